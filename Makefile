@@ -1,0 +1,35 @@
+# make run: everything, from an empty folder to the table in README.md.
+# make test: formatters, lint, types, tests.
+
+PYTHON ?= python3
+BIN = .venv/bin
+ARGS ?=
+
+.PHONY: run test lock
+.DELETE_ON_ERROR:
+
+run: .venv/installed
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores 1 $(ARGS)
+
+test: .venv/installed-test
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/snakefmt --check workflow Snakefile
+	$(BIN)/mypy
+	$(BIN)/snakemake --lint
+	$(BIN)/pytest $(ARGS)
+
+.venv/installed: envs/lock.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv .venv
+	@echo "Installing into .venv; llama.cpp is compiled for this CPU, which takes minutes, once."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement envs/lock.txt
+	@touch $@
+
+.venv/installed-test: envs/lock-test.txt .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement envs/lock-test.txt
+	@touch $@
+
+# Resolve the pins of pyproject.toml anew, in an environment of its own.
+lock:
+	$(PYTHON) envs/lock.py

@@ -1,0 +1,125 @@
+"""What the tests share: a tiny real model, a folder in which the real snakemake runs."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny_model import write_tiny_gguf
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass
+class Lab:
+    """A copy of the workflow in a folder of its own, and the real snakemake in it."""
+
+    folder: Path
+    config: dict[str, Any]
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / "workflow", self.folder / "workflow", ignore=ignore)
+        shutil.copytree(ROOT / "envs", self.folder / "envs", ignore=ignore)
+        shutil.copy(ROOT / "Snakefile", self.folder)
+        (self.folder / "profiles").symlink_to("workflow/profiles")
+        self.write_config()
+
+    def write_config(self) -> None:
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config, allow_unicode=True))
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    def json(self, name: str) -> Any:
+        return json.loads(self.path(name).read_text())
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "snakemake", *arguments]
+
+    def env(self) -> dict[str, str]:
+        return {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | self.environment
+
+    def snakemake(self, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.env(),
+            capture_output=True,
+            text=True,
+            timeout=900,
+        )
+        assert (done.returncode == 0) == ok, done.stdout[-4000:] + done.stderr[-8000:]
+        return done
+
+    def run(self, *targets: str) -> subprocess.CompletedProcess[str]:
+        return self.snakemake("--cores", "1", *targets)
+
+    def planned(self, *arguments: str) -> dict[str, int]:
+        """The jobs that a real dry run lists, by rule; ``all`` is left out."""
+        output = self.snakemake("-n", "--quiet", "host", *arguments).stdout
+        rules = (line.split()[1].rstrip(":") for line in output.splitlines() if is_job(line))
+        return {rule: n for rule, n in Counter(rules).items() if rule != "all"}
+
+
+def is_job(line: str) -> bool:
+    return line.startswith(("rule ", "localrule ")) and line.endswith(":")
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An F16 GGUF of the Qwen2 architecture: two layers, 300 tokens, random weights."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.F16.gguf"
+    write_tiny_gguf(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_safetensors(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model as a folder of safetensors with its tokenizer."""
+    from minillm_lab.models.export import export
+
+    folder = tmp_path_factory.mktemp("tiny-safetensors") / "tiny"
+    export(tiny_gguf, folder)
+    return folder
+
+
+def tiny_config(path: Path, **changes: Any) -> dict[str, Any]:
+    """An experiment on a tiny model: seconds rather than minutes."""
+    return {
+        "model": "tiny",
+        "models": {"tiny": {"path": str(path)}},
+        "variants": {
+            "f16": {"runtime": "llama.cpp", "quantization": "F16"},
+            "q4_k_m": {"runtime": "llama.cpp", "quantization": "Q4_K_M"},
+        },
+        "baseline": "f16",
+        "prompt": "Why?",
+        "generate": 8,
+        "context": 128,
+        "rounds": 2,
+        "repetitions": 2,
+        "warmups": 1,
+        "readme": "RESULTS.md",
+    } | changes
+
+
+SMOLLM2 = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """The default experiment on the real SmolLM2, one round of one repetition, not yet run."""
+    fast = {"rounds": 1, "repetitions": 1, "warmups": 0}
+    lab = Lab(tmp_path_factory.mktemp("smollm2") / "lab", SMOLLM2 | fast)
+    shutil.copy(ROOT / "README.md", lab.folder)
+    return lab

@@ -1,0 +1,81 @@
+"""A tiny model made on the spot: real file formats, real runtimes, random weights."""
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+VOCABULARY_SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+MERGES = ["h e", "l l", "Ġ t", "i n", "he ll"]
+
+
+def byte_symbols() -> list[str]:
+    """The 256 printable symbols that byte-level BPE writes bytes with, in byte order."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = iter(range(256, 512))
+    return [chr(byte) if byte in plain else chr(next(others)) for byte in range(256)]
+
+
+def write_tiny_gguf(
+    path: Path, *, width: int = 256, layers: int = 2, heads: int = 4, feed: int = 512
+) -> None:
+    """Write a Qwen2 model in F16; rows of 256 so that K-quants need no fallback."""
+    random = np.random.default_rng(7)
+    tokens = byte_symbols() + [m.replace(" ", "") for m in MERGES]
+    tokens += [f"unused{i}" for i in range(300 - len(tokens) - len(VOCABULARY_SPECIAL))]
+    types = [gguf.TokenType.NORMAL] * len(tokens)
+    tokens += VOCABULARY_SPECIAL
+    types += [gguf.TokenType.CONTROL] * len(VOCABULARY_SPECIAL)
+    end = tokens.index("<|im_end|>")
+
+    writer = gguf.GGUFWriter(path, "qwen2")
+    writer.add_name("tiny")
+    writer.add_block_count(layers)
+    writer.add_context_length(512)
+    writer.add_embedding_length(width)
+    writer.add_feed_forward_length(feed)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(heads // 2)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    writer.add_token_merges(MERGES)
+    writer.add_eos_token_id(end)
+    writer.add_bos_token_id(tokens.index("<|endoftext|>"))
+    writer.add_pad_token_id(tokens.index("<|endoftext|>"))
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(TEMPLATE)
+
+    def matrix(name: str, rows: int, columns: int, scale: float = 1.0) -> None:
+        values = random.normal(0, scale / np.sqrt(columns), (rows, columns))
+        writer.add_tensor(name, values.astype(np.float16))
+
+    def vector(name: str, size: int, fill: float) -> None:
+        writer.add_tensor(name, np.full(size, fill, np.float32))
+
+    key = width // 2
+    matrix("token_embd.weight", len(tokens), width, 16.0)
+    for i in range(layers):
+        vector(f"blk.{i}.attn_norm.weight", width, 1.0)
+        for name, rows in {"attn_q": width, "attn_k": key, "attn_v": key}.items():
+            matrix(f"blk.{i}.{name}.weight", rows, width)
+            vector(f"blk.{i}.{name}.bias", rows, 0.01)
+        matrix(f"blk.{i}.attn_output.weight", width, width)
+        vector(f"blk.{i}.ffn_norm.weight", width, 1.0)
+        matrix(f"blk.{i}.ffn_gate.weight", feed, width)
+        matrix(f"blk.{i}.ffn_up.weight", feed, width)
+        matrix(f"blk.{i}.ffn_down.weight", width, feed)
+    vector("output_norm.weight", width, 1.0)
+    matrix("output.weight", len(tokens), width, 8.0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

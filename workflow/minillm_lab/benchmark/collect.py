@@ -1,0 +1,125 @@
+"""Collect a variant's rounds and the facts of its file into results/<variant>.json."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from minillm_lab import statistics
+from minillm_lab.command import LabError, run
+from minillm_lab.result import (
+    Metric,
+    ModelFacts,
+    Repetition,
+    Result,
+    Round,
+    read_record,
+    write_record,
+)
+
+PER_ROUND: dict[str, tuple[str, Callable[[Round], float | None]]] = {
+    "load_cold_seconds": ("s", lambda r: r.load_cold_seconds),
+    "load_warm_seconds": ("s", lambda r: r.load_warm_seconds),
+    "memory_before_load_bytes": ("B", lambda r: r.memory_before_load.resident),
+    "memory_after_load_bytes": ("B", lambda r: r.memory_after_load.resident),
+    "memory_after_generation_bytes": ("B", lambda r: r.memory_after_generation.resident),
+    "memory_peak_bytes": ("B", lambda r: r.memory_peak_bytes),
+}
+PER_REPETITION: dict[str, tuple[str, Callable[[Round, Repetition], float]]] = {
+    "first_token_seconds": ("s", lambda r, x: x.first_token_seconds),
+    "prefill_tokens_per_second": ("t/s", lambda r, x: r.prompt_tokens / x.prefill_seconds),
+    "decode_tokens_per_second": (
+        "t/s",
+        lambda r, x: len(x.decode_seconds) / sum(x.decode_seconds),
+    ),
+    "generate_seconds": ("s", lambda r, x: x.generate_seconds),
+    "generate_tokens_per_second": ("t/s", lambda r, x: r.generated_tokens / x.generate_seconds),
+}
+
+
+def metrics_of(rounds: list[Round]) -> dict[str, Metric]:
+    """Every metric of the rounds: median, interval, raw samples by round."""
+    samples: dict[str, tuple[str, list[list[float]]]] = {}
+    for name, (unit, of_round) in PER_ROUND.items():
+        values = [of_round(r) for r in rounds]
+        known = [[float(v)] for v in values if v is not None]
+        samples[name] = (unit, known if len(known) == len(rounds) else [])
+    for name, (unit, of_repetition) in PER_REPETITION.items():
+        samples[name] = (unit, [[of_repetition(r, x) for x in r.repetitions] for r in rounds])
+    found = {}
+    for name, (unit, by_round) in samples.items():
+        if not by_round:
+            found[name] = Metric(value=None, unit=unit, ci95=None, n=0, samples=[])
+            continue
+        estimate = statistics.median(by_round)
+        found[name] = Metric(
+            value=estimate.value, unit=unit, ci95=estimate.ci95, n=estimate.n, samples=by_round
+        )
+    return found
+
+
+def collect(rounds: list[Round], model: ModelFacts) -> Result:
+    """One result of all rounds of a variant. Raises LabError when they do not belong together."""
+    first = rounds[0]
+    machines = {r.machine["fingerprint"] for r in rounds}
+    if len(machines) > 1:
+        raise LabError(
+            f"{first.variant}: its rounds come from {len(machines)} machines; delete the rounds of"
+            " all but one (results/rounds/), and they are measured again"
+        )
+    warnings = list(dict.fromkeys(w for r in rounds for w in r.warnings))
+    if any(r.output.token_ids != first.output.token_ids for r in rounds):
+        warnings.append("greedy answers differ between rounds; the first is kept")
+    return Result(
+        variant=first.variant,
+        model=model,
+        runtime=first.runtime,
+        machine=first.machine,
+        protocol={
+            "prompt_tokens": first.prompt_tokens,
+            "generated_tokens": first.generated_tokens,
+            "rounds": len(rounds),
+            "repetitions": len(first.repetitions),
+            "warmups": len(first.warmups),
+            "context": first.runtime["settings"]["context"],
+            "sampling": "greedy, end of text ignored",
+        },
+        metrics=metrics_of(rounds),
+        output=first.output,
+        measured_at=max(r.measured_at for r in rounds),
+        warnings=warnings,
+    )
+
+
+def revision_of(source: dict[str, Any]) -> str | None:
+    """The version or commit that a model's source names; None for a local file."""
+    if "package" in source:
+        return str(source["package"]["version"])
+    hub = source.get("hub", {})
+    revision: str | None = hub.get("revision") or hub.get("gguf", {}).get("revision")
+    return revision
+
+
+def main(arguments: argparse.Namespace) -> None:
+    rounds = [read_record(path, Round) for path in arguments.rounds]
+    source = json.loads(arguments.source)
+    model = ModelFacts(
+        name=arguments.model,
+        source=source,
+        revision=revision_of(source),
+        quantization=arguments.form,
+        **json.loads(arguments.facts.read_bytes()),
+    )
+    write_record(arguments.output, collect(rounds, model))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=Path, nargs="+", required=True)
+    parser.add_argument("--facts", type=Path, required=True, help="facts of the model file")
+    parser.add_argument("--model", required=True, help="the model's name")
+    parser.add_argument("--source", required=True, help="its entry in the config, as JSON")
+    parser.add_argument("--form", required=True, help="a quantization type, or safetensors")
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser)

@@ -1,0 +1,103 @@
+"""Memory of this process and the page cache, from the operating system's own accounting."""
+
+import ctypes
+import mmap
+import os
+import resource
+import sys
+from pathlib import Path
+
+import psutil
+
+from minillm_lab.result import Memory
+
+STATUS = Path("/proc/self/status")
+
+
+def measure() -> Memory:
+    """The resident set now, and how much of it is anonymous and file-backed.
+
+    Linux: RssAnon, and RssFile + RssShmem, of /proc/self/status. Mapped weights count as
+    file-backed only as far as their pages are in this process.
+    """
+    if STATUS.exists():
+        fields = _status()
+        anonymous = fields["RssAnon"]
+        file_backed = fields["RssFile"] + fields["RssShmem"]
+        return Memory(
+            resident=anonymous + file_backed, anonymous=anonymous, file_backed=file_backed
+        )
+    if sys.platform == "darwin":
+        return Memory(resident=physical_footprint(), anonymous=None, file_backed=None)
+    return Memory(resident=psutil.Process().memory_info().rss, anonymous=None, file_backed=None)
+
+
+def peak() -> int:
+    """The high-water mark of this process's resident set, in bytes.
+
+    Linux: VmHWM, which starts anew with the program (ru_maxrss keeps a parent's).
+    """
+    if STATUS.exists():
+        return _status()["VmHWM"]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _status() -> dict[str, int]:
+    """The memory fields of /proc/self/status, in bytes."""
+    fields = {}
+    for line in STATUS.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if value.endswith(" kB"):
+            fields[name] = int(value.split()[0]) * 1024
+    return fields
+
+
+def physical_footprint() -> int:
+    """macOS: what Activity Monitor calls Memory, from proc_pid_rusage(RUSAGE_INFO_V2)."""
+    info = (ctypes.c_uint64 * 64)()
+    ctypes.CDLL(None).proc_pid_rusage(os.getpid(), 2, ctypes.byref(info))
+    # struct rusage_info_v2: uuid (2 words), then user, system, pkg_idle, interrupt, pageins,
+    # wired_size, resident_size, phys_footprint
+    return int(info[9])
+
+
+def evict(files: list[Path]) -> bool:
+    """Drop the files' pages from the page cache; say whether they are gone.
+
+    Needs posix_fadvise and no other mapping of the files; False where it did not work.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return False
+    for file in files:
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+    return all(resident_share(file) < 0.01 for file in files)
+
+
+def resident_share(file: Path) -> float:
+    """The share of a file's pages that are in the page cache (mincore), 0 to 1."""
+    size = file.stat().st_size
+    if not size:
+        return 0.0
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [
+        ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
+    ]  # fmt: skip
+    libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    with file.open("rb") as opened:
+        address = libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, opened.fileno(), 0)
+    pages = -(-size // mmap.PAGESIZE)
+    seen = (ctypes.c_ubyte * pages)()
+    try:
+        if libc.mincore(address, size, seen):
+            raise OSError(ctypes.get_errno(), "mincore")
+    finally:
+        libc.munmap(address, size)
+    return sum(byte & 1 for byte in bytes(seen)) / pages

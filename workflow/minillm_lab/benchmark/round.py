@@ -1,0 +1,166 @@
+"""One round of one variant, in a fresh process: load cold and warm, then timed answers.
+
+What is in which clock: docs/measurement.md.
+"""
+
+import argparse
+import gc
+import json
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from minillm_lab import machine
+from minillm_lab.benchmark import memory
+from minillm_lab.command import LabError, run, say
+from minillm_lab.result import Output, Repetition, Round, write_record
+from minillm_lab.runtimes import Options, Runtime, open_runtime, runtime_versions
+
+
+def answer(runtime: Runtime, prompt: list[int], tokens: int) -> tuple[Repetition, list[int]]:
+    """Generate exactly ``tokens`` tokens, greedily, end-of-text ignored; time each step.
+
+    The engine's clocks (prefill, decode) hold the runtime alone; choosing the token is outside
+    them and inside first_token_seconds and generate_seconds, which are what a user waits for.
+    """
+    clock = time.perf_counter
+    runtime.clear()
+    start = clock()
+    runtime.prefill(prompt)
+    prefilled = clock()
+    token = int(runtime.logits().argmax())
+    first = clock()
+    ids, steps = [token], []
+    for _ in range(tokens - 1):
+        before = clock()
+        runtime.decode(token)
+        steps.append(clock() - before)
+        token = int(runtime.logits().argmax())
+        ids.append(token)
+    return Repetition(
+        prefill_seconds=prefilled - start,
+        first_token_seconds=first - start,
+        decode_seconds=steps,
+        generate_seconds=clock() - start,
+    ), ids
+
+
+def timed_load(runtime: Runtime, weights: Path, options: Options) -> float:
+    """Seconds until every weight has been read and a context is made."""
+    start = time.perf_counter()
+    runtime.load(weights, options)
+    return time.perf_counter() - start
+
+
+def measure_round(
+    variant: str, number: int, weights: Path, prompt: dict[str, Any], settings: dict[str, Any]
+) -> Round:
+    """Run one round. Raises LabError where the model cannot be loaded or does not fit."""
+    measured_at = datetime.now(UTC).isoformat(timespec="seconds")
+    warnings = []
+    threads = settings["threads"]
+    options = Options(
+        threads=machine.physical_cores() if threads == "auto" else threads,
+        **{
+            k: settings[k] for k in Options.__dataclass_fields__ if k in settings and k != "threads"
+        },
+    )
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # Snakemake sets it from a job's threads
+    ids = prompt["token_ids"]
+    generate = settings["generate"]
+    if len(ids) + generate > options.context:
+        raise LabError(
+            f"{variant}: {len(ids)} prompt tokens and {generate} new ones exceed the context of"
+            f" {options.context}; raise 'context' or lower 'generate'"
+        )
+    runtime = open_runtime(settings["runtime"])
+    files = sorted(weights.glob("*.safetensors")) if weights.is_dir() else [weights]
+
+    runtime.prepare(weights)
+    before = memory.measure()
+    load_cold: float | None = None
+    if memory.evict(files):
+        load_cold = timed_load(runtime, weights, options)
+    else:
+        warnings.append("load_cold_seconds: this system cannot drop the file from its page cache")
+        runtime.load(weights, options)
+    after_load = memory.measure()
+
+    own_ids = runtime.tokenize(prompt["text"])
+    if own_ids != ids:
+        warnings.append(
+            f"tokenizers disagree on the prompt: {len(own_ids)} tokens here, {len(ids)} from the"
+            f" model's source ({prompt['tokenizer']}); the source's were used"
+        )
+    facts = runtime.facts()
+    if settings["device"] == "gpu" and facts["backend"] == "CPU":
+        warnings.append("device: gpu was asked for, but this build found none; it ran on the CPU")
+
+    warmups = []
+    for i in range(settings["warmups"]):
+        say(f"{variant} round {number}: warm-up {i + 1} of {settings['warmups']}")
+        warmups.append(answer(runtime, ids, generate)[0])
+    repetitions, answers = [], []
+    for i in range(settings["repetitions"]):
+        say(f"{variant} round {number}: repetition {i + 1} of {settings['repetitions']}")
+        repetition, said = answer(runtime, ids, generate)
+        repetitions.append(repetition)
+        answers.append(said)
+    if any(said != answers[0] for said in answers):
+        warnings.append("greedy answers differ between repetitions; the first is kept")
+    text = runtime.detokenize(answers[0])
+    after_generation = memory.measure()
+    peak = memory.peak()
+
+    runtime.unload()
+    gc.collect()
+    load_warm = timed_load(runtime, weights, options)
+    runtime.unload()
+    return Round(
+        variant=variant,
+        round=number,
+        measured_at=measured_at,
+        machine=machine.describe(),
+        runtime={
+            "name": settings["runtime"],
+            "version": runtime_versions(settings["runtime"]),
+            "threads": options.threads,
+            **facts,
+        },
+        prompt_tokens=len(ids),
+        generated_tokens=len(answers[0]),
+        load_cold_seconds=load_cold,
+        load_warm_seconds=load_warm,
+        memory_before_load=before,
+        memory_after_load=after_load,
+        memory_after_generation=after_generation,
+        memory_peak_bytes=peak,
+        warmups=warmups,
+        repetitions=repetitions,
+        output=Output(text=text, token_ids=answers[0]),
+        warnings=warnings,
+    )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    record = measure_round(
+        arguments.variant,
+        arguments.round,
+        arguments.weights,
+        json.loads(arguments.prompt.read_bytes()),
+        json.loads(arguments.settings),
+    )
+    write_record(arguments.output, record)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--variant", required=True)
+    parser.add_argument("--round", type=int, required=True)
+    parser.add_argument("--weights", type=Path, required=True, help="a GGUF file or a folder")
+    parser.add_argument("--prompt", type=Path, required=True, help="the prompt, tokenized")
+    parser.add_argument("--settings", required=True, help="the variant's settings, as JSON")
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser)

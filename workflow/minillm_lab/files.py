@@ -1,0 +1,57 @@
+"""Files that are written whole or not at all, and their checksums."""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from minillm_lab.command import LabError
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it into place when the block succeeds.
+
+    The block may make a file or a folder there. When it raises, what it wrote is removed and
+    whatever stood at ``path`` before is still there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    try:
+        part = scratch / path.name
+        yield part
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        part.replace(path)
+    except OSError as error:
+        raise LabError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8 with LF line ends, whole or not at all."""
+    with written_whole(path) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
+        if path.exists():
+            shutil.copymode(path, part)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_sha256(path: Path, expected: str | None, name: str) -> None:
+    """Raise LabError when ``path`` does not have the checksum that the config names.
+
+    ``name`` says in the message what the file is. Without an expectation nothing is read.
+    """
+    if expected and (found := sha256_of(path)) != expected.lower():
+        raise LabError(
+            f"{name}: sha256 is {found}, expected {expected.lower()};"
+            " the download is damaged, or the config names another file"
+        )

@@ -1,0 +1,97 @@
+"""The machine that measures: what it is, how many cores this process may use, its fingerprint."""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+def allowed_cpus() -> set[int]:
+    """The logical CPUs that this process may run on (its affinity mask)."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def cpu_quota(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
+    """The CPUs' worth of time that a container's limit leaves; infinite where there is none.
+
+    Reads cgroup v2's ``cpu.max`` from this process's group up to the root, and v1's quota.
+    """
+    quotas = [math.inf]
+    try:
+        own = Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip().lstrip("/")
+    except OSError:
+        own = ""
+    folders = [cgroup / own, *(cgroup / own).parents] if own else [cgroup]
+    for folder in folders:
+        try:
+            limit, period = (folder / "cpu.max").read_text().split()
+        except (OSError, ValueError):
+            continue
+        if limit != "max":
+            quotas.append(int(limit) / int(period))
+    try:
+        limit_v1 = int((cgroup / "cpu/cpu.cfs_quota_us").read_text())
+        if limit_v1 > 0:
+            quotas.append(limit_v1 / int((cgroup / "cpu/cpu.cfs_period_us").read_text()))
+    except (OSError, ValueError):
+        pass
+    return min(quotas)
+
+
+def physical_cores() -> int:
+    """How many physical cores this process may use: never its hyper-threads, at least 1.
+
+    Affinity and container limits count. Inference gains nothing from a second thread on a core.
+    """
+    allowed = allowed_cpus()
+    cores = set()
+    for cpu in allowed:
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            cores.add(siblings.read_text().strip())
+        except OSError:
+            cores.add(str(cpu))
+    count = len(cores)
+    if not Path("/sys/devices/system/cpu").exists():  # macOS: no topology files, no affinity
+        count = psutil.cpu_count(logical=False) or len(allowed)
+    return max(1, min(count, math.floor(cpu_quota()) if cpu_quota() < math.inf else count))
+
+
+def cpu_model() -> str:
+    """The CPU's own name, as the operating system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("model name", "Model")):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    if platform.system() == "Darwin":
+        name = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(name, capture_output=True, text=True).stdout.strip()
+    return platform.processor() or platform.machine()
+
+
+def describe() -> dict[str, Any]:
+    """The machine as a result records it. ``fingerprint`` is stable while its parts are."""
+    facts: dict[str, Any] = {
+        "cpu": cpu_model(),
+        "architecture": platform.machine(),
+        "cores": physical_cores(),
+        "logical_cpus": len(allowed_cpus()),
+        "memory_bytes": psutil.virtual_memory().total,
+        "os": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+    stable = {key: facts[key] for key in ("cpu", "architecture", "cores", "logical_cpus")}
+    stable["memory_gib"] = round(facts["memory_bytes"] / 2**30)
+    stable["system"] = platform.system()
+    digest = hashlib.sha256(json.dumps(stable, sort_keys=True).encode()).hexdigest()
+    return {"fingerprint": digest[:12]} | facts

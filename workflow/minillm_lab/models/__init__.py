@@ -1,0 +1,1 @@
+"""Models: fetch, convert, quantize, and what the files hold."""

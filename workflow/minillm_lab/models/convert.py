@@ -1,0 +1,84 @@
+"""The unquantized GGUF (F16) of a model, from safetensors or from a quantized GGUF.
+
+Safetensors go through llama.cpp's own converter, taken from the source archive of the installed
+llama-cpp-python, so that converter and runtime are one commit.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+from minillm_lab.command import LabError, log, run, say
+from minillm_lab.files import written_whole
+from minillm_lab.models.quantize import quantize
+
+PARTS = ("convert_hf_to_gguf.py", "conversion/", "gguf-py/gguf/")  # of llama.cpp
+
+
+def unpack_converter(output: Path) -> None:
+    """Download the source archive of the installed llama-cpp-python; keep only its converter."""
+    pinned = f"llama-cpp-python=={version('llama-cpp-python')}"
+    say(f"fetching llama.cpp's converter from the source archive of {pinned}")
+    with written_whole(output) as part, tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable, "-m", "pip", "download", pinned, "--no-deps", "--quiet",
+            "--no-binary", "llama-cpp-python", "--dest", folder, "--disable-pip-version-check",
+        ]  # fmt: skip
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise LabError(f"cannot download the sources of {pinned}: {done.stderr.strip()[-200:]}")
+        with tarfile.open(next(Path(folder).glob("*.tar.gz"))) as archive:
+            for member in archive:
+                inside = member.name.partition("/vendor/llama.cpp/")[2]
+                if member.isfile() and inside.startswith(PARTS):
+                    member.name = inside
+                    archive.extract(member, part, filter="data")
+        if not (part / "convert_hf_to_gguf.py").exists():
+            raise LabError(f"the source archive of {pinned} has no convert_hf_to_gguf.py")
+
+
+def convert(safetensors: Path, converter: Path, output: Path) -> None:
+    """Convert a folder of safetensors to an F16 GGUF. Raises LabError with the last line said."""
+    say(f"converting {safetensors} to F16")
+    script = converter.resolve() / "convert_hf_to_gguf.py"
+    with written_whole(output) as part:
+        command = [
+            sys.executable, str(script), str(safetensors.resolve()),
+            "--outtype", "f16", "--outfile", str(part.resolve()),
+        ]  # fmt: skip
+        done = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(converter / "gguf-py")},
+        )
+        log.info("%s", done.stdout)
+        if done.returncode:
+            last = (done.stdout.strip().splitlines() or ["no reason given"])[-1]
+            raise LabError(f"{safetensors}: llama.cpp cannot convert it: {last}")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    if arguments.unpack_converter:
+        unpack_converter(arguments.output)
+    elif arguments.source.is_dir():
+        convert(arguments.source, arguments.converter, arguments.output)
+    else:
+        say(f"unpacking {arguments.source} to F16")
+        quantize(arguments.source, "F16", arguments.output)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--source", type=Path, help="a folder of safetensors, or a GGUF file")
+    what.add_argument("--unpack-converter", action="store_true", help="make the converter folder")
+    parser.add_argument("--converter", type=Path, help="the converter folder, for safetensors")
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser)

@@ -1,0 +1,42 @@
+"""Safetensors for Transformers, from the unquantized GGUF of a model that ships none."""
+
+import argparse
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+from minillm_lab.command import LabError, first_line, run, say
+from minillm_lab.files import written_whole
+
+
+def export(gguf: Path, output: Path) -> None:
+    """Write a GGUF as a folder of float16 safetensors with its tokenizer.
+
+    Raises LabError where Transformers does not know the architecture.
+    """
+    transformers.utils.logging.disable_progress_bar()
+    source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            **source, quantization_config=GgufConfig(dequantize=True), dtype=torch.float16
+        )
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        raise LabError(f"{gguf}: Transformers cannot read it: {first_line(error)}") from error
+    with written_whole(output) as part:
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    say(f"exporting {arguments.gguf} as safetensors")
+    export(arguments.gguf, arguments.output)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gguf", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser)

@@ -1,0 +1,80 @@
+"""What a model file really holds: bytes, checksum, parameters, bits per weight, tensor types."""
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from minillm_lab.command import LabError, run
+from minillm_lab.files import sha256_of, write_text
+
+BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "I8": 8, "U8": 8}
+
+
+def facts_of(weights: Path) -> dict[str, Any]:
+    """Facts of a GGUF file or a folder of safetensors.
+
+    ``bits_per_weight`` is 8 × tensor bytes / parameters, and ``tensor_types`` the share of the
+    parameters that each type holds, largest first; both are counted over the file's tensors, so
+    a second copy of an embedding counts.
+    """
+    read = _safetensors if weights.is_dir() else _gguf
+    files = sorted(weights.glob("*.safetensors")) if weights.is_dir() else [weights]
+    tensors = [tensor for file in files for tensor in read(file)]
+    parameters = Counter[str]()
+    for type_, elements, _ in tensors:
+        parameters[type_] += elements
+    total = parameters.total()
+    if not total:
+        raise LabError(f"{weights}: holds no tensors")
+    return {
+        "format": "safetensors" if weights.is_dir() else "gguf",
+        "files": [
+            {"path": str(file), "bytes": file.stat().st_size, "sha256": sha256_of(file)}
+            for file in files
+        ],
+        "parameters": total,
+        "bits_per_weight": 8 * sum(size for _, _, size in tensors) / total,
+        "tensor_types": {type_: n / total for type_, n in parameters.most_common()},
+    }
+
+
+def _gguf(path: Path) -> list[tuple[str, int, int]]:
+    """(type, elements, bytes) of each tensor."""
+    from gguf import GGUFReader
+
+    try:
+        tensors = GGUFReader(path).tensors
+    except (ValueError, KeyError, IndexError, OverflowError) as error:
+        raise LabError(f"{path}: not a GGUF file that can be read: {error}") from error
+    return [(t.tensor_type.name, int(t.n_elements), int(t.n_bytes)) for t in tensors]
+
+
+def _safetensors(path: Path) -> list[tuple[str, int, int]]:
+    """(type, elements, bytes) of each tensor."""
+    from math import prod
+
+    from safetensors import SafetensorError, safe_open
+
+    found = []
+    try:
+        with safe_open(path, framework="numpy") as file:
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
+                tensor = file.get_slice(name)
+                elements, type_ = prod(tensor.get_shape()), tensor.get_dtype()
+                found.append((type_, elements, elements * BITS.get(type_, 64) // 8))
+    except SafetensorError as error:
+        raise LabError(f"{path}: not a safetensors file that can be read: {error}") from error
+    return found
+
+
+def main(arguments: argparse.Namespace) -> None:
+    write_text(arguments.output, json.dumps(facts_of(arguments.weights), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", type=Path, required=True, help="a GGUF file or a folder")
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser)

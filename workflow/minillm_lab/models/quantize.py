@@ -1,0 +1,50 @@
+"""Quantize a GGUF file with llama.cpp's own quantizer, in process."""
+
+import argparse
+import ctypes
+import os
+from pathlib import Path
+
+import llama_cpp
+
+from minillm_lab.command import LabError, run, say
+from minillm_lab.files import written_whole
+from minillm_lab.runtimes.llama_cpp import messages, said
+
+
+def quantize(source: Path, type_: str, output: Path) -> None:
+    """Write ``source`` in another quantization type.
+
+    From F16 to F16 or finer nothing is lost. Raises LabError with llama.cpp's own reason.
+    """
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype = file_type(type_)
+    params.allow_requantize = True  # a source that ships only a quantized GGUF is unpacked
+    params.nthread = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    messages.clear()
+    with written_whole(output) as part:
+        status = llama_cpp.llama_model_quantize(
+            str(source).encode(), str(part).encode(), ctypes.byref(params)
+        )
+        if status or not part.exists():
+            raise LabError(f"{source}: llama.cpp cannot make {type_} of it: {said('no reason')}")
+
+
+def file_type(type_: str) -> int:
+    """llama.cpp's number for a quantization type."""
+    prefix = "LLAMA_FTYPE_ALL_" if type_ == "F32" else "LLAMA_FTYPE_MOSTLY_"
+    number: int = getattr(llama_cpp, prefix + type_)
+    return number
+
+
+def main(arguments: argparse.Namespace) -> None:
+    say(f"quantizing to {arguments.type}: {arguments.output}")
+    quantize(arguments.source, arguments.type, arguments.output)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--source", type=Path, required=True, help="a GGUF file")
+    parser.add_argument("--type", required=True, help="the quantization type to make")
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser)

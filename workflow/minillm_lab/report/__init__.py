@@ -1,0 +1,1 @@
+"""The comparison of all variants: tables, the README's section, key learnings."""

@@ -1,0 +1,156 @@
+"""Compare all variants of an experiment: ratios to the baseline, and where they come from."""
+
+import argparse
+from pathlib import Path
+
+from pydantic import Field
+
+from minillm_lab import statistics
+from minillm_lab.command import run
+from minillm_lab.config import UNQUANTIZED
+from minillm_lab.files import write_text
+from minillm_lab.report import table
+from minillm_lab.result import Record, Result, read_record, write_record
+
+METRICS_COMPARED = (
+    "load_cold_seconds",
+    "load_warm_seconds",
+    "memory_after_load_bytes",
+    "memory_after_generation_bytes",
+    "memory_peak_bytes",
+    "first_token_seconds",
+    "prefill_tokens_per_second",
+    "decode_tokens_per_second",
+    "generate_seconds",
+    "generate_tokens_per_second",
+)
+
+
+class Ratio(Record):
+    """One variant's metric over another's, paired within rounds."""
+
+    value: float
+    ci95: tuple[float, float] | None
+    tie: bool = Field(description="the data do not support a difference")
+
+
+class Factor(Record):
+    """One step between the baseline and a variant, and what it does to decode speed."""
+
+    change: str = Field(description="runtime, device, quantization, or several together")
+    start: str = Field(description="the variant before the step")
+    end: str = Field(description="the variant after it")
+    decode: Ratio
+
+
+class Comparison(Record):
+    """``results/comparison.json``."""
+
+    schema_version: int = 1
+    baseline: str
+    command: str
+    results: dict[str, Result] = Field(description="by variant, in the config's order")
+    ratios: dict[str, dict[str, Ratio]] = Field(description="to the baseline, by variant")
+    best: dict[str, list[str]] = Field(description="by metric: the best, and who ties with it")
+    factors: dict[str, list[Factor]]
+
+
+def ratio(result: Result, baseline: Result, metric: str) -> Ratio | None:
+    """A paired ratio; None where one side is missing or the machines differ."""
+    ours, theirs = result.metrics[metric].samples, baseline.metrics[metric].samples
+    same_machine = result.machine["fingerprint"] == baseline.machine["fingerprint"]
+    rounds = min(len(ours), len(theirs))
+    if not rounds or not same_machine:
+        return None
+    estimate = statistics.paired_ratio(ours[:rounds], theirs[:rounds])
+    return Ratio(value=estimate.value, ci95=estimate.ci95, tie=not estimate.excludes(1.0))
+
+
+def best(results: dict[str, Result], metric: str) -> list[str]:
+    """The variants with the best value: one, or all that the data cannot tell from it."""
+    values = {n: v for n, r in results.items() if (v := r.metrics[metric].value) is not None}
+    if len(values) < 2 or len({r.machine["fingerprint"] for r in results.values()}) > 1:
+        return []
+    choose = max if metric.endswith("per_second") else min
+    first = choose(values, key=lambda name: values[name])
+    ties = {n: ratio(results[n], results[first], metric) for n in values}
+    return [n for n, r in ties.items() if n == first or (r is not None and r.tie)]
+
+
+def factors(name: str, baseline: str, results: dict[str, Result]) -> list[Factor]:
+    """How much of a variant's speed-up is runtime, device and quantization.
+
+    The steps go through variants of the experiment that differ in one thing at a time; a step
+    with no such variant is merged with the next, and its name says so.
+    """
+
+    def key(result: Result) -> tuple[str, str, str]:
+        form = result.model.quantization
+        plain = form == "safetensors" or form in UNQUANTIZED
+        return result.runtime["name"], result.runtime["backend"], "unquantized" if plain else form
+
+    comparable = {
+        key(r): n
+        for n, r in reversed(results.items())
+        if r.model.name == results[name].model.name
+        and r.runtime["threads"] == results[name].runtime["threads"]
+    }
+    comparable |= {key(results[baseline]): baseline, key(results[name]): name}
+    start, end = key(results[baseline]), key(results[name])
+    steps, changes, at = [], [], start
+    for i, change in enumerate(("runtime", "device", "quantization")):
+        here = end[: i + 1] + start[i + 1 :]
+        if here[i] != start[i]:
+            changes.append(change)
+        if not changes or here not in comparable:
+            continue
+        decode = ratio(
+            results[comparable[here]], results[comparable[at]], "decode_tokens_per_second"
+        )
+        if decode:
+            steps.append(
+                Factor(
+                    change=" and ".join(changes),
+                    start=comparable[at],
+                    end=comparable[here],
+                    decode=decode,
+                )
+            )
+        at, changes = here, []
+    return steps
+
+
+def compare(results: dict[str, Result], baseline: str, command: str) -> Comparison:
+    """Everything that the table, the README and the learnings say, computed once."""
+    ratios: dict[str, dict[str, Ratio]] = {}
+    for name, result in results.items():
+        found = {m: ratio(result, results[baseline], m) for m in METRICS_COMPARED}
+        ratios[name] = {m: r for m, r in found.items() if r and name != baseline}
+    return Comparison(
+        baseline=baseline,
+        command=command,
+        results=results,
+        ratios=ratios,
+        best={m: best(results, m) for m in METRICS_COMPARED},
+        factors={n: factors(n, baseline, results) for n in results if n != baseline},
+    )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    read = [read_record(path, Result) for path in arguments.results]
+    results = {r.variant: r for r in read}
+    comparison = compare(results, arguments.baseline, arguments.experiment_command)
+    write_text(arguments.markdown, table.markdown(comparison) + "\n")
+    write_text(arguments.csv, table.csv_of(comparison))
+    write_record(arguments.json, comparison)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, nargs="+", required=True)
+    parser.add_argument("--baseline", required=True)
+    parser.add_argument("--experiment-command", required=True, help="what made these results")
+    parser.add_argument("--markdown", type=Path, required=True)
+    parser.add_argument("--csv", type=Path, required=True)
+    parser.add_argument("--json", type=Path, required=True)
+    run(main, parser)

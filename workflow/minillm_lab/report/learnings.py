@@ -1,0 +1,110 @@
+"""Key learnings: sentences computed from the figures, none that the intervals do not allow."""
+
+from typing import TYPE_CHECKING
+
+from minillm_lab.report.table import number, share_of_named_type, size_of
+
+if TYPE_CHECKING:
+    from minillm_lab.report.compare import Comparison, Factor, Ratio
+
+
+def times(ratio: "Ratio") -> str:
+    """A ratio with its interval: ×2.90 (2.71 to 3.08)."""
+    interval = f" ({number(ratio.ci95[0])} to {number(ratio.ci95[1])})" if ratio.ci95 else ""
+    return f"×{number(ratio.value)}{interval}"
+
+
+def learnings(comparison: "Comparison") -> list[str]:
+    """One sentence per finding, most important first."""
+    found = [
+        *speedup(comparison),
+        *quantization_alone(comparison),
+        *load(comparison),
+        *names_that_mislead(comparison),
+        *packaged(comparison),
+    ]
+    return found or ["One variant alone: nothing to compare."]
+
+
+def step(factor: "Factor") -> str:
+    support = "" if not factor.decode.tie else ", not to be told from 1"
+    return f"{factor.change} {times(factor.decode)}{support} (`{factor.start}` → `{factor.end}`)"
+
+
+def speedup(comparison: "Comparison") -> list[str]:
+    """Where the fastest variant's speed comes from, each factor of its own."""
+    fastest = comparison.best.get("decode_tokens_per_second", [])
+    others = [n for n in fastest if comparison.factors.get(n)]
+    if not others:
+        return []
+    name = max(others, key=lambda n: comparison.ratios[n]["decode_tokens_per_second"].value)
+    total = comparison.ratios[name]["decode_tokens_per_second"]
+    if total.tie:
+        return [f"No variant decodes measurably faster than `{comparison.baseline}`."]
+    steps = comparison.factors[name]
+    text = f"`{name}` decodes {times(total)} as fast as `{comparison.baseline}`: "
+    text += " · ".join(step(f) for f in steps) + "."
+    if any(" and " in f.change for f in steps):
+        text += " The changes named together cannot be told apart without a variant between them."
+    return [text]
+
+
+def quantization_alone(comparison: "Comparison") -> list[str]:
+    """What quantization itself buys in the same runtime on the same device."""
+    found = []
+    for name, steps in comparison.factors.items():
+        last = next((f for f in steps if f.change == "quantization"), None)
+        if last is None:
+            continue
+        size = size_of(comparison.results[name]) / size_of(comparison.results[last.start])
+        what = "no measurable change of decode speed" if last.decode.tie else (
+            f"decode {times(last.decode)}"
+        )  # fmt: skip
+        found.append(
+            f"Quantization alone, `{last.start}` → `{name}`: {size:.0%} of the size, {what}."
+        )
+    return [f.replace("%", " %") for f in found]
+
+
+def load(comparison: "Comparison") -> list[str]:
+    """How much of a first load is the page cache."""
+    metrics = {n: r.metrics for n, r in comparison.results.items()}
+    pairs = {
+        n: (cold, warm)
+        for n, m in metrics.items()
+        if (cold := m["load_cold_seconds"].value) and (warm := m["load_warm_seconds"].value)
+    }
+    if not pairs:
+        return []
+    name = max(pairs, key=lambda n: pairs[n][0] / pairs[n][1])
+    cold, warm = pairs[name]
+    return [
+        f"The page cache decides the load time: `{name}` loads in {number(cold)} s from disk and in"
+        f" {number(warm)} s when the file has been read before."
+    ]
+
+
+def names_that_mislead(comparison: "Comparison") -> list[str]:
+    """Files that are mostly something else than their name says."""
+    found = []
+    for name, result in comparison.results.items():
+        share = share_of_named_type(result)
+        if share < 0.5:
+            most = next(iter(result.model.tensor_types))
+            found.append(
+                f"`{name}` is {result.model.quantization} by name, but {share:.0%} of it is; most"
+                f" is {most}: K-quants need rows divisible by 256, others fall back."
+            )
+    return [f.replace("%", " %") for f in found]
+
+
+def packaged(comparison: "Comparison") -> list[str]:
+    """The caveat of a source that ships only a quantized file."""
+    models = {r.model.name: r.model for r in comparison.results.values()}
+    return [
+        f"{name} is shipped quantized and was unpacked to F16: what is called unquantized here lies"
+        " on the shipped file's grid already, so the order of quality losses is not that of a model"
+        " quantized from full precision."
+        for name, model in models.items()
+        if "package" in model.source
+    ]

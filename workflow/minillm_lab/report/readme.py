@@ -1,0 +1,101 @@
+"""The results section of a page, between two markers; the rest of the page is never touched."""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from minillm_lab.command import LabError, run, say
+from minillm_lab.files import write_text
+from minillm_lab.report import table
+from minillm_lab.report.compare import Comparison
+from minillm_lab.report.learnings import learnings
+from minillm_lab.result import Result, read_record
+
+BEGIN = "<!-- minillm-lab results: begin (written by the workflow; edits here are lost) -->"
+END = "<!-- minillm-lab results: end -->"
+
+
+def section(comparison: Comparison) -> str:
+    """The Markdown between the markers: table, experiments, key learnings."""
+    parts = ["### Comparison", table.markdown(comparison), "### Experiments"]
+    parts += [experiment(result) for result in comparison.results.values()]
+    parts += ["### Key learnings", "\n".join(f"- {line}" for line in learnings(comparison))]
+    return "\n\n".join(parts)
+
+
+def experiment(result: Result) -> str:
+    """A variant in one paragraph, and what it answered."""
+    m, model, runtime = result.metrics, result.model, result.runtime
+    versions = ", ".join(f"{name} {version}" for name, version in runtime["version"].items())
+    cold = m["load_cold_seconds"].value
+    loads = f"{table.number(cold)} s cold, " if cold is not None else ""
+    loads += f"{table.number(m['load_warm_seconds'].value or 0)} s warm"
+    text = (
+        f"**{result.variant}**: {model.name}, {model.quantization}"
+        f" ({table.number(table.size_of(result) / 1e6)} MB,"
+        f" {model.bits_per_weight:.2f} bits per weight) in {runtime['name']} ({versions}) on"
+        f" {runtime['backend']}, {runtime['threads']} threads."
+        f" Load {loads}; memory {megabytes(result, 'memory_before_load_bytes')} MB before,"
+        f" {megabytes(result, 'memory_after_load_bytes')} MB after it and"
+        f" {megabytes(result, 'memory_after_generation_bytes')} MB after generation;"
+        f" {result.protocol['generated_tokens']} tokens in"
+        f" {table.number(m['generate_seconds'].value or 0)} s"
+        f" ({table.number(m['generate_tokens_per_second'].value or 0)} t/s)."
+    )
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", result.output.text)), default=0))
+    answer = f"{fence}text\n{result.output.text.strip()}\n{fence}"
+    return f"{text}\n\n<details><summary>Its answer</summary>\n\n{answer}\n\n</details>"
+
+
+def megabytes(result: Result, metric: str) -> str:
+    return table.number((result.metrics[metric].value or 0) / 1e6)
+
+
+def replaced(page: str, text: str, name: str) -> str:
+    """The page with the text between its markers replaced; every other character stays."""
+    begins, ends = page.count(BEGIN), page.count(END)
+    if begins != 1 or ends != 1 or page.index(BEGIN) > page.index(END):
+        raise LabError(
+            f"{name}: needs these two lines, once each, where the results belong:\n{BEGIN}\n{END}"
+        )
+    head, _, rest = page.partition(BEGIN)
+    tail = rest.partition(END)[2]
+    return f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}"
+
+
+def update(page: Path, text: str, check: bool = False) -> bool:
+    """Put the section into the page if it is not there already; say whether it was current.
+
+    A page that does not exist is begun with the section alone. With ``check`` nothing is written.
+    """
+    if page.exists():
+        before = page.read_bytes().decode("utf-8")
+    else:
+        before = f"# {page.stem}\n\n{BEGIN}\n{END}\n"
+    after = replaced(before, text, str(page))
+    current = page.exists() and before == after
+    if not current and not check:
+        write_text(page, after)
+    return current
+
+
+def main(arguments: argparse.Namespace) -> None:
+    text = section(read_record(arguments.comparison, Comparison))
+    current = update(arguments.page, text, arguments.check)
+    if arguments.check:
+        say(f"{arguments.page} is {'current' if current else 'not current: run snakemake'}")
+        sys.exit(0 if current else 1)
+    if not current:
+        say(f"updated {arguments.page}")
+    if arguments.output:
+        write_text(arguments.output, text + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--comparison", type=Path, required=True, help="results/comparison.json")
+    parser.add_argument("--page", type=Path, required=True, help="the page to keep current")
+    parser.add_argument("--output", type=Path, help="where the section is kept as well")
+    parser.add_argument("--check", action="store_true", help="only say whether it is current")
+    run(main, parser)

@@ -1,0 +1,167 @@
+"""The comparison as a table: Markdown for people, CSV for programs."""
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+from tabulate import tabulate
+
+from minillm_lab.result import Result
+
+if TYPE_CHECKING:
+    from minillm_lab.report.compare import Comparison
+
+MOST_COLUMNS = 6
+SCALES = {"MB": 1e-6, "s": 1.0, "ms": 1e3, "t/s": 1.0}
+ROWS = {  # metric: (label, unit); the arrow says which way is better
+    "memory_after_load_bytes": ("Memory after load ↓", "MB"),
+    "memory_after_generation_bytes": ("Memory after generation ↓", "MB"),
+    "load_cold_seconds": ("Load, cold cache ↓", "s"),
+    "load_warm_seconds": ("Load, warm cache ↓", "s"),
+    "generate_seconds": ("Time for {tokens} tokens ↓", "s"),
+    "generate_tokens_per_second": ("Throughput ↑", "t/s"),
+    "prefill_tokens_per_second": ("Prefill ↑", "t/s"),
+    "decode_tokens_per_second": ("Decode ↑", "t/s"),
+    "first_token_seconds": ("Time to first token ↓", "ms"),
+}
+
+
+def number(value: float) -> str:
+    """Three significant digits, never an exponent."""
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def named_type(quantization: str) -> str:
+    """The tensor type that a quantization type is named for: Q4_K of Q4_K_M."""
+    return quantization[:-2] if quantization[-2:] in ("_S", "_M", "_L") else quantization
+
+
+def share_of_named_type(result: Result) -> float:
+    """The share of the parameters that is in the type the file is named for; 1 when not asked."""
+    if result.model.format != "gguf":
+        return 1.0
+    return result.model.tensor_types.get(named_type(result.model.quantization), 0.0)
+
+
+def holds(result: Result) -> str:
+    """What the file holds, largest shares first; flagged where it is mostly something else."""
+    types = {t: s for t, s in result.model.tensor_types.items() if s >= 0.005}
+    text = ", ".join(f"{share:.0%} {type_}".replace("%", " %") for type_, share in types.items())
+    return f"⚠ {text}" if share_of_named_type(result) < 0.5 else text
+
+
+def cell(comparison: "Comparison", variant: str, metric: str, unit: str) -> str:
+    """A value, its ratio to the baseline in brackets; bold when nothing is better."""
+    measured = comparison.results[variant].metrics[metric]
+    if measured.value is None:
+        return "–"
+    text = number(measured.value * SCALES[unit])
+    if variant in comparison.best.get(metric, []):
+        text = f"**{text}**"
+    ratio = comparison.ratios[variant].get(metric)
+    if ratio:
+        text += f" ({'≈' if ratio.tie else '×'}{number(ratio.value)})"
+    return text
+
+
+def rows(comparison: "Comparison") -> list[list[str]]:
+    """The table with a metric a row and a variant a column, its header first."""
+    results = comparison.results
+    tokens = {r.protocol["generated_tokens"] for r in results.values()}
+    body = [
+        ["", *(f"{n} (baseline)" if n == comparison.baseline else n for n in results)],
+        ["Runtime", *(r.runtime["name"] for r in results.values())],
+        ["Backend", *(r.runtime["backend"] for r in results.values())],
+        ["Weights", *(r.runtime["settings"].get("dtype", r.model.quantization)
+                      for r in results.values())],
+        ["Model size ↓, MB", *sizes(comparison)],
+        ["Bits per weight", *(f"{r.model.bits_per_weight:.2f}" for r in results.values())],
+        ["The file holds", *(holds(r) for r in results.values())],
+    ]  # fmt: skip
+    for metric, (label, unit) in ROWS.items():
+        label = label.format(tokens="/".join(str(t) for t in sorted(tokens)))
+        body.append([f"{label}, {unit}", *(cell(comparison, n, metric, unit) for n in results)])
+    return body
+
+
+def size_of(result: Result) -> int:
+    """Bytes of a variant's weights on disk."""
+    return sum(file.bytes for file in result.model.files)
+
+
+def sizes(comparison: "Comparison") -> list[str]:
+    """Each variant's size on disk in MB, the smallest in bold."""
+    bytes_ = {n: size_of(r) for n, r in comparison.results.items()}
+    smallest = min(bytes_.values())
+    base = bytes_[comparison.baseline]
+    return [
+        (f"**{number(size / 1e6)}**" if size == smallest else number(size / 1e6))
+        + ("" if name == comparison.baseline else f" (×{number(size / base)})")
+        for name, size in bytes_.items()
+    ]
+
+
+def markdown(comparison: "Comparison") -> str:
+    """The Markdown table with its legend: a variant a column up to six, else a variant a row."""
+    body = rows(comparison)
+    if len(comparison.results) > MOST_COLUMNS:
+        body = [list(row) for row in zip(*body, strict=True)]
+    drawn = tabulate(body[1:], headers=body[0], tablefmt="github", disable_numparse=True)
+    return f"{drawn}\n\n{legend(comparison)}"
+
+
+def legend(comparison: "Comparison") -> str:
+    """How to read the table, and what made it: machine, versions, command, date."""
+    results = list(comparison.results.values())
+    first = results[0]
+    versions = dict(sorted(item for r in results for item in r.runtime["version"].items()))
+    threads = sorted({r.runtime["threads"] for r in results})
+    lines = [
+        f"Values are medians; in brackets the ratio to `{comparison.baseline}`, paired within"
+        " rounds; **bold** is best, or not to be told from the best; ≈ means that the data do not"
+        " support a difference. ⚠ marks a file that is mostly something else than its name says.",
+        "",
+        *dict.fromkeys(machine_line(r) for r in results),
+        f"- Threads: {', '.join(map(str, threads))}; prompt {first.protocol['prompt_tokens']}"
+        f" tokens; {first.protocol['rounds']} rounds × {first.protocol['repetitions']} repetitions",
+        f"- Versions: {', '.join(f'{n} {v}' for n, v in versions.items())};"
+        f" Python {first.machine['python']}",
+        f"- Command: `{comparison.command}`",
+        f"- Measured: {max(r.measured_at for r in results)[:10]}",
+    ]
+    for name, result in comparison.results.items():
+        lines += [f"- Warning, `{name}`: {warning}" for warning in result.warnings]
+    return "\n".join(lines)
+
+
+def machine_line(result: Result) -> str:
+    """The machine of a result in one line."""
+    m = result.machine
+    return (
+        f"- Machine `{m['fingerprint']}`: {m['cpu']}, {m['cores']} cores,"
+        f" {m['memory_bytes'] / 2**30:.0f} GiB, {m['os']}"
+    )
+
+
+def csv_of(comparison: "Comparison") -> str:
+    """One line per variant and metric: value, unit, interval, n, ratio to the baseline."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    columns = "variant metric value unit ci95_low ci95_high n ratio ratio_ci95_low ratio_ci95_high"
+    writer.writerow(columns.split())
+    for name, result in comparison.results.items():
+        writer.writerow([name, "model_bytes", size_of(result), "B", "", "", 1, "", "", ""])
+        writer.writerow(
+            [name, "bits_per_weight", result.model.bits_per_weight, "bit", "", "", 1, "", "", ""]
+        )
+        for metric, m in result.metrics.items():
+            ratio = comparison.ratios[name].get(metric)
+            writer.writerow(
+                [
+                    name, metric, m.value, m.unit, *(m.ci95 or ("", "")), m.n,
+                    ratio.value if ratio else "", *((ratio and ratio.ci95) or ("", "")),
+                ]
+            )  # fmt: skip
+    return out.getvalue()

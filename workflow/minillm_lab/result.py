@@ -1,0 +1,134 @@
+"""The shapes of what the lab writes: a round, and a variant's result."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from minillm_lab.command import LabError
+from minillm_lab.files import write_text
+
+R = TypeVar("R", bound="Record")
+
+
+class Record(BaseModel):
+    """A mapping in a results file: unknown keys and NaN are errors."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Memory(Record):
+    """Memory of the process, in bytes; a part is null where the system does not tell it."""
+
+    resident: int = Field(description="resident set; on macOS the physical footprint")
+    anonymous: int | None = Field(description="heap and the like: cannot be dropped")
+    file_backed: int | None = Field(description="mapped files, shared memory included")
+
+
+class Repetition(Record):
+    """One answer: times in seconds."""
+
+    prefill_seconds: float
+    first_token_seconds: float = Field(description="prefill and the choice of the first token")
+    decode_seconds: list[float] = Field(description="of each later token, without sampling")
+    generate_seconds: float = Field(description="the whole answer, prompt and sampling included")
+
+
+class Round(Record):
+    """What one fresh process measured."""
+
+    schema_version: Literal[1] = 1
+    variant: str
+    round: int
+    measured_at: str
+    machine: dict[str, Any]
+    runtime: dict[str, Any]
+    prompt_tokens: int
+    generated_tokens: int
+    load_cold_seconds: float | None
+    load_warm_seconds: float
+    memory_before_load: Memory
+    memory_after_load: Memory
+    memory_after_generation: Memory
+    memory_peak_bytes: int | None
+    warmups: list[Repetition]
+    repetitions: list[Repetition]
+    output: "Output"
+    warnings: list[str]
+
+
+class Output(Record):
+    """What the model said."""
+
+    text: str
+    token_ids: list[int]
+
+
+class ModelFile(Record):
+    """One file of the weights."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class ModelFacts(Record):
+    """Which model, and what its file really holds."""
+
+    name: str
+    source: dict[str, Any]
+    revision: str | None
+    files: list[ModelFile]
+    format: Literal["gguf", "safetensors"]
+    quantization: str = Field(description="as asked for: the file's name, not its content")
+    parameters: int
+    bits_per_weight: float
+    tensor_types: dict[str, float] = Field(description="share of the parameters in each type")
+
+
+class Metric(Record):
+    """A figure: the median, its 95 % interval, and the raw samples by round."""
+
+    value: float | None
+    unit: str
+    ci95: tuple[float, float] | None
+    n: int
+    samples: list[list[float]]
+
+
+class Result(Record):
+    """``results/<variant>.json``: SI base units, strict JSON."""
+
+    schema_version: Literal[1] = 1
+    variant: str
+    model: ModelFacts
+    runtime: dict[str, Any]
+    machine: dict[str, Any]
+    protocol: dict[str, Any]
+    metrics: dict[str, Metric]
+    output: Output
+    measured_at: str
+    warnings: list[str]
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record as JSON, whole or not at all."""
+    write_text(
+        path, json.dumps(record.model_dump(mode="json"), ensure_ascii=False, indent=1) + "\n"
+    )
+
+
+def read_record(path: Path, shape: type[R]) -> R:
+    """Read a record. Raises LabError with one line when it is not one."""
+    try:
+        return shape.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise LabError(f"{path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(p) for p in first["loc"])
+        raise LabError(
+            f"{path}: not a results file of this version ({key}: {first['msg']});"
+            " delete it, and it is made again"
+        ) from error

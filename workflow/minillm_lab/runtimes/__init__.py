@@ -1,0 +1,87 @@
+"""The runtimes: what executes a model. One file each, one small protocol.
+
+To add a runtime: write its file, name it in ``MODULES`` and ``DISTRIBUTIONS``, and give its
+variants a class in ``config.py``.
+"""
+
+from __future__ import annotations  # numpy is for type checkers only: the Snakefile imports this
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+MODULES = {
+    "llama.cpp": "minillm_lab.runtimes.llama_cpp",
+    "transformers": "minillm_lab.runtimes.transformers",
+}
+DISTRIBUTIONS = {
+    "llama.cpp": ["llama-cpp-python"],
+    "transformers": ["transformers", "torch"],
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to load a model: a variant's settings with everything resolved."""
+
+    threads: int
+    context: int = 1024
+    device: str = "cpu"
+    dtype: str = "float16"
+    gpu_layers: int | None = None
+    flash_attention: str = "auto"
+
+
+class Runtime(Protocol):
+    """One model in one runtime. Positions are counted from the last ``clear``."""
+
+    def prepare(self, weights: Path) -> None:
+        """Import what loading these weights needs, so that no import is inside a load time."""
+
+    def load(self, weights: Path, options: Options) -> None:
+        """Read the weights and make a context; return when every weight has been read."""
+
+    def unload(self) -> None:
+        """Free the weights and the context."""
+
+    def facts(self) -> dict[str, Any]:
+        """``backend`` and ``device`` as detected after loading, and runtime-specific settings."""
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a rendered prompt; special tokens in it are recognized, none added."""
+
+    def detokenize(self, ids: list[int]) -> str:
+        """The text of generated token ids; special tokens are left out."""
+
+    def clear(self) -> None:
+        """Forget all tokens: the next prefill starts from nothing."""
+
+    def prefill(self, ids: list[int]) -> None:
+        """Process a prompt; return when its last token's logits are computed."""
+
+    def decode(self, token: int) -> None:
+        """Process one more token; return when its logits are computed."""
+
+    def logits(self) -> NDArray[np.float32]:
+        """The last token's logits, shape (vocabulary,); valid until the next call."""
+
+
+def open_runtime(name: str) -> Runtime:
+    """A runtime by its name, its library imported."""
+    runtime: Runtime = import_module(MODULES[name]).RUNTIME()
+    return runtime
+
+
+def runtime_versions(name: str) -> dict[str, str]:
+    """The installed versions of the libraries that decide what a runtime does.
+
+    Reads package metadata only; imports nothing.
+    """
+    return {package: version(package) for package in DISTRIBUTIONS[name]}

@@ -1,0 +1,195 @@
+"""llama.cpp through llama-cpp-python's bindings of its C interface.
+
+The bindings are used directly, not ``llama_cpp.Llama``: that class skips a prompt it has seen
+before and samples inside its loop, and both would be inside the clock.
+"""
+
+import ctypes
+import re
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import numpy as np
+from llama_cpp._ggml import libggml
+from numpy.typing import NDArray
+
+from minillm_lab.command import LabError, log
+from minillm_lab.runtimes import Options
+
+FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
+ALL_LAYERS = -1
+MMAP = 1
+GPU_DEVICES = (1, 2)  # enum ggml_backend_dev_type: GPU, IGPU
+
+messages: list[str] = []  # what llama.cpp printed since the last load, for errors and detection
+
+
+@llama_cpp.llama_log_callback
+def _keep_message(level: int, text: bytes, user_data: Any) -> None:
+    line = text.decode("utf-8", "replace").rstrip("\n")
+    if line.strip("."):
+        messages.append(line)
+        log.info("llama.cpp: %s", line)
+
+
+llama_cpp.llama_log_set(_keep_message, ctypes.c_void_p(0))
+llama_cpp.llama_backend_init()
+
+
+def said(fallback: str) -> str:
+    """The last thing llama.cpp said that sounds like a reason."""
+    reasons = [m for m in messages if re.search(r"error|fail|unknown|invalid|missing", m, re.I)]
+    return reasons[0].strip() if reasons else fallback
+
+
+def load_model(path: Path, **settings: Any) -> Any:
+    """A ``llama_model`` from a GGUF file. Raises LabError with llama.cpp's own reason."""
+    params = llama_cpp.llama_model_default_params()
+    for name, value in settings.items():
+        setattr(params, name, value)
+    messages.clear()
+    model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+    if not model:
+        raise LabError(f"{path}: llama.cpp cannot load it: {said('no reason given')}")
+    return model
+
+
+def tokenize(model: Any, text: str) -> list[int]:
+    """Token ids of ``text``; special tokens in it are recognized, none added."""
+    vocab = llama_cpp.llama_model_get_vocab(model)
+    data = text.encode()
+    room = len(data) + 8
+    ids = (llama_cpp.llama_token * room)()
+    n = llama_cpp.llama_tokenize(vocab, data, len(data), ids, room, False, True)
+    if n < 0:
+        raise LabError("llama.cpp cannot tokenize the prompt")
+    return list(ids[:n])
+
+
+def detokenize(model: Any, ids: list[int]) -> str:
+    """The text of token ids; special tokens are left out."""
+    vocab = llama_cpp.llama_model_get_vocab(model)
+    tokens = (llama_cpp.llama_token * len(ids))(*ids)
+    room = 64 * len(ids) + 64
+    buffer = ctypes.create_string_buffer(room)
+    n = llama_cpp.llama_detokenize(vocab, tokens, len(ids), buffer, room, True, False)
+    if n < 0:
+        buffer = ctypes.create_string_buffer(-n)
+        n = llama_cpp.llama_detokenize(vocab, tokens, len(ids), buffer, -n, True, False)
+    return buffer.raw[:n].decode("utf-8", "replace")
+
+
+def devices() -> list[dict[str, Any]]:
+    """The devices that this build of llama.cpp can use: name, description, whether a GPU."""
+    libggml.ggml_backend_dev_count.restype = ctypes.c_size_t
+    libggml.ggml_backend_dev_get.restype = ctypes.c_void_p
+    libggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
+    for function in ("name", "description"):
+        getattr(libggml, f"ggml_backend_dev_{function}").restype = ctypes.c_char_p
+        getattr(libggml, f"ggml_backend_dev_{function}").argtypes = [ctypes.c_void_p]
+    libggml.ggml_backend_dev_type.argtypes = [ctypes.c_void_p]
+    found = [libggml.ggml_backend_dev_get(i) for i in range(libggml.ggml_backend_dev_count())]
+    return [
+        {
+            "name": libggml.ggml_backend_dev_name(device).decode(),
+            "description": libggml.ggml_backend_dev_description(device).decode(),
+            "gpu": libggml.ggml_backend_dev_type(device) in GPU_DEVICES,
+        }
+        for device in found
+    ]
+
+
+class LlamaCpp:
+    """A GGUF file in llama.cpp."""
+
+    def __init__(self) -> None:
+        self.model: Any = None
+        self.context: Any = None
+        self.settings: dict[str, Any] = {}
+
+    def prepare(self, weights: Path) -> None:
+        pass  # the library was loaded with this module
+
+    def load(self, weights: Path, options: Options) -> None:
+        on_gpu = options.device == "gpu"
+        layers = (ALL_LAYERS if options.gpu_layers is None else options.gpu_layers) if on_gpu else 0
+        self.model = load_model(weights, n_gpu_layers=layers, load_mode=MMAP)
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = options.context
+        params.n_threads = params.n_threads_batch = options.threads
+        params.flash_attn_type = FLASH_ATTENTION[options.flash_attention]
+        params.offload_kqv = params.op_offload = on_gpu
+        self.context = llama_cpp.llama_init_from_model(self.model, params)
+        if not self.context:
+            reason = said("not enough memory?")
+            self.unload()
+            raise LabError(
+                f"{weights}: no context of {options.context} tokens in llama.cpp: {reason}"
+            )
+        vocab = llama_cpp.llama_model_get_vocab(self.model)
+        self.vocabulary = llama_cpp.llama_vocab_n_tokens(vocab)
+        self.settings = {
+            "context": llama_cpp.llama_n_ctx(self.context),
+            "batch": llama_cpp.llama_n_batch(self.context),
+            "micro_batch": llama_cpp.llama_n_ubatch(self.context),
+            "flash_attention": options.flash_attention,
+            "kv_cache": "F16",
+            "mmap": True,
+            "layers": llama_cpp.llama_model_n_layer(self.model),
+            "build": llama_cpp.llama_print_system_info().decode().strip(" |"),
+        }
+
+    def unload(self) -> None:
+        if self.context:
+            llama_cpp.llama_free(self.context)
+        if self.model:
+            llama_cpp.llama_model_free(self.model)
+        self.model = self.context = None
+
+    def facts(self) -> dict[str, Any]:
+        said_layers = (re.search(r"offloaded (\d+)/(\d+) layers to GPU", m) for m in messages)
+        offloaded = next((int(m.group(1)) for m in said_layers if m), 0)
+        gpus = [d for d in devices() if d["gpu"]] if offloaded else []
+        self.settings["gpu_layers"] = offloaded
+        return {
+            "backend": re.sub(r"\d+$", "", gpus[0]["name"]) if gpus else "CPU",
+            "device": gpus[0]["description"] if gpus else "CPU",
+            "settings": self.settings,
+        }
+
+    def tokenize(self, text: str) -> list[int]:
+        return tokenize(self.model, text)
+
+    def detokenize(self, ids: list[int]) -> str:
+        return detokenize(self.model, ids)
+
+    def clear(self) -> None:
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
+
+    def prefill(self, ids: list[int]) -> None:
+        step = llama_cpp.llama_n_batch(self.context)
+        for start in range(0, len(ids), step):
+            self._process(ids[start : start + step])
+
+    def decode(self, token: int) -> None:
+        self._process([token])
+
+    def logits(self) -> NDArray[np.float32]:
+        pointer = llama_cpp.llama_get_logits_ith(self.context, -1)
+        return np.ctypeslib.as_array(pointer, shape=(self.vocabulary,))
+
+    def _process(self, ids: list[int]) -> None:
+        tokens = (llama_cpp.llama_token * len(ids))(*ids)
+        status = llama_cpp.llama_decode(
+            self.context, llama_cpp.llama_batch_get_one(tokens, len(ids))
+        )
+        llama_cpp.llama_synchronize(self.context)
+        if status:
+            raise LabError(
+                f"llama.cpp could not process {len(ids)} tokens (status {status}): "
+                + ("the context is full; raise 'context'" if status == 1 else said("no reason"))
+            )
+
+
+RUNTIME = LlamaCpp

@@ -1,0 +1,141 @@
+"""PyTorch through Transformers: safetensors, eager, one token at a time."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from minillm_lab.command import LabError, first_line
+from minillm_lab.runtimes import Options
+
+transformers.utils.logging.disable_progress_bar()
+transformers.utils.logging.set_verbosity_error()
+
+BACKENDS = {"cpu": "CPU", "cuda": "CUDA", "mps": "Metal"}
+
+
+def detect_device(wanted: str) -> str:
+    """The PyTorch device for ``cpu`` or ``gpu``: what is there, else the CPU."""
+    if wanted == "gpu" and torch.cuda.is_available():
+        return "cuda"
+    if wanted == "gpu" and torch.backends.mps.is_available():
+        return "mps"
+    return "cpu"
+
+
+class Transformers:
+    """A folder of safetensors in Transformers."""
+
+    def __init__(self) -> None:
+        self.model: Any = None
+        self.tokenizer: Any = None
+        self.cache: Any = None
+        self._logits: Any = None
+
+    def prepare(self, weights: Path) -> None:
+        try:
+            config = AutoConfig.from_pretrained(weights, local_files_only=True)
+            with torch.device("meta"):
+                AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        except (OSError, ValueError, KeyError) as error:
+            raise LabError(
+                f"{weights}: Transformers cannot load it: {first_line(error)}"
+            ) from error
+
+    def load(self, weights: Path, options: Options) -> None:
+        torch.set_num_threads(options.threads)
+        self.device = detect_device(options.device)
+        try:
+            self.model = AutoModelForCausalLM.from_pretrained(
+                weights,
+                dtype=getattr(torch, options.dtype),
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+            ).to(self.device)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise LabError(
+                f"{weights}: Transformers cannot load it: {first_line(error)}"
+            ) from error
+        self.model.eval()
+        self._read_every_page()
+        self._wait()
+        self.weights = weights
+        self.context = options.context
+
+    def unload(self) -> None:
+        self.model = self.cache = self._logits = None
+
+    def facts(self) -> dict[str, Any]:
+        on_cuda = self.device == "cuda"
+        return {
+            "backend": BACKENDS[self.device],
+            "device": torch.cuda.get_device_name() if on_cuda else BACKENDS[self.device],
+            "settings": {
+                "context": self.context,
+                "dtype": str(self.model.dtype).removeprefix("torch."),
+                "attention": self.model.config._attn_implementation,
+                "kv_cache": str(self.model.dtype).removeprefix("torch."),
+                "build": torch.__config__.parallel_info().splitlines()[0],
+            },
+        }
+
+    def tokenize(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer()(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def detokenize(self, ids: list[int]) -> str:
+        text: str = self._tokenizer().decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def clear(self) -> None:
+        self.cache = None
+
+    def prefill(self, ids: list[int]) -> None:
+        self._process(torch.tensor([ids], device=self.device))
+
+    def decode(self, token: int) -> None:
+        self._process(torch.tensor([[token]], device=self.device))
+
+    def logits(self) -> NDArray[np.float32]:
+        row: NDArray[np.float32] = self._logits.float().cpu().numpy()
+        return row
+
+    @torch.inference_mode()
+    def _process(self, ids: torch.Tensor) -> None:
+        seen = self.cache.get_seq_length() if self.cache is not None else 0
+        if seen + ids.shape[1] > self.context:
+            raise LabError(f"the context of {self.context} tokens is full; raise 'context'")
+        output = self.model(ids, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+        self.cache = output.past_key_values
+        self._logits = output.logits[0, -1]
+        self._wait()
+
+    def _wait(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        elif self.device == "mps":
+            torch.mps.synchronize()
+
+    def _read_every_page(self) -> None:
+        """Touch every weight: safetensors are mapped, and a load that reads nothing is no load."""
+        with torch.inference_mode():
+            for tensor in self.model.parameters():
+                if tensor.device.type == "cpu":
+                    tensor.view(-1)[:: 4096 // tensor.element_size()].sum()
+
+    def _tokenizer(self) -> Any:
+        if self.tokenizer is None:
+            self.tokenizer = AutoTokenizer.from_pretrained(
+                self.weights, local_files_only=True, trust_remote_code=False
+            )
+        return self.tokenizer
+
+
+RUNTIME = Transformers

@@ -1,0 +1,72 @@
+"""Benchmark: rounds in fresh processes, collected into one result per variant.
+
+in   the variant's weights, results/prompts/<model>.json, results/models/<model>.<form>.json
+out  results/rounds/<variant>.<n>.json    one round
+     results/<variant>.json               the variant's result
+
+A round takes every core that Snakemake has, so nothing runs beside it; how many threads the
+inference uses is the experiment's business. Rounds of all variants interleave by priority, after
+everything that makes models: round 1 of each, then round 2 of each.
+"""
+
+
+rule round:
+    input:
+        weights=lambda wildcards: ancient(weights(wildcards)),
+        prompt=lambda wildcards: f"{RESULTS}/prompts/{model(wildcards)}.json",
+        local=local_files,
+        made_by=lambda wildcards: code(*EXPERIMENT.made_by(wildcards.variant)),
+        runtime=lambda wildcards: code(f"runtimes/{runtime(wildcards).replace('.', '_')}"),
+        code=code("benchmark/round", "benchmark/memory", "machine"),
+    output:
+        f"{RESULTS}/rounds/{{variant}}.{{round}}.json",
+    log:
+        f"{RESULTS}/logs/rounds/{{variant}}.{{round}}.log",
+    priority: lambda wildcards: 1000000 - int(wildcards.round)
+    conda:
+        lambda wildcards: f"../../envs/{runtime(wildcards)}.yaml"
+    threads: 1024  # Snakemake scales it down to every core it has
+    params:
+        settings=lambda wildcards: EXPERIMENT.settings(wildcards.variant),
+        source=source,
+        versions=lambda wildcards: runtime_versions(runtime(wildcards)),
+    shell:
+        "python -m minillm_lab.benchmark.round"
+        " --variant {wildcards.variant}"
+        " --round {wildcards.round}"
+        " --weights {input.weights:q}"
+        " --prompt {input.prompt:q}"
+        " --settings {params.settings:q}"
+        " --output {output:q}"
+        " --log {log:q}"
+
+
+rule collect:
+    input:
+        rounds=expand(
+            f"{RESULTS}/rounds/{{{{variant}}}}.{{round}}.json",
+            round=range(1, EXPERIMENT.rounds + 1),
+        ),
+        facts=lambda wildcards: (
+            f"{RESULTS}/models/{model(wildcards)}.{EXPERIMENT.form(wildcards.variant)}.json"
+        ),
+        code=code("benchmark/collect", "result", "statistics"),
+    output:
+        f"{RESULTS}/{{variant}}.json",
+    log:
+        f"{RESULTS}/logs/collect/{{variant}}.log",
+    conda:
+        "../../envs/transformers.yaml"
+    params:
+        model=model,
+        source=source,
+        form=lambda wildcards: EXPERIMENT.form(wildcards.variant),
+    shell:
+        "python -m minillm_lab.benchmark.collect"
+        " --rounds {input.rounds:q}"
+        " --facts {input.facts:q}"
+        " --model {params.model}"
+        " --source {params.source:q}"
+        " --form {params.form}"
+        " --output {output:q}"
+        " --log {log:q}"

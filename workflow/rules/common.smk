@@ -1,0 +1,68 @@
+"""The checked experiment, and the names of files that follow from it."""
+
+import os
+import sys
+
+LAB = os.path.relpath(workflow.current_basedir.join("..").get_path_or_uri(secret_free=True))
+sys.path.insert(0, os.path.abspath(LAB))
+os.environ |= {  # for the jobs: this Python runs `python -m minillm_lab…`
+    "PYTHONPATH": os.path.abspath(LAB),
+    "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]),
+}
+
+from minillm_lab.command import LabError
+from minillm_lab.config import NAME, RESERVED, load_experiment
+from minillm_lab.runtimes import runtime_versions
+
+try:
+    EXPERIMENT = load_experiment(config, ", ".join(map(str, workflow.configfiles)))
+except LabError as error:
+    sys.exit(f"error: {error}")
+
+RESULTS = EXPERIMENT.results
+
+
+def code(*modules):
+    """The files of modules that a result depends on; Snakemake does not see imports."""
+    return [f"{LAB}/minillm_lab/{module}.py" for module in modules]
+
+
+def source(wildcards):
+    """Where the model comes from, as JSON."""
+    return EXPERIMENT.provenance(model(wildcards))
+
+
+def local_files(wildcards):
+    """The files of a model that lies on this machine."""
+    return EXPERIMENT.local_files(model(wildcards))
+
+
+def model(wildcards):
+    """The model of a job: named itself, or through its variant."""
+    if "model" in wildcards.keys():
+        return wildcards.model
+    return EXPERIMENT.model_name(wildcards.variant)
+
+
+def weights(wildcards):
+    """The model file or folder that a variant runs."""
+    return EXPERIMENT.weights(model(wildcards), EXPERIMENT.form(wildcards.variant))
+
+
+def runtime(wildcards):
+    """The name of a variant's runtime."""
+    return EXPERIMENT.variants[wildcards.variant].runtime
+
+
+def converter(wildcards):
+    """llama.cpp's converter, for a model that ships safetensors."""
+    if EXPERIMENT.models[wildcards.model].ships_safetensors:
+        return f"models/.converter/{runtime_versions('llama.cpp')['llama-cpp-python']}"
+    return []
+
+
+def experiment_command():
+    """The command that makes these results, as a reader would type it."""
+    files = [str(file) for file in workflow.configfiles]
+    named = [] if files == ["config.yaml"] else ["--configfile", *files]
+    return " ".join(["snakemake", "--cores", "1", *named])

@@ -1,0 +1,191 @@
+"""Models: from their source to the file that a variant runs.
+
+in   what the config names: a wheel, a hub repository, a local file or folder
+out  models/<model>/source/…          as shipped: <file>.gguf, safetensors/, tokenizer/
+     models/<model>/F16.gguf          unquantized, where the source does not ship it
+     models/<model>/<type>.gguf       quantized here
+     models/<model>/safetensors/      exported, where the source ships none
+     results/models/<model>.<form>.json   what the file really holds
+     results/prompts/<model>.json     the prompt's text and token ids
+
+Weights are ancient() inputs of what follows: fetching a deleted file again makes nothing stale.
+What makes a result stale is the model's entry in the config, a parameter of its rounds.
+"""
+
+
+rule fetch_gguf:
+    input:
+        local_files,
+        code=code("models/fetch"),
+    output:
+        "models/{model}/source/{file}.gguf",
+    log:
+        "logs/fetch/{model}.{file}.log",
+    wildcard_constraints:
+        file="[^/]+",
+    priority: 2000000
+    retries: 1
+    conda:
+        "../../envs/llama.cpp.yaml"
+    params:
+        source=source,
+    shell:
+        "python -m minillm_lab.models.fetch"
+        " --what gguf"
+        " --source {params.source:q}"
+        " --output {output:q}"
+        " --log {log:q}"
+
+
+rule fetch_folder:
+    input:
+        local_files,
+        code=code("models/fetch"),
+    output:
+        directory("models/{model}/source/{what}"),
+    log:
+        "logs/fetch/{model}.{what}.log",
+    wildcard_constraints:
+        what="safetensors|tokenizer",
+    priority: 2000000
+    retries: 1
+    conda:
+        "../../envs/transformers.yaml"
+    params:
+        source=source,
+    shell:
+        "python -m minillm_lab.models.fetch"
+        " --what {wildcards.what}"
+        " --source {params.source:q}"
+        " --output {output:q}"
+        " --log {log:q}"
+
+
+rule fetch_converter:
+    input:
+        code=code("models/convert"),
+    output:
+        directory("models/.converter/{version}"),
+    log:
+        "logs/fetch/converter.{version}.log",
+    priority: 2000000
+    retries: 1
+    conda:
+        "../../envs/llama.cpp.yaml"
+    shell:
+        "python -m minillm_lab.models.convert"
+        " --unpack-converter"
+        " --output {output:q}"
+        " --log {log:q}"
+
+
+rule convert:
+    input:
+        source=lambda wildcards: ancient(EXPERIMENT.source(wildcards.model)),
+        converter=lambda wildcards: ancient(converter(wildcards)),
+        code=code("models/convert", "models/quantize"),
+    output:
+        "models/{model}/F16.gguf",
+    log:
+        "logs/convert/{model}.log",
+    priority: 2000000
+    conda:
+        "../../envs/llama.cpp.yaml"
+    params:
+        source=source,
+        converter=lambda wildcards, input: (
+            f"--converter {input.converter}" if input.converter else ""
+        ),
+    shell:
+        "python -m minillm_lab.models.convert"
+        " --source {input.source:q}"
+        " {params.converter}"
+        " --output {output:q}"
+        " --log {log:q}"
+
+
+rule quantize:
+    input:
+        source=lambda wildcards: ancient(EXPERIMENT.unquantized(wildcards.model)),
+        code=code("models/quantize"),
+    output:
+        "models/{model}/{type}.gguf",
+    log:
+        "logs/quantize/{model}.{type}.log",
+    wildcard_constraints:
+        type="(?!F16)[A-Z0-9_]+",
+    priority: 2000000
+    conda:
+        "../../envs/llama.cpp.yaml"
+    params:
+        source=source,
+    shell:
+        "python -m minillm_lab.models.quantize"
+        " --source {input.source:q}"
+        " --type {wildcards.type}"
+        " --output {output:q}"
+        " --log {log:q}"
+
+
+rule export:
+    input:
+        gguf=lambda wildcards: ancient(EXPERIMENT.unquantized(wildcards.model)),
+        code=code("models/export"),
+    output:
+        directory("models/{model}/safetensors"),
+    log:
+        "logs/export/{model}.log",
+    priority: 2000000
+    conda:
+        "../../envs/transformers.yaml"
+    params:
+        source=source,
+    shell:
+        "python -m minillm_lab.models.export"
+        " --gguf {input.gguf:q}"
+        " --output {output:q}"
+        " --log {log:q}"
+
+
+rule facts:
+    input:
+        weights=lambda wildcards: ancient(EXPERIMENT.weights(wildcards.model, wildcards.form)),
+        local=local_files,
+        code=code("models/facts"),
+    output:
+        f"{RESULTS}/models/{{model}}.{{form}}.json",
+    log:
+        f"{RESULTS}/logs/facts/{{model}}.{{form}}.log",
+    priority: 2000000
+    conda:
+        "../../envs/transformers.yaml"
+    params:
+        source=source,
+    shell:
+        "python -m minillm_lab.models.facts"
+        " --weights {input.weights:q}"
+        " --output {output:q}"
+        " --log {log:q}"
+
+
+rule prompt:
+    input:
+        tokenizer=lambda wildcards: ancient(EXPERIMENT.tokenizer(wildcards.model)),
+        local=local_files,
+        code=code("models/prompt"),
+    output:
+        f"{RESULTS}/prompts/{{model}}.json",
+    log:
+        f"{RESULTS}/logs/prompt/{{model}}.log",
+    priority: 2000000
+    conda:
+        "../../envs/llama.cpp.yaml"
+    params:
+        source=source,
+        question=EXPERIMENT.prompt,
+    shell:
+        "python -m minillm_lab.models.prompt"
+        " --tokenizer {input.tokenizer:q}"
+        " --question {params.question:q}"
+        " --output {output:q}"
+        " --log {log:q}"

@@ -1,0 +1,54 @@
+"""Report: all variants in one comparison, and the page's section.
+
+in   results/<variant>.json of every variant
+out  results/comparison.md / .csv / .json
+     results/readme.md        the section as it stands between the page's markers
+
+The page itself (README.md) is no output: Snakemake deletes the outputs of failed jobs.
+"""
+
+
+rule compare:
+    input:
+        results=expand(f"{RESULTS}/{{variant}}.json", variant=EXPERIMENT.variants),
+        code=code("report/compare", "report/table", "statistics"),
+    output:
+        json=f"{RESULTS}/comparison.json",
+        markdown=f"{RESULTS}/comparison.md",
+        csv=f"{RESULTS}/comparison.csv",
+    log:
+        f"{RESULTS}/logs/compare.log",
+    conda:
+        "../../envs/transformers.yaml"
+    params:
+        baseline=EXPERIMENT.baseline,
+        command=experiment_command(),
+    shell:
+        "python -m minillm_lab.report.compare"
+        " --results {input.results:q}"
+        " --baseline {params.baseline}"
+        " --experiment-command {params.command:q}"
+        " --json {output.json:q}"
+        " --markdown {output.markdown:q}"
+        " --csv {output.csv:q}"
+        " --log {log:q}"
+
+
+rule readme:
+    input:
+        comparison=f"{RESULTS}/comparison.json",
+        code=code("report/readme", "report/table", "report/learnings"),
+    output:
+        f"{RESULTS}/readme.md",
+    log:
+        f"{RESULTS}/logs/readme.log",
+    conda:
+        "../../envs/transformers.yaml"
+    params:
+        page=EXPERIMENT.readme,
+    shell:
+        "python -m minillm_lab.report.readme"
+        " --comparison {input.comparison:q}"
+        " --page {params.page:q}"
+        " --output {output:q}"
+        " --log {log:q}"
