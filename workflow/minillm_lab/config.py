@@ -266,14 +266,6 @@ class Experiment(Strict):
             return []
         return sorted(str(file) for file in path.iterdir()) if path.is_dir() else [str(path)]
 
-    def made_by(self, variant: str) -> list[str]:
-        """The modules that make a variant's weights: what they write, its rounds measure."""
-        path = Path(self.weights(self.model_name(variant), self.form(variant)))
-        if path.parent.name == "source":
-            return []
-        made = ["models/convert", "models/quantize"]
-        return [*made, "models/export"] if path.name == "safetensors" else made
-
     def tokenizer(self, model: str) -> str:
         """What the prompt is tokenized with: files of the source, so no variant changes it."""
         if self.models[model].kind == "hub" and self.models[model].ships_safetensors:

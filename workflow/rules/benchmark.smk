@@ -12,10 +12,8 @@ everything that makes models: round 1 of each, then round 2 of each.
 
 rule round:
     input:
-        weights=lambda wildcards: ancient(weights(wildcards)),
+        weights=weights,
         prompt=lambda wildcards: f"{RESULTS}/prompts/{model(wildcards)}.json",
-        local=local_files,
-        made_by=lambda wildcards: code(*EXPERIMENT.made_by(wildcards.variant)),
         runtime=lambda wildcards: code(f"runtimes/{runtime(wildcards).replace('.', '_')}"),
         code=code("benchmark/round", "benchmark/memory", "machine"),
     output:

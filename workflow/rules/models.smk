@@ -8,15 +8,14 @@ out  models/<model>/source/…          as shipped: <file>.gguf, safetensors/, t
      results/models/<model>.<form>.json   what the file really holds
      results/prompts/<model>.json     the prompt's text and token ids
 
-Weights are ancient() inputs of what follows: fetching a deleted file again makes nothing stale.
-What makes a result stale is the model's entry in the config, a parameter of its rounds.
+What is fetched depends on the config's entry alone (it names version, revision, checksum), so new
+code downloads nothing again. Deleted models are made again only when a result needs them.
 """
 
 
 rule fetch_gguf:
     input:
         local_files,
-        code=code("models/fetch"),
     output:
         "models/{model}/source/{file}.gguf",
     log:
@@ -40,7 +39,6 @@ rule fetch_gguf:
 rule fetch_folder:
     input:
         local_files,
-        code=code("models/fetch"),
     output:
         directory("models/{model}/source/{what}"),
     log:
@@ -62,8 +60,6 @@ rule fetch_folder:
 
 
 rule fetch_converter:
-    input:
-        code=code("models/convert"),
     output:
         directory("models/.converter/{version}"),
     log:
@@ -81,8 +77,8 @@ rule fetch_converter:
 
 rule convert:
     input:
-        source=lambda wildcards: ancient(EXPERIMENT.source(wildcards.model)),
-        converter=lambda wildcards: ancient(converter(wildcards)),
+        source=lambda wildcards: EXPERIMENT.source(wildcards.model),
+        converter=converter,
         code=code("models/convert", "models/quantize"),
     output:
         "models/{model}/F16.gguf",
@@ -106,7 +102,7 @@ rule convert:
 
 rule quantize:
     input:
-        source=lambda wildcards: ancient(EXPERIMENT.unquantized(wildcards.model)),
+        source=lambda wildcards: EXPERIMENT.unquantized(wildcards.model),
         code=code("models/quantize"),
     output:
         "models/{model}/{type}.gguf",
@@ -129,7 +125,7 @@ rule quantize:
 
 rule export:
     input:
-        gguf=lambda wildcards: ancient(EXPERIMENT.unquantized(wildcards.model)),
+        gguf=lambda wildcards: EXPERIMENT.unquantized(wildcards.model),
         code=code("models/export"),
     output:
         directory("models/{model}/safetensors"),
@@ -149,8 +145,7 @@ rule export:
 
 rule facts:
     input:
-        weights=lambda wildcards: ancient(EXPERIMENT.weights(wildcards.model, wildcards.form)),
-        local=local_files,
+        weights=lambda wildcards: EXPERIMENT.weights(wildcards.model, wildcards.form),
         code=code("models/facts"),
     output:
         f"{RESULTS}/models/{{model}}.{{form}}.json",
@@ -170,8 +165,7 @@ rule facts:
 
 rule prompt:
     input:
-        tokenizer=lambda wildcards: ancient(EXPERIMENT.tokenizer(wildcards.model)),
-        local=local_files,
+        tokenizer=lambda wildcards: EXPERIMENT.tokenizer(wildcards.model),
         code=code("models/prompt"),
     output:
         f"{RESULTS}/prompts/{{model}}.json",
