@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from tiny_model import write_tiny_gguf
 
 ROOT = Path(__file__).parent.parent

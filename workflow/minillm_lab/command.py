@@ -41,7 +41,7 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     try:
         main(arguments)
     except LabError as error:
-        log.error("error: %s", error)
+        log.error("error: %s", error, exc_info=error.__cause__)
         sys.exit(f"error: {error}")
     except Exception:
         log.exception("unexpected error")

@@ -46,7 +46,7 @@ def stays_below(path: str) -> str:
     return path
 
 
-RelativePath = Annotated[str, Field(pattern=r"^[^\\\s]+$"), AfterValidator(stays_below)]
+RelativePath = Annotated[str, Field(pattern=r"^[^\\\s{}]+$"), AfterValidator(stays_below)]
 
 
 class Strict(BaseModel):

@@ -17,18 +17,18 @@ def written_whole(path: Path) -> Iterator[Path]:
     The block may make a file or a folder there. When it raises, what it wrote is removed and
     whatever stood at ``path`` before is still there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
-        part = scratch / path.name
-        yield part
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        part.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=f".{path.name}.", suffix=".part", dir=path.parent
+        ) as scratch:
+            part = Path(scratch) / path.name
+            yield part
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            part.replace(path)
     except OSError as error:
         raise LabError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

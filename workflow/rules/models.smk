@@ -176,7 +176,7 @@ rule prompt:
         "../../envs/llama.cpp.yaml"
     params:
         source=source,
-        question=EXPERIMENT.prompt,
+        question=lambda wildcards: EXPERIMENT.prompt,  # braces in it are no wildcards
     shell:
         "python -m minillm_lab.models.prompt"
         " --tokenizer {input.tokenizer:q}"

@@ -22,7 +22,7 @@ rule compare:
         "../../envs/transformers.yaml"
     params:
         baseline=EXPERIMENT.baseline,
-        command=experiment_command(),
+        command=lambda wildcards: experiment_command(),
     shell:
         "python -m minillm_lab.report.compare"
         " --results {input.results:q}"
@@ -45,7 +45,7 @@ rule readme:
     conda:
         "../../envs/transformers.yaml"
     params:
-        page=EXPERIMENT.readme,
+        page=lambda wildcards: EXPERIMENT.readme,
     shell:
         "python -m minillm_lab.report.readme"
         " --comparison {input.comparison:q}"

@@ -100,43 +100,96 @@ def list_hub_files(repository: str, revision: str, patterns: list[str]) -> list[
 
     from huggingface_hub import HfApi, constants, snapshot_download
 
-    def wanted(names: list[str]) -> list[str]:
-        return sorted(n for n in names if "/" not in n and any(fnmatch(n, p) for p in patterns))
-
     with hub_errors(repository, revision):
         if constants.HF_HUB_OFFLINE:
-            snapshot = snapshot_download(repository, revision=revision, local_files_only=True)
-            names = wanted([file.name for file in Path(snapshot).iterdir()])
+            snapshot = Path(snapshot_download(repository, revision=revision, local_files_only=True))
+            found = {file.name for file in snapshot.iterdir()}
+            index = snapshot / "model.safetensors.index.json"
+            if index.exists():  # names every part, also one that never arrived
+                found |= set(json.loads(index.read_text())["weight_map"].values())
         else:
-            names = wanted(HfApi().list_repo_files(repository, revision=revision))
-    if not names:
-        raise LabError(f"{repository} at {revision} has none of: {', '.join(patterns)}")
+            timeout = constants.HF_HUB_ETAG_TIMEOUT  # list_repo_files would wait for ever
+            info = HfApi().model_info(repository, revision=revision, timeout=timeout)
+            found = {file.rfilename for file in info.siblings or []}
+    names = sorted(n for n in found if "/" not in n and any(fnmatch(n, p) for p in patterns))
+    if not any(fnmatch(name, patterns[0]) for name in names):
+        where = " in the cache" if constants.HF_HUB_OFFLINE else ""
+        raise LabError(f"{repository} at {revision} has no {patterns[0]}{where}")
     return names
 
 
 def place_hub_file(
     repository: str, revision: str, file: str, sha256: str | None, output: Path
 ) -> None:
-    """Download one file through huggingface_hub's own cache, check it, link it to ``output``.
+    """Download one file into huggingface_hub's own cache, check it, link it to ``output``.
 
-    The cache keeps what arrived of an interrupted download, so the next try resumes there. The
-    token is huggingface_hub's own business: its environment variable or its login.
+    What is not as the hub published it is thrown away and fetched once more. The token is
+    huggingface_hub's own business: its environment variable or its login.
     """
-    from huggingface_hub import hf_hub_download
-
     say(f"fetching {repository}/{file}")
-    with hub_errors(repository, revision, file):
-        cached = Path(hf_hub_download(repository, file, revision=revision)).resolve()
-    expected = sha256 or (cached.name if len(cached.name) == 64 else None)  # LFS blobs' names
-    if expected and sha256_of(cached) != expected.lower():
-        cached.unlink()
+    for last_try in (False, True):
         with hub_errors(repository, revision, file):
-            cached = Path(hf_hub_download(repository, file, revision=revision)).resolve()
-        check_sha256(cached, expected, f"{repository}/{file} at {revision}")
+            cached = hub_file(repository, revision, file)
+        # The cache names large files by their SHA-256: the first link does, not what it leads to.
+        etag = cached.readlink().name if cached.is_symlink() else ""
+        published = etag if len(etag) == 64 else None
+        try:
+            check_sha256(cached, sha256 or published, f"{repository}/{file} at {revision}")
+            break
+        except LabError:
+            damaged = sha256_of(cached) != published
+            if damaged:  # else the config is wrong, and the file may serve others
+                cached.resolve().unlink()
+            if last_try or not damaged:
+                raise
     try:
-        os.link(cached, output)
+        os.link(cached.resolve(), output)
     except OSError:
         shutil.copyfile(cached, output)
+
+
+def hub_file(repository: str, revision: str, file: str) -> Path:
+    """The path of one file in huggingface_hub's cache, downloaded where it is not there yet.
+
+    huggingface_hub 2 starts an interrupted download again from nothing (its pull request 4228).
+    Here a large file's beginning is kept in its cache, and the next try continues there.
+    """
+    from huggingface_hub import (
+        constants,
+        get_hf_file_metadata,
+        hf_hub_download,
+        hf_hub_url,
+        try_to_load_from_cache,
+    )
+    from huggingface_hub.file_download import http_get, repo_folder_name
+    from huggingface_hub.utils import WeakFileLock, build_hf_headers
+
+    known = try_to_load_from_cache(repository, file, revision=revision)
+    if not isinstance(known, str) and not constants.HF_HUB_OFFLINE:
+        url = hf_hub_url(repository, file, revision=revision)
+        about = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        if about.etag and len(about.etag) == 64:  # a SHA-256, so a large file
+            folder = repo_folder_name(repo_id=repository, repo_type="model")
+            blob = Path(constants.HF_HUB_CACHE, folder, "blobs", about.etag)
+            lock = Path(constants.HF_HUB_CACHE, ".locks", folder, f"{about.etag}.lock")
+            for path in (blob, lock):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            part = blob.with_name(f"{about.etag}.incomplete")
+            with WeakFileLock(lock):
+                if part.exists() and part.stat().st_size > (about.size or 0):
+                    part.unlink()
+                if not blob.exists():
+                    with part.open("ab") as target:
+                        http_get(
+                            url,
+                            target,
+                            resume_size=target.tell(),
+                            headers=build_hf_headers(),
+                            expected_size=about.size,
+                            displayed_filename=file,
+                        )
+                    part.replace(blob)
+    return Path(hf_hub_download(repository, file, revision=revision))
 
 
 class hub_errors:  # noqa: N801 (a context manager, used like a function)
@@ -149,6 +202,7 @@ class hub_errors:  # noqa: N801 (a context manager, used like a function)
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        import httpx2
         from huggingface_hub import errors
 
         if error is None or isinstance(error, LabError) or not isinstance(error, Exception):
@@ -161,8 +215,18 @@ class hub_errors:  # noqa: N801 (a context manager, used like a function)
             why = "no such revision"
         elif isinstance(error, errors.RemoteEntryNotFoundError):
             why = "no such file"
+        elif isinstance(error, errors.HfHubHTTPError) and error.response.status_code == 401:
+            why = "the hub refuses the token: renew HF_TOKEN, or run 'hf auth login' again"
         elif isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
-            why = "not in the cache, and the hub cannot be reached (or HF_HUB_OFFLINE is set)"
+            why = (
+                "not in the cache, and HF_HUB_OFFLINE is set or the hub cannot be reached:"
+                " unset it, or try again with a connection"
+            )
+        elif isinstance(error, httpx2.TransportError):
+            why = (
+                f"the hub cannot be reached ({first_line(error)}): try again with a connection,"
+                " or set HF_HUB_OFFLINE=1 where the cache has the files"
+            )
         else:
             why = first_line(error)
         raise LabError(f"cannot fetch {self.name}: {why}") from error

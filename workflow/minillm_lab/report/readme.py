@@ -43,8 +43,9 @@ def experiment(result: Result) -> str:
         f" {table.number(m['generate_seconds'].value or 0)} s"
         f" ({table.number(m['generate_tokens_per_second'].value or 0)} t/s)."
     )
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", result.output.text)), default=0))
-    answer = f"{fence}text\n{result.output.text.strip()}\n{fence}"
+    said = result.output.text.strip().replace("<!--", "<! --")  # never a marker of ours
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", said)), default=0))
+    answer = f"{fence}text\n{said}\n{fence}"
     return f"{text}\n\n<details><summary>Its answer</summary>\n\n{answer}\n\n</details>"
 
 

@@ -1,0 +1,158 @@
+"""One round, measured on a tiny model by both real runtimes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import ROOT
+from minillm_lab.benchmark import memory
+from minillm_lab.models.prompt import from_gguf
+from minillm_lab.result import Round, read_record
+
+RUNTIMES = ["llama.cpp", "transformers"]
+SETTINGS = {
+    "device": "cpu",
+    "threads": 2,
+    "context": 128,
+    "generate": 12,
+    "repetitions": 3,
+    "warmups": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def prompt(tiny_gguf: Path) -> dict[str, Any]:
+    return from_gguf(tiny_gguf, "hello in the end?")
+
+
+@pytest.fixture(scope="module")
+def weights(tiny_gguf: Path, tiny_safetensors: Path) -> dict[str, Path]:
+    return {"llama.cpp": tiny_gguf, "transformers": tiny_safetensors}
+
+
+def start(
+    folder: Path, weights: Path, prompt: dict[str, Any], **settings: Any
+) -> subprocess.CompletedProcess[str]:
+    (folder / "prompt.json").write_text(json.dumps(prompt))
+    return subprocess.run(
+        [sys.executable, "-m", "minillm_lab.benchmark.round", "--variant", "v", "--round", "1",
+         "--weights", weights, "--prompt", folder / "prompt.json",
+         "--settings", json.dumps(SETTINGS | settings), "--output", folder / "round.json",
+         "--log", folder / "log"],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "workflow")},
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rounds(
+    weights: dict[str, Path], prompt: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Round]:
+    found = {}
+    for runtime in RUNTIMES:
+        folder = tmp_path_factory.mktemp("round")
+        done = start(folder, weights[runtime], prompt, runtime=runtime)
+        assert done.returncode == 0, done.stderr
+        found[runtime] = read_record(folder / "round.json", Round)
+    return found
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_exactly_the_tokens_asked_for(runtime: str, rounds: dict[str, Round]) -> None:
+    r = rounds[runtime]
+    assert r.generated_tokens == len(r.output.token_ids) == 12
+    assert len(r.repetitions) == 3 and len(r.warmups) == 1
+    assert all(len(x.decode_seconds) == 11 for x in r.repetitions + r.warmups)
+
+
+def test_both_runtimes_get_the_same_tokens_and_say_the_same(rounds: dict[str, Round]) -> None:
+    ours, theirs = rounds.values()
+    assert ours.prompt_tokens == theirs.prompt_tokens
+    assert ours.output == theirs.output  # float16 both, and far from a tie
+    assert not ours.warnings and not theirs.warnings
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_the_clocks_contain_each_other(runtime: str, rounds: dict[str, Round]) -> None:
+    for x in rounds[runtime].repetitions:
+        assert 0 < x.prefill_seconds <= x.first_token_seconds
+        assert x.first_token_seconds + sum(x.decode_seconds) <= x.generate_seconds
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_memory_adds_up(runtime: str, rounds: dict[str, Round]) -> None:
+    r = rounds[runtime]
+    for m in (r.memory_before_load, r.memory_after_load, r.memory_after_generation):
+        assert m.anonymous is not None and m.file_backed is not None
+        assert m.anonymous + m.file_backed == m.resident
+    assert r.memory_peak_bytes is not None
+    assert r.memory_peak_bytes >= r.memory_after_load.resident > r.memory_before_load.resident
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_the_backend_is_what_ran(runtime: str, rounds: dict[str, Round]) -> None:
+    assert rounds[runtime].runtime["backend"] == "CPU"
+    assert rounds[runtime].runtime["threads"] == 2
+
+
+def test_a_gpu_that_is_not_there_is_said(
+    weights: dict[str, Path], prompt: dict[str, Any], tmp_path: Path
+) -> None:
+    start(tmp_path, weights["llama.cpp"], prompt, runtime="llama.cpp", device="gpu")
+    found = read_record(tmp_path / "round.json", Round)
+    if found.runtime["backend"] == "CPU":
+        assert "gpu was asked for" in found.warnings[0]
+    else:
+        assert found.runtime["settings"]["gpu_layers"] > 0
+
+
+def test_tokenizers_that_disagree_are_a_warning(
+    weights: dict[str, Path], prompt: dict[str, Any], tmp_path: Path
+) -> None:
+    other = prompt | {"token_ids": [*prompt["token_ids"], 5]}
+    start(tmp_path, weights["llama.cpp"], other, runtime="llama.cpp")
+    found = read_record(tmp_path / "round.json", Round)
+    assert "tokenizers disagree" in found.warnings[0]
+    assert found.prompt_tokens == len(other["token_ids"])
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_broken_file_is_one_line(
+    runtime: str, weights: dict[str, Path], prompt: dict[str, Any], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    if runtime == "llama.cpp":
+        broken.write_bytes(weights[runtime].read_bytes()[:5000])
+    else:
+        broken.mkdir()
+        for file in weights[runtime].iterdir():
+            content = file.read_bytes()
+            (broken / file.name).write_bytes(content[:5000] if len(content) > 10**5 else content)
+    done = start(tmp_path, broken, prompt, runtime=runtime)
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert str(broken) in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "round.json").exists()
+
+
+def test_a_context_too_small_says_what_to_raise(
+    weights: dict[str, Path], prompt: dict[str, Any], tmp_path: Path
+) -> None:
+    done = start(tmp_path, weights["llama.cpp"], prompt, runtime="llama.cpp", context=32)
+    assert "exceed the context of 32; raise 'context'" in done.stderr
+
+
+def test_evicted_pages_are_gone_and_read_ones_are_there(tmp_path: Path) -> None:
+    file = tmp_path / "weights"
+    file.write_bytes(os.urandom(1 << 22))
+    assert memory.resident_share(file) == 1
+    gone = memory.evict([file])
+    assert gone == (memory.resident_share(file) < 0.01)
+    file.read_bytes()
+    assert memory.resident_share(file) == 1

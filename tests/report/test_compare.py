@@ -1,0 +1,105 @@
+"""The comparison says what the figures support: factors, ties, and nothing across machines."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from builders import around, made_up
+
+from minillm_lab.report import table
+from minillm_lab.report.compare import Comparison, compare
+from minillm_lab.report.learnings import learnings
+from minillm_lab.result import Result, read_record, write_record
+
+
+def compared(*results: Result, baseline: str = "fp16") -> Comparison:
+    return compare({r.variant: r for r in results}, baseline, "snakemake --cores 1")
+
+
+FP16 = made_up(
+    "fp16", runtime="transformers", quantization="safetensors", decode=around(10), size=2 * 10**8
+)
+F16 = made_up("f16", quantization="F16", decode=around(20), size=2 * 10**8)
+F16_GPU = made_up("f16_gpu", quantization="F16", backend="Metal", decode=around(60))
+Q4 = made_up("q4", quantization="Q4_K_M", backend="Metal", decode=around(90), size=5 * 10**7)
+
+
+def test_the_speed_up_is_told_apart_into_its_factors() -> None:
+    factors = compared(FP16, F16, F16_GPU, Q4).factors["q4"]
+    assert [f.change for f in factors] == ["runtime", "device", "quantization"]
+    assert [f.decode.value for f in factors] == pytest.approx([2.0, 3.0, 1.5])
+    assert [(f.start, f.end) for f in factors] == [
+        ("fp16", "f16"),
+        ("f16", "f16_gpu"),
+        ("f16_gpu", "q4"),
+    ]
+
+
+def test_changes_without_a_variant_between_them_stay_together() -> None:
+    comparison = compared(FP16, Q4)
+    (factor,) = comparison.factors["q4"]
+    assert factor.change == "runtime and device and quantization"
+    assert factor.decode.value == pytest.approx(9.0)
+    assert any("cannot be told apart" in line for line in learnings(comparison))
+
+
+def test_a_tie_is_no_winner() -> None:
+    noisy = [[19.0, 22.0, 20.0], [23.0, 18.0, 20.5], [20.0, 19.5, 21.0]]
+    comparison = compared(F16, made_up("q8", decode=noisy), baseline="f16")
+    assert comparison.ratios["q8"]["decode_tokens_per_second"].tie
+    assert set(comparison.best["decode_tokens_per_second"]) == {"f16", "q8"}
+    decode = next(r for r in table.rows(comparison) if r[0].startswith("Decode"))
+    assert "≈" in decode[2]
+    assert any("no measurable change of decode speed" in line for line in learnings(comparison))
+
+
+def test_nothing_is_compared_across_machines() -> None:
+    elsewhere = made_up("q4", quantization="Q4_K_M", decode=around(90), machine="bbbbbbbbbbbb")
+    comparison = compared(FP16, elsewhere)
+    assert comparison.ratios["q4"] == {} and comparison.factors["q4"] == []
+    assert comparison.best["decode_tokens_per_second"] == []
+
+
+def test_a_file_that_is_something_else_is_flagged() -> None:
+    types = {"Q5_0": 0.58, "Q8_0": 0.22, "Q4_K": 0.11, "Q6_K": 0.09}
+    q4 = made_up("q4", quantization="Q4_K_M", tensor_types=types)
+    comparison = compared(FP16, q4)
+    assert "⚠ 58 % Q5_0, 22 % Q8_0, 11 % Q4_K, 9 % Q6_K" in table.markdown(comparison)
+    assert any("11 % of it is; most is Q5_0" in line for line in learnings(comparison))
+
+
+def test_up_to_six_variants_are_columns_and_more_are_rows() -> None:
+    few = compared(*(made_up(f"v{i}") for i in range(6)), baseline="v0")
+    many = compared(*(made_up(f"v{i}") for i in range(7)), baseline="v0")
+    assert table.markdown(few).splitlines()[0].count("|") == 8
+    first_cells = [line.split("|")[1].strip() for line in table.markdown(many).splitlines()[2:9]]
+    assert first_cells == ["v0 (baseline)", "v1", "v2", "v3", "v4", "v5", "v6"]
+
+
+def test_a_metric_that_could_not_be_measured_is_no_zero() -> None:
+    blind = made_up("q4")
+    cold = blind.metrics["load_cold_seconds"]
+    cold.value, cold.ci95, cold.n, cold.samples = None, None, 0, []
+    comparison = compared(FP16, blind)
+    row = next(r for r in table.rows(comparison) if r[0].startswith("Load, cold"))
+    assert row[2] == "–"
+    assert "load_cold_seconds" not in comparison.ratios["q4"]
+
+
+def test_csv_holds_the_same_figures() -> None:
+    comparison = compared(FP16, F16)
+    lines = csv.DictReader(io.StringIO(table.csv_of(comparison)))
+    found = {(line["variant"], line["metric"]): line for line in lines}
+    decode = found["f16", "decode_tokens_per_second"]
+    assert float(decode["value"]) == F16.metrics["decode_tokens_per_second"].value
+    assert float(decode["ratio"]) == pytest.approx(2.0)
+    assert found["fp16", "decode_tokens_per_second"]["ratio"] == ""
+
+
+def test_what_is_written_is_strict_json_and_reads_back(tmp_path: Path) -> None:
+    comparison = compared(FP16, F16)
+    write_record(tmp_path / "c.json", comparison)
+    json.loads((tmp_path / "c.json").read_text(), parse_constant=pytest.fail)
+    assert read_record(tmp_path / "c.json", Comparison) == comparison

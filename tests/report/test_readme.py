@@ -1,0 +1,61 @@
+"""The section between two markers is the workflow's; everything else is the author's."""
+
+from pathlib import Path
+
+import pytest
+from builders import made_up
+
+from minillm_lab.command import LabError
+from minillm_lab.report.compare import compare
+from minillm_lab.report.readme import BEGIN, END, section, update
+
+PAGE = f"# Mine\r\n\n  odd spacing \t\n{BEGIN}\nold\n{END}\nafter, no newline at the end — ñ"
+
+
+def test_everything_outside_the_markers_stays_byte_for_byte(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_bytes(PAGE.encode())
+    assert update(page, "new") is False
+    text = page.read_bytes().decode()
+    assert text.split(BEGIN)[0] == PAGE.split(BEGIN)[0]
+    assert text.split(END)[1] == PAGE.split(END)[1]
+    assert "new" in text and "old" not in text
+
+
+def test_a_current_page_is_not_written(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_bytes(PAGE.encode())
+    update(page, "new")
+    page.chmod(0o444)
+    before = page.stat().st_mtime_ns
+    assert update(page, "new") is True
+    assert page.stat().st_mtime_ns == before
+
+
+def test_check_writes_nothing(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_bytes(PAGE.encode())
+    assert update(page, "new", check=True) is False
+    assert page.read_bytes() == PAGE.encode()
+
+
+@pytest.mark.parametrize("page", ["", BEGIN, END, f"{END}\n{BEGIN}", f"{BEGIN}\n{BEGIN}\n{END}"])
+def test_a_page_without_its_markers_is_refused_and_kept(page: str, tmp_path: Path) -> None:
+    file = tmp_path / "README.md"
+    file.write_text(page)
+    with pytest.raises(LabError, match=r"README\.md: needs these two lines"):
+        update(file, "new")
+    assert file.read_text() == page
+
+
+def test_a_page_that_does_not_exist_is_begun(tmp_path: Path) -> None:
+    update(tmp_path / "new.md", "text")
+    assert update(tmp_path / "new.md", "text") is True
+
+
+def test_an_answer_cannot_leave_its_fence() -> None:
+    answer = f"```\n{END}\n# owned\n````\n| a | b |\n<script>"
+    results = {"q4": made_up("q4", answer=answer)}
+    text = section(compare(results, "q4", "snakemake"))
+    assert "`````text" in text
+    assert END not in text  # else the next update would find two ends

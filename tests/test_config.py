@@ -1,0 +1,102 @@
+"""The config: what is wrong is said in one line that names the key; what is right just works."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import ROOT, SMOLLM2, Lab, tiny_config
+from minillm_lab.command import LabError
+from minillm_lab.config import Experiment, load_experiment
+from minillm_lab.result import Result
+
+BAD = {
+    "a typo": ("variants.q4_k_m.quantisation", "Q4_K_M", "did you mean 'quantization'"),
+    "a typo on top": ("promt", "x", "did you mean 'prompt'"),
+    "an unknown type": ("variants.q4_k_m.quantization", "Q4_K_XXL", "'Q4_K_XXL' is not one of"),
+    "an unknown runtime": ("variants.q4_k_m.runtime", "vllm", "'vllm' is not one of"),
+    "a missing model": ("variants.q4_k_m.model", "nope", "no model 'nope'"),
+    "a missing baseline": ("baseline", "nope", "no variant 'nope'"),
+    "a reserved name": ("variants.comparison", {"runtime": "transformers"}, "reserved"),
+    "a name with a slash": ("variants.a/b", {"runtime": "transformers"}, "must match"),
+    "a name with a shell's characters": ("variants.a;b", {"runtime": "transformers"}, "must match"),
+    "text for a number": ("rounds", "three", "valid integer"),
+    "no rounds": ("rounds", 0, "greater than or equal to 1"),
+    "a folder outside": ("results", "../elsewhere", "relative path"),
+    "two sources": ("models.smollm2-135m-instruct.path", "/x.gguf", "exactly one of"),
+    "a short checksum": ("models.smollm2-135m-instruct.package.sha256", "abc", "must match"),
+    "an option of the other runtime": ("variants.fp16.gpu_layers", 3, "unknown key"),
+}
+
+
+def changed(key: str, value: Any) -> dict[str, Any]:
+    config = copy.deepcopy(SMOLLM2)
+    *parents, last = key.split(".")
+    place = config
+    for parent in parents:
+        place = place[parent]
+    place[last] = value
+    return config
+
+
+@pytest.mark.parametrize("key, value, said", BAD.values(), ids=BAD.keys())
+def test_what_is_wrong_is_named(key: str, value: Any, said: str) -> None:
+    with pytest.raises(LabError) as error:
+        load_experiment(changed(key, value), "config.yaml")
+    assert said in str(error.value)
+    assert key.split(".")[-1] in str(error.value)
+    assert all(line.startswith("config.yaml: ") for line in str(error.value).splitlines())
+
+
+@pytest.mark.parametrize("name", ["a typo", "an unknown type", "a missing model"])
+def test_snakemake_says_it_before_any_job(name: str, tmp_path: Path) -> None:
+    key, value, said = BAD[name]
+    lab = Lab(tmp_path / "lab", changed(key, value))
+    done = lab.snakemake("--cores", "1", ok=False)
+    errors = [line for line in done.stderr.splitlines() if "config.yaml: " in line]
+    assert said in errors[-1]
+    assert "Traceback" not in done.stderr and "Job stats" not in done.stdout + done.stderr
+    assert not lab.path("models").exists()
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "config.yaml", *sorted(ROOT.glob("experiments/*.yaml"))], ids=lambda p: p.stem
+)
+def test_every_shipped_experiment_plans(path: Path, tmp_path: Path) -> None:
+    experiment = yaml.safe_load(path.read_text())
+    plan = Lab(tmp_path / "lab", experiment).planned()
+    variants = len(experiment["variants"])
+    assert plan["collect"] == variants
+    assert plan["round"] == variants * experiment["rounds"]
+
+
+def test_two_experiments_share_neither_results_nor_page() -> None:
+    experiments = [
+        Experiment.model_validate(yaml.safe_load(path.read_text()))
+        for path in [ROOT / "config.yaml", *ROOT.glob("experiments/*.yaml")]
+    ]
+    assert len({e.results for e in experiments}) == len(experiments)
+    assert len({e.readme for e in experiments}) == len(experiments)
+
+
+def test_another_config_file_takes_the_place_of_the_default(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "lab", SMOLLM2)
+    lab.path("tiny.F16.gguf").touch()
+    other = tiny_config(Path("tiny.F16.gguf"), results="elsewhere")
+    lab.path("other.yaml").write_text(yaml.safe_dump(other))
+    plan = lab.planned("--configfile", "other.yaml")
+    assert plan["collect"] == 2  # and none of the default's five
+
+
+def test_one_key_from_the_command_line(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "lab", SMOLLM2)
+    assert lab.planned("--config", "rounds=5")["round"] == 5 * len(SMOLLM2["variants"])
+
+
+@pytest.mark.parametrize("shape, name", [(Experiment, "config"), (Result, "result")])
+def test_schemas_are_generated_from_the_code(shape: Any, name: str) -> None:
+    committed = json.loads((ROOT / f"workflow/schemas/{name}.schema.json").read_text())
+    assert committed == shape.model_json_schema()

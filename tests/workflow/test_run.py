@@ -1,0 +1,110 @@
+"""The workflow end to end on a tiny model, through the real snakemake."""
+
+import copy
+import shutil
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, Lab, tiny_config
+from minillm_lab.report.readme import BEGIN, END
+
+
+@pytest.fixture
+def lab(tmp_path: Path, tiny_gguf: Path) -> Lab:
+    config = tiny_config(tiny_gguf, rounds=1, repetitions=1, warmups=0)
+    return Lab(tmp_path / "lab", config)
+
+
+def test_one_variant_and_nothing_of_the_others(lab: Lab) -> None:
+    lab.run("results/q4_k_m.json")
+    made = sorted(p.name for p in lab.path("results").rglob("*.json"))
+    assert made == ["q4_k_m.1.json", "q4_k_m.json", "tiny.Q4_K_M.json", "tiny.json"]
+    assert lab.json("results/q4_k_m.json")["variant"] == "q4_k_m"
+
+
+def test_everything_and_then_nothing_to_do(lab: Lab) -> None:
+    page = lab.path("RESULTS.md")
+    page.write_text(f"mine above\n{BEGIN}\n{END}\nmine below\n")
+    lab.run()
+    assert {"comparison.md", "comparison.csv", "comparison.json", "f16.json"} <= {
+        p.name for p in lab.path("results").iterdir()
+    }
+    text = page.read_text()
+    assert text.startswith("mine above\n") and text.endswith("mine below\n")
+    assert "| q4_k_m" in text
+    assert "Nothing to be done" in lab.run().stderr
+
+
+def test_rounds_of_all_variants_take_turns(lab: Lab) -> None:
+    lab.config["rounds"] = 3
+    lab.write_config()
+    lab.run("-q", "host")
+    order = sorted(lab.path("results/rounds").iterdir(), key=lambda p: p.stat().st_mtime_ns)
+    assert [p.name.split(".")[-2] for p in order] == ["1", "1", "2", "2", "3", "3"]
+
+
+def test_a_broken_variant_does_not_take_the_others_down(lab: Lab, tiny_gguf: Path) -> None:
+    whole = tiny_gguf.read_bytes()
+    lab.path("broken.F16.gguf").write_bytes(whole[: len(whole) // 2])
+    lab.config["models"]["broken"] = {"path": "broken.F16.gguf"}
+    lab.config["variants"]["bad"] = {
+        "runtime": "llama.cpp", "quantization": "F16", "model": "broken",
+    }  # fmt: skip
+    lab.write_config()
+    done = lab.snakemake("--cores", "1", ok=False)
+    assert "error: " in done.stderr and "broken.F16.gguf" in done.stderr
+    assert lab.path("results/f16.json").exists() and lab.path("results/q4_k_m.json").exists()
+    assert not lab.path("results/bad.json").exists()
+
+
+def test_neither_failure_nor_deleting_all_output_loses_the_page(lab: Lab) -> None:
+    page = lab.path("RESULTS.md")
+    page.write_text("no markers here\n")
+    done = lab.snakemake("--cores", "1", ok=False)
+    assert "needs these two lines" in done.stderr
+    assert page.read_text() == "no markers here\n"
+    lab.snakemake("--delete-all-output", "--cores", "1")
+    assert page.read_text() == "no markers here\n"
+
+
+def test_the_plan_can_be_looked_at(lab: Lab) -> None:
+    for option in ("--dag", "--rulegraph"):
+        drawn = lab.snakemake(option).stdout
+        assert drawn.startswith("digraph") and drawn.rstrip().endswith("}")
+    summary = lab.snakemake("--summary").stdout.splitlines()
+    assert summary[0].startswith("output_file")
+
+
+def test_cores_do_not_change_the_threads(lab: Lab, tiny_gguf: Path) -> None:
+    lab.config["threads"] = 2
+    lab.write_config()
+    lab.run("results/f16.json")
+    assert lab.json("results/f16.json")["runtime"]["threads"] == 2
+
+
+def test_the_readme_shows_the_rule_graph(lab: Lab) -> None:
+    shutil.copy(ROOT / "config.yaml", lab.folder)
+    names: dict[str, str] = {}
+
+    def edges(lines: list[str]) -> set[tuple[str, str]]:
+        names.clear()
+        for line in (line.strip() for line in lines):
+            if "[" in line and line.startswith("id"):
+                names[line.split("[")[0]] = line.split("[")[1].rstrip("]")
+        pairs = (line.strip().split(" --> ") for line in lines if " --> " in line)
+        return {(names[a], names[b]) for a, b in pairs}
+
+    real = edges(lab.snakemake("--rulegraph", "mermaid-js").stdout.splitlines())
+    readme = (ROOT / "README.md").read_text()
+    shown = readme.split("```mermaid\n")[1].split("```")[0].splitlines()
+    assert edges(shown) == real
+
+
+def test_a_model_of_any_form_of_quantization(lab: Lab) -> None:
+    variants = copy.deepcopy(lab.config["variants"])
+    variants["q2_k"] = {"runtime": "llama.cpp", "quantization": "Q2_K"}
+    lab.config["variants"] = variants
+    lab.write_config()
+    lab.run("results/q2_k.json")
+    assert lab.json("results/q2_k.json")["model"]["bits_per_weight"] < 5

@@ -1,0 +1,76 @@
+"""The default experiment on the real SmolLM2-135M-Instruct, from its wheel."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import yaml
+
+from conftest import SMOLLM2, Lab
+
+
+@pytest.fixture(scope="module")
+def done(smollm2: Lab) -> Lab:
+    smollm2.run()
+    return smollm2
+
+
+def test_every_variant_has_its_result(done: Lab) -> None:
+    for variant in SMOLLM2["variants"]:
+        result = done.json(f"results/{variant}.json")
+        assert result["protocol"]["generated_tokens"] == 80
+        assert result["metrics"]["decode_tokens_per_second"]["value"] > 0
+        assert len(result["output"]["token_ids"]) == 80
+
+
+def test_the_readme_is_current(done: Lab) -> None:
+    table = done.path("results/comparison.md").read_text().splitlines()[0]
+    assert table in done.path("README.md").read_text()
+    check = [sys.executable, "-m", "minillm_lab.report.readme", "--check"]
+    files = ["--comparison", "results/comparison.json", "--page", "README.md"]
+    env = os.environ | {"PYTHONPATH": "workflow"}
+    assert subprocess.run(check + files, cwd=done.folder, env=env).returncode == 0
+    readme = done.path("README.md")
+    readme.write_text(readme.read_text().replace("| Decode", "| Decoded"))
+    assert subprocess.run(check + files, cwd=done.folder, env=env).returncode == 1
+
+
+def test_all_variants_were_asked_the_same_tokens(done: Lab) -> None:
+    results = [done.json(f"results/{v}.json") for v in SMOLLM2["variants"]]
+    assert len({r["protocol"]["prompt_tokens"] for r in results}) == 1
+    assert not [w for r in results for w in r["warnings"] if "tokenizers disagree" in w]
+
+
+def test_float16_in_both_runtimes_says_the_same_at_first(done: Lab) -> None:
+    ours = done.json("results/fp16.json")["output"]["token_ids"]
+    theirs = done.json("results/f16.json")["output"]["token_ids"]
+    assert ours[:16] == theirs[:16]
+
+
+def test_fallback_is_flagged(done: Lab) -> None:
+    holds = done.json("results/q4_k_m.json")["model"]["tensor_types"]
+    assert holds["Q5_0"] == pytest.approx(0.58, abs=0.01)  # rows of 576
+    assert re.search(r"⚠ 58 % Q5_0", done.path("README.md").read_text())
+
+
+def test_safetensors_alone_give_the_same_quantization(done: Lab, tmp_path: Path) -> None:
+    """A folder of safetensors goes the whole way; its Q4_K_M is the packaged path's."""
+    folder = done.path("models/smollm2-135m-instruct/safetensors")
+    config = yaml.safe_load(done.path("config.yaml").read_text())
+    config["models"] = {"smollm2-135m-instruct": {"path": str(folder)}}
+    config["variants"] = {v: config["variants"][v] for v in ("fp16", "q4_k_m")}
+    config["readme"] = "PAGE.md"
+    lab = Lab(tmp_path / "lab", config)
+    lab.run()
+    name = "models/smollm2-135m-instruct/Q4_K_M.gguf"
+    ours, theirs = (gguf.GGUFReader(where.path(name)).tensors for where in (lab, done))
+    ours_by_name, theirs_by_name = ({t.name: t for t in tensors} for tensors in (ours, theirs))
+    assert ours_by_name.keys() == theirs_by_name.keys()
+    for tensor, other in theirs_by_name.items():
+        assert ours_by_name[tensor].tensor_type == other.tensor_type
+        np.testing.assert_array_equal(ours_by_name[tensor].data, other.data, err_msg=tensor)
