@@ -26,7 +26,6 @@ rule round:
     threads: 1024  # Snakemake scales it down to every core it has
     params:
         settings=lambda wildcards: EXPERIMENT.settings(wildcards.variant),
-        source=source,
         versions=lambda wildcards: runtime_versions(runtime(wildcards)),
     shell:
         "python -m minillm_lab.benchmark.round"

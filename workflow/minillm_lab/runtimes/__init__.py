@@ -7,6 +7,7 @@ variants a class in ``config.py``.
 from __future__ import annotations  # numpy is for type checkers only: the Snakefile imports this
 
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
@@ -79,6 +80,7 @@ def open_runtime(name: str) -> Runtime:
     return runtime
 
 
+@cache
 def runtime_versions(name: str) -> dict[str, str]:
     """The installed versions of the libraries that decide what a runtime does.
 
