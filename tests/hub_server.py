@@ -74,7 +74,9 @@ class Hub:
         self.error = ""  # a key of ERRORS: the answer to every request
         self.hangs = False  # accepts every request and never answers
         self.sent: dict[str, Sent] = defaultdict(Sent)
-        self.requests: list[tuple[str, str, Mapping[str, str]]] = []  # method, path, headers
+        self.requests: list[
+            tuple[str, str, Mapping[str, str]]
+        ] = []  # method, path, headers in lower case
         self.closing = threading.Event()
         hub = self
 
@@ -125,15 +127,17 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
-    def do_HEAD(self) -> None:  # noqa: N802 (the base class names it)
+    def do_HEAD(self) -> None:
         self.answer()
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self.answer()
 
     def answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        self.hub.requests.append((self.command, path, dict(self.headers.items())))
+        self.hub.requests.append(
+            (self.command, path, {k.lower(): v for k, v in self.headers.items()})
+        )
         if self.hub.hangs:
             self.hub.closing.wait(120)
             self.close_connection = True

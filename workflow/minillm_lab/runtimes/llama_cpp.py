@@ -165,7 +165,7 @@ class LlamaCpp:
         return detokenize(self.model, ids)
 
     def clear(self) -> None:
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), False)
 
     def prefill(self, ids: list[int]) -> None:
         step = llama_cpp.llama_n_batch(self.context)
