@@ -13,9 +13,11 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
@@ -174,7 +176,72 @@ class LlamaCppVariant(Settings):
     )
 
 
+def form_of(settings: TransformersVariant | LlamaCppVariant) -> str:
+    """What a runtime reads: ``safetensors``, or a quantization type as GGUF."""
+    return settings.quantization if settings.runtime == "llama.cpp" else "safetensors"
+
+
 Variant = Annotated[TransformersVariant | LlamaCppVariant, Discriminator("runtime")]
+
+
+class ReferenceFile(Strict):
+    """A reference made elsewhere, for a machine on which the unquantized model does not fit."""
+
+    file: str = Field(min_length=1, description="an .npz file; {model} stands for the model's name")
+
+
+def kind_of_reference(reference: Any) -> str | None:
+    """Which of the forms a ``reference`` takes."""
+    if not isinstance(reference, dict):
+        runtime = getattr(reference, "runtime", None)
+        return runtime or ("a file" if isinstance(reference, ReferenceFile) else "a name")
+    runtime = reference.get("runtime")
+    return runtime if isinstance(runtime, str) else "a file" if "file" in reference else None
+
+
+class Quality(Strict):
+    """How far variants are from the reference: docs/quality.md."""
+
+    text: str = Field("own", min_length=1, description="evaluation text, a path; own: the lab's")
+    questions: str | None = Field(
+        "own", min_length=1, description="multiple-choice questions, likewise; null: none"
+    )
+    protocol: Literal["lab", "llama-perplexity"] = Field(
+        "lab", description="llama-perplexity scores the second half of every chunk"
+    )
+    context: int = Field(512, ge=4, description="length of a chunk of the text in tokens")
+    score_from: int | None = Field(
+        None, ge=1, description="tokens at a chunk's start that are not scored; 32 if not set"
+    )
+    chunks: int | None = Field(
+        None, ge=2, description="at most so many, spread evenly over the text; null: all"
+    )
+    reference: Annotated[
+        Annotated[Name, Tag("a name")]
+        | Annotated[TransformersVariant, Tag("transformers")]
+        | Annotated[LlamaCppVariant, Tag("llama.cpp")]
+        | Annotated[ReferenceFile, Tag("a file")],
+        Discriminator(kind_of_reference),
+    ] = Field(
+        TransformersVariant.model_validate({"runtime": "transformers", "dtype": "float32"}),
+        description="what quality is measured against: settings, a variant's name, or a file",
+    )
+    exact: bool = Field(False, description="keep whole probability vectors: 4 bytes × vocabulary")
+
+    @model_validator(mode="after")
+    def fits_together(self) -> "Quality":
+        if self.protocol == "llama-perplexity" and self.score_from is not None:
+            raise ValueError("score_from is set by protocol: llama-perplexity; leave one out")
+        if self.first_scored >= self.context - 1:
+            raise ValueError(f"score_from leaves no token of a context of {self.context} to score")
+        return self
+
+    @property
+    def first_scored(self) -> int:
+        """The first position of a chunk whose prediction is scored."""
+        if self.protocol == "llama-perplexity":
+            return self.context // 2
+        return self.score_from or min(32, self.context // 2)
 
 
 class Experiment(Strict):
@@ -193,6 +260,9 @@ class Experiment(Strict):
     rounds: int = Field(3, ge=1, le=1000, description="fresh processes per variant")
     repetitions: int = Field(3, ge=1, le=1000, description="measured answers in each round")
     warmups: int = Field(1, ge=0, le=100, description="full-length answers before them")
+    quality: Annotated[
+        Quality | None, BeforeValidator(lambda found: None if found is False else found)
+    ] = Field(Quality.model_validate({}), description="null or false: not measured")
     results: RelativePath = Field("results", description="folder of results")
     readme: str | None = Field("README.md", description="page whose section the table goes to")
 
@@ -217,6 +287,11 @@ class Experiment(Strict):
                 raise ValueError(
                     f"variants.{name}: no model {model!r}; models: {', '.join(self.models)}"
                 )
+        reference = self.quality.reference if self.quality else None
+        if isinstance(reference, str) and reference not in self.variants:
+            raise ValueError(
+                f"quality.reference: no variant {reference!r}; variants: {', '.join(self.variants)}"
+            )
         return self
 
     # Which file of its model a variant runs. All paths are relative to the working folder.
@@ -229,8 +304,7 @@ class Experiment(Strict):
 
     def form(self, variant: str) -> str:
         """What the variant's runtime reads: ``safetensors``, or a quantization type as GGUF."""
-        settings = self.variants[variant]
-        return settings.quantization if settings.runtime == "llama.cpp" else "safetensors"
+        return form_of(self.variants[variant])
 
     def weights(self, model: str, form: str) -> str:
         """The path of a model in one form: from its source where it ships it, else made here."""
@@ -281,6 +355,42 @@ class Experiment(Strict):
             chosen[key] = getattr(self, key)
         return json.dumps(chosen, sort_keys=True)
 
+    def runtime_settings(self, variant: str) -> str:
+        """How a variant computes, without how its speed is measured, as sorted JSON."""
+        return self._computing(self.variants[variant])
+
+    @property
+    def reference(self) -> TransformersVariant | LlamaCppVariant | None:
+        """What computes the reference; None where it is a file made elsewhere."""
+        assert self.quality is not None
+        reference = self.quality.reference
+        if isinstance(reference, ReferenceFile):
+            return None
+        return self.variants[reference] if isinstance(reference, str) else reference
+
+    @property
+    def reference_form(self) -> str:
+        """What the reference's runtime reads, as ``form``."""
+        assert self.reference is not None
+        return form_of(self.reference)
+
+    def reference_settings(self) -> str:
+        """How the reference computes, as sorted JSON."""
+        assert self.reference is not None
+        return self._computing(self.reference)
+
+    def quality_protocol(self) -> str:
+        """How the evaluation text is cut and scored, as sorted JSON."""
+        assert self.quality is not None
+        q = self.quality
+        protocol = {"name": q.protocol, "context": q.context, "score_from": q.first_scored}
+        return json.dumps(protocol | {"chunks": q.chunks}, sort_keys=True)
+
+    def _computing(self, settings: TransformersVariant | LlamaCppVariant) -> str:
+        chosen = settings.model_dump(exclude={"model", "context"})
+        chosen["threads"] = chosen["threads"] or self.threads
+        return json.dumps(chosen, sort_keys=True)
+
     def provenance(self, model: str) -> str:
         """Where the model comes from, as sorted JSON: what a result's ``source`` says."""
         source = self.models[model].model_dump(exclude_none=True)
@@ -300,7 +410,7 @@ def load_experiment(config: dict[str, Any], origin: str = "config") -> Experimen
 
 def describe(origin: str, error: Any) -> str:
     """One validation error as a person would say it."""
-    tags = {"transformers", "llama.cpp", "[key]", "int", "literal['auto']"}
+    tags = {"transformers", "llama.cpp", "a name", "a file", "[key]", "int", "literal['auto']"}
     place = [str(p) for p in error["loc"]]
     place = [
         p for i, p in enumerate(place) if not (p in tags and i >= 2) and "constrained" not in p
@@ -342,6 +452,8 @@ def keys_allowed(place: tuple[int | str, ...]) -> list[str]:
         "files": HubFile,
         "hub": Hub,
         "models": Model,
+        "a file": ReferenceFile,
+        "quality": Quality,
     }
     parents = [str(p) for p in place[:-1]]
     found = next((shapes[p] for p in reversed(parents) if p in shapes), Experiment)

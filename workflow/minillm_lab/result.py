@@ -85,6 +85,9 @@ class ModelFacts(Record):
     parameters: int
     bits_per_weight: float
     tensor_types: dict[str, float] = Field(description="share of the parameters in each type")
+    rows_not_of_256: dict[str, float] = Field(
+        {}, description="row lengths that 256 does not divide: share of the parameters"
+    )
 
 
 class Metric(Record):
@@ -97,6 +100,15 @@ class Metric(Record):
     samples: list[list[float]]
 
 
+class QualityMetric(Record):
+    """A figure about quality with its 95 % interval; formulas: docs/quality.md."""
+
+    value: float | None
+    unit: str
+    ci95: tuple[float, float] | None = None
+    n: int = Field(description="what it was counted over: tokens, questions")
+
+
 class Result(Record):
     """``results/<variant>.json``: SI base units, strict JSON."""
 
@@ -107,6 +119,7 @@ class Result(Record):
     machine: dict[str, Any]
     protocol: dict[str, Any]
     metrics: dict[str, Metric]
+    quality: dict[str, QualityMetric] | None = Field(None, description="null: not measured")
     output: Output
     measured_at: str
     warnings: list[str]

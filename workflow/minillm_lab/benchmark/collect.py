@@ -86,6 +86,7 @@ def collect(rounds: list[Round], model: ModelFacts) -> Result:
             "sampling": "greedy, end of text ignored",
         },
         metrics=metrics_of(rounds),
+        quality=None,
         output=first.output,
         measured_at=max(r.measured_at for r in rounds),
         warnings=warnings,

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
@@ -38,6 +39,7 @@ class Options:
     dtype: str = "float16"
     gpu_layers: int | None = None
     flash_attention: str = "auto"
+    sequences: int = 1  # that ``logits_of`` may branch into
 
 
 class Runtime(Protocol):
@@ -72,6 +74,16 @@ class Runtime(Protocol):
 
     def logits(self) -> NDArray[np.float32]:
         """The last token's logits, shape (vocabulary,); valid until the next call."""
+
+    def logits_of(
+        self, ids: list[int], first: int, branches: Sequence[list[int]] = ()
+    ) -> NDArray[np.float32]:
+        """Logits at positions ``first``… of ``ids``, from an empty context.
+
+        Each branch continues ``ids`` by itself and does not see the others; the rows of its
+        tokens follow, branch after branch. The shape is (len(ids) - first + the branches' tokens,
+        vocabulary); nothing is computed for positions before ``first``. Valid until the next call.
+        """
 
 
 def open_runtime(name: str) -> Runtime:

@@ -6,6 +6,7 @@ before and samples inside its loop, and both would be inside the clock.
 
 import ctypes
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,13 @@ def load_model(path: Path, **settings: Any) -> Any:
     return model
 
 
-def tokenize(model: Any, text: str) -> list[int]:
-    """Token ids of ``text``; special tokens in it are recognized, none added."""
+def tokenize(model: Any, text: str, special: bool = True) -> list[int]:
+    """Token ids of ``text``; none are added, and with ``special`` those in it are recognized."""
     vocab = llama_cpp.llama_model_get_vocab(model)
     data = text.encode()
     room = len(data) + 8
     ids = (llama_cpp.llama_token * room)()
-    n = llama_cpp.llama_tokenize(vocab, data, len(data), ids, room, False, True)
+    n = llama_cpp.llama_tokenize(vocab, data, len(data), ids, room, False, special)
     if n < 0:
         raise LabError("llama.cpp cannot tokenize the prompt")
     return list(ids[:n])
@@ -117,6 +118,8 @@ class LlamaCpp:
         self.model = load_model(weights, n_gpu_layers=layers, load_mode=MMAP)
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = options.context
+        params.n_seq_max = options.sequences
+        params.kv_unified = options.sequences > 1  # branches share the cells of what they continue
         params.n_threads = params.n_threads_batch = options.threads
         params.flash_attn_type = FLASH_ATTENTION[options.flash_attention]
         params.offload_kqv = params.op_offload = on_gpu
@@ -179,15 +182,49 @@ class LlamaCpp:
         pointer = llama_cpp.llama_get_logits_ith(self.context, -1)
         return np.ctypeslib.as_array(pointer, shape=(self.vocabulary,))
 
+    def logits_of(
+        self, ids: list[int], first: int, branches: Sequence[list[int]] = ()
+    ) -> NDArray[np.float32]:
+        self.clear()
+        every = tuple(range(max(1, len(branches))))
+        tokens = [(token, i, every, i >= first) for i, token in enumerate(ids)]
+        for sequence, branch in enumerate(branches):
+            tokens += [(token, len(ids) + i, (sequence,), True) for i, token in enumerate(branch)]
+        step = llama_cpp.llama_n_batch(self.context)
+        parts = []
+        for start in range(0, len(tokens), step):
+            rows = self._evaluate(tokens[start : start + step])
+            parts.append(rows if len(tokens) <= step else rows.copy())  # the next call reuses them
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _evaluate(self, tokens: list[tuple[int, int, tuple[int, ...], bool]]) -> Any:
+        """Logits of the wanted ones of (token, position, sequences, wanted): (n, vocabulary)."""
+        batch = llama_cpp.llama_batch_init(len(tokens), 0, max(len(t[2]) for t in tokens))
+        try:
+            batch.n_tokens = len(tokens)
+            for i, (token, position, sequences, wanted) in enumerate(tokens):
+                batch.token[i], batch.pos[i], batch.logits[i] = token, position, wanted
+                batch.n_seq_id[i] = len(sequences)
+                for j, sequence in enumerate(sequences):
+                    batch.seq_id[i][j] = sequence
+            self._decode(batch)
+        finally:
+            llama_cpp.llama_batch_free(batch)
+        shape = (sum(t[3] for t in tokens), self.vocabulary)
+        if not shape[0]:
+            return np.empty(shape, np.float32)
+        return np.ctypeslib.as_array(llama_cpp.llama_get_logits(self.context), shape=shape)
+
     def _process(self, ids: list[int]) -> None:
         tokens = (llama_cpp.llama_token * len(ids))(*ids)
-        status = llama_cpp.llama_decode(
-            self.context, llama_cpp.llama_batch_get_one(tokens, len(ids))
-        )
+        self._decode(llama_cpp.llama_batch_get_one(tokens, len(ids)))
+
+    def _decode(self, batch: Any) -> None:
+        status = llama_cpp.llama_decode(self.context, batch)
         llama_cpp.llama_synchronize(self.context)
         if status:
             raise LabError(
-                f"llama.cpp could not process {len(ids)} tokens (status {status}): "
+                f"llama.cpp could not process {batch.n_tokens} tokens (status {status}): "
                 + ("the context is full; raise 'context'" if status == 1 else said("no reason"))
             )
 

@@ -1,5 +1,6 @@
 """PyTorch through Transformers: safetensors, eager, one token at a time."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,33 @@ class Transformers:
     def logits(self) -> NDArray[np.float32]:
         row: NDArray[np.float32] = self._logits.float().cpu().numpy()
         return row
+
+    @torch.inference_mode()
+    def logits_of(
+        self, ids: list[int], first: int, branches: Sequence[list[int]] = ()
+    ) -> NDArray[np.float32]:
+        tokens = ids + [token for branch in branches for token in branch]
+        how = self._branched(len(ids), [len(b) for b in branches]) if len(tokens) > len(ids) else {}
+        output = self.model(
+            torch.tensor([tokens], device=self.device),
+            use_cache=False,
+            logits_to_keep=len(tokens) - first,
+            **how,
+        )
+        rows: NDArray[np.float32] = output.logits[0].float().cpu().numpy()
+        return rows
+
+    def _branched(self, stem: int, lengths: list[int]) -> dict[str, Any]:
+        """Positions, and a mask in which branches see the stem and themselves."""
+        positions = [*range(stem), *(stem + i for length in lengths for i in range(length))]
+        branch = torch.tensor([-1] * stem + [b for b, n in enumerate(lengths) for _ in range(n)])
+        sees = (branch[:, None] == branch) | (branch == -1)
+        hidden = torch.zeros(len(positions), len(positions), dtype=self.model.dtype)
+        hidden.masked_fill_(~sees.tril(), torch.finfo(self.model.dtype).min)
+        return {
+            "position_ids": torch.tensor([positions], device=self.device),
+            "attention_mask": hidden[None, None].to(self.device),
+        }
 
     @torch.inference_mode()
     def _process(self, ids: torch.Tensor) -> None:

@@ -1,0 +1,122 @@
+"""The divergence from the reference: kept compactly, estimated without bias, in blocks of rows.
+
+Of each scored token the reference keeps its top log-probabilities exactly and a systematic sample
+of the rest, drawn in proportion to its own probabilities (Madow 1949). With p the reference and q
+the variant,
+
+    KL(p‖q) = Σ_top p·(log p − log q) + P_tail · E_{p, tail}[log p − log q],
+
+where the mean over the sample takes the expectation's place; it is unbiased, since log q needs
+nothing but the variant's logits at the sampled ids and its own log-sum-exp.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+TOP = 256  # log-probabilities kept exactly
+TAIL = 128  # tokens sampled from the rest
+BLOCK_BYTES = 4 << 20  # of logits worked on at once: stays in the processor's cache
+
+
+@dataclass(frozen=True)
+class Compact:
+    """The reference's distribution at each of n tokens."""
+
+    top_ids: NDArray[np.unsignedinteger]  # (n, TOP), most likely first
+    top: Floats  # (n, TOP) log-probabilities
+    tail_ids: NDArray[np.unsignedinteger]  # (n, TAIL), or (n, 0) where the top is everything
+    tail: Floats  # (n, TAIL) log-probabilities
+    tail_mass: Floats  # (n,) probability of everything but the top
+
+
+def blocks(rows: int, vocabulary: int) -> Iterator[slice]:
+    """Slices of rows that fit BLOCK_BYTES."""
+    step = max(1, BLOCK_BYTES // (4 * vocabulary))
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def log_normalizer(logits: Floats) -> Doubles:
+    """The log-sum-exp of each row of (n, vocabulary) logits; not finite where they are not."""
+    found = np.empty(len(logits))
+    buffer = np.empty((0, 0), np.float32)
+    for block in blocks(*logits.shape):
+        rows = logits[block]
+        if buffer.shape != rows.shape:
+            buffer = np.empty_like(rows)
+        highest = rows.max(axis=1, keepdims=True)
+        np.subtract(rows, highest, out=buffer)
+        np.exp(buffer, out=buffer)
+        found[block] = highest[:, 0] + np.log(buffer.sum(axis=1).astype(np.float64))
+    return found
+
+
+def compress(
+    logits: Floats, normalizers: Doubles, random: np.random.Generator, top: int, tail: int
+) -> Compact:
+    """Keep the top and a sample of the tail of each row of (n, vocabulary) logits."""
+    n, vocabulary = logits.shape
+    top = min(top, vocabulary)
+    tail = tail if top < vocabulary else 0
+    kind = np.uint16 if vocabulary <= 1 << 16 else np.uint32
+    top_ids, tail_ids = np.empty((n, top), kind), np.empty((n, tail), kind)
+    mass = np.zeros(n, np.float32)
+    for block in blocks(n, vocabulary):
+        rows = logits[block]
+        ids = np.argpartition(rows, vocabulary - top, axis=1)[:, vocabulary - top :]
+        order = np.argsort(-np.take_along_axis(rows, ids, 1), axis=1, kind="stable")
+        top_ids[block] = ids = np.take_along_axis(ids, order, 1)
+        if tail:
+            p = np.exp(rows - normalizers[block, None].astype(np.float32))
+            np.put_along_axis(p, ids, 0, 1)
+            tail_ids[block], mass[block] = sample(p, tail, random)
+
+    def log_p(ids: NDArray[np.unsignedinteger]) -> Floats:
+        chosen = np.take_along_axis(logits, ids.astype(np.intp), 1) - normalizers[:, None]
+        return chosen.astype(np.float32)
+
+    return Compact(top_ids, log_p(top_ids), tail_ids, log_p(tail_ids), mass)
+
+
+def sample(p: Floats, size: int, random: np.random.Generator) -> tuple[NDArray[np.intp], Doubles]:
+    """Systematic samples of each row of weights, shape (rows, size), and each row's sum.
+
+    Every id is drawn size × p / sum times on average, at evenly spaced points of the cumulated
+    weights behind one random start.
+    """
+    cumulated = np.cumsum(p, axis=1, dtype=np.float64)
+    sums = cumulated[:, -1]
+    points = (random.random((len(p), 1)) + np.arange(size)) / size * sums[:, None]
+    points = np.minimum(points, np.nextafter(sums, 0)[:, None])
+    found = [c.searchsorted(x, side="right") for c, x in zip(cumulated, points, strict=True)]
+    return np.minimum(np.array(found), p.shape[1] - 1), sums
+
+
+def divergence(reference: Compact, logits: Floats, normalizers: Doubles) -> Doubles:
+    """The estimated KL divergence from the reference at each row, in nats, shape (n,)."""
+
+    def gap(ids: NDArray[np.unsignedinteger], log_p: Floats) -> Doubles:
+        chosen = np.take_along_axis(logits, ids.astype(np.intp), 1)
+        difference: Doubles = log_p - (chosen - normalizers[:, None])
+        return difference
+
+    found = (np.exp(reference.top.astype(np.float64)) * gap(reference.top_ids, reference.top)).sum(
+        axis=1
+    )
+    if reference.tail_ids.shape[1]:
+        found += reference.tail_mass * gap(reference.tail_ids, reference.tail).mean(axis=1)
+    return np.asarray(found)
+
+
+def exact_divergence(log_p: Floats, logits: Floats, normalizers: Doubles) -> Doubles:
+    """The KL divergence from whole vectors of log-probabilities, in nats, shape (n,)."""
+    found = np.empty(len(logits))
+    for block in blocks(*logits.shape):
+        p = np.exp(log_p[block].astype(np.float64))
+        found[block] = (p * (log_p[block] - (logits[block] - normalizers[block, None]))).sum(axis=1)
+    return found

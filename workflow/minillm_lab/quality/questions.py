@@ -1,0 +1,111 @@
+"""Multiple-choice questions, scored by the log-probability of each choice's text.
+
+A choice is scored by itself, as what follows "Question: …\nAnswer:", so their order cannot matter.
+The score is the sum of its tokens' log-probabilities divided by its length in bytes, which is
+lm-evaluation-harness's ``acc_norm`` (byte-length normalization).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError, model_validator
+
+from minillm_lab.command import LabError
+from minillm_lab.quality.divergence import log_normalizer
+from minillm_lab.result import Record
+from minillm_lab.runtimes import Runtime
+
+CHOICES = 4
+
+
+class Question(Record):
+    """One question as token ids."""
+
+    group: str = Field(min_length=1, max_length=80)
+    prompt: list[int] = Field(min_length=1, max_length=4096)
+    choices: list[list[int]] = Field(min_length=CHOICES, max_length=CHOICES)
+    bytes: list[int] = Field(min_length=CHOICES, max_length=CHOICES, description="of each choice")
+    answer: int = Field(ge=0, lt=CHOICES, description="which choice is right")
+
+    @model_validator(mode="after")
+    def choices_are_not_empty(self) -> "Question":
+        if any(not 1 <= len(ids) <= 1024 for ids in self.choices) or min(self.bytes) < 1:
+            raise ValueError("a choice is empty or too long")
+        return self
+
+
+class WrittenQuestion(Record):
+    """One question as a person writes it."""
+
+    group: str = Field(min_length=1, max_length=80)
+    question: str = Field(min_length=1)
+    choices: list[str] = Field(min_length=CHOICES, max_length=CHOICES)
+    answer: str
+
+    @model_validator(mode="after")
+    def answer_is_a_choice(self) -> "WrittenQuestion":
+        if self.answer not in self.choices:
+            raise ValueError(f"the answer {self.answer!r} is none of the choices")
+        if len(set(self.choices)) < CHOICES or not all(c.strip() for c in self.choices):
+            raise ValueError("the choices must differ and say something")
+        return self
+
+
+def load_questions(text: str, name: str) -> list[WrittenQuestion]:
+    """Questions from YAML. Raises LabError with one line that names the question."""
+    try:
+        entries: Any = yaml.safe_load(text)["questions"]
+        if not isinstance(entries, list) or not entries:
+            raise TypeError
+    except (yaml.YAMLError, TypeError, KeyError):
+        raise LabError(f"{name}: is not YAML with a list 'questions'") from None
+    questions = []
+    for number, entry in enumerate(entries, 1):
+        try:
+            questions.append(WrittenQuestion.model_validate(entry))
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise LabError(f"{name}: question {number}: {key}: {first['msg']}") from None
+    return questions
+
+
+def tokenized(
+    question: WrittenQuestion, encode: Callable[[str], list[int]], begin: int | None
+) -> Question:
+    """A question's ids; a choice is what its text adds to the prompt's ids."""
+    text = f"Question: {question.question}\nAnswer:"
+    prompt = encode(text)
+    choices = []
+    for choice in question.choices:
+        whole = encode(f"{text} {choice}")
+        joined = whole[: len(prompt)] == prompt
+        choices.append(whole[len(prompt) :] if joined else encode(f" {choice}"))
+    return Question(
+        group=question.group,
+        prompt=prompt if begin is None else [begin, *prompt],
+        choices=choices,
+        bytes=[len(choice.encode()) for choice in question.choices],
+        answer=question.choices.index(question.answer),
+    )
+
+
+def choice_scores(runtime: Runtime, question: Question) -> NDArray[np.float64]:
+    """Log-probability per byte of each choice, shape (4,); the prompt is evaluated once."""
+    stems = [choice[:-1] for choice in question.choices]
+    logits = runtime.logits_of(question.prompt, len(question.prompt) - 1, stems)
+    normalizers = log_normalizer(logits)
+    scores, row = [], 1
+    for choice, stem, size in zip(question.choices, stems, question.bytes, strict=True):
+        rows = [0, *range(row, row + len(stem))]
+        row += len(stem)
+        scores.append(float((logits[rows, choice] - normalizers[rows]).sum()) / size)
+    return np.array(scores)
+
+
+def answer_all(runtime: Runtime, questions: list[Question]) -> list[int]:
+    """The choice that the model finds most likely, for each question."""
+    return [int(choice_scores(runtime, question).argmax()) for question in questions]

@@ -1,0 +1,224 @@
+"""The reference: what the unquantized model says about the text, small enough to publish.
+
+An uncompressed .npz file of one set of arrays per chunk (so that reading and writing stream) and
+one JSON document, ``facts``. It may come from elsewhere: nothing in it is trusted before its shape,
+type and range have been checked.
+"""
+
+import argparse
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.lib import format as numpy_format
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from minillm_lab.command import LabError, run, say
+from minillm_lab.files import sha256_of, written_whole
+from minillm_lab.quality.divergence import TAIL, TOP, Compact, compress, log_normalizer
+from minillm_lab.quality.questions import answer_all
+from minillm_lab.quality.runtime import Loaded, evaluate, opened
+from minillm_lab.quality.text import EvaluationText
+from minillm_lab.result import Record, read_record
+
+npy: Any = numpy_format  # untyped
+LARGEST_FACTS = 64 << 20  # bytes
+SEED = 4
+
+
+class ReferenceFacts(Record):
+    """What a reference was made of."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["compact", "exact"]
+    model: str
+    weights: dict[str, str] = Field(description="SHA-256 by file")
+    runtime: dict[str, Any]
+    vocabulary: int = Field(ge=2, le=1 << 24)
+    top: int = Field(ge=1)
+    tail: int = Field(ge=0, le=1 << 16)
+    text: EvaluationText
+    answers: list[int] = Field(description="the choice it finds most likely, by question")
+
+
+@dataclass(frozen=True)
+class ReferenceChunk:
+    """The reference at the scored tokens of one chunk: n of them."""
+
+    surprise: NDArray[np.float32]  # (n,): −log p of the text's next token, in nats
+    best: NDArray[np.unsignedinteger]  # (n,): the most likely token
+    compact: Compact | None
+    exact: NDArray[np.float32] | None  # (n, vocabulary) log-probabilities
+
+
+def make_reference(
+    name: str, weights: Path, text: EvaluationText, settings: dict[str, Any], output: Path,
+    exact: bool = False, top: int = TOP, tail: int = TAIL,
+) -> None:  # fmt: skip
+    """Evaluate the text and the questions; write the reference whole or not at all."""
+    files = sorted(weights.glob("*.safetensors")) if weights.is_dir() else [weights]
+    say(f"reference of {name}: loading {weights}")
+    with opened(weights, settings, text) as loaded, written_whole(output) as part:
+        vocabulary = loaded.vocabulary(text)
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+            for number, arrays in _chunks(loaded, text, name, exact, top, tail):
+                for key, values in arrays.items():
+                    _write(archive, f"{key}.{number}", values)
+            facts = ReferenceFacts(
+                kind="exact" if exact else "compact",
+                model=name,
+                weights={file.name: sha256_of(file) for file in files},
+                runtime=loaded.facts,
+                vocabulary=vocabulary,
+                top=min(top, vocabulary),
+                tail=tail if top < vocabulary else 0,
+                text=text,
+                answers=answer_all(loaded.runtime, text.questions),
+            )
+            _write(archive, "facts", np.frombuffer(facts.model_dump_json().encode(), np.uint8))
+
+
+def _chunks(
+    loaded: Loaded, text: EvaluationText, name: str, exact: bool, top: int, tail: int
+) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
+    """The arrays of each chunk, by their name in the file."""
+    random = np.random.default_rng(SEED)
+    for number, logits, targets in evaluate(loaded, text, f"reference of {name}"):
+        normalizers = log_normalizer(logits)
+        rows = np.arange(len(logits))
+        arrays: dict[str, NDArray[Any]] = {
+            "surprise": (normalizers - logits[rows, targets]).astype(np.float32)
+        }
+        if exact:
+            arrays["exact"] = (logits - normalizers[:, None]).astype(np.float32)
+        else:
+            kept = compress(logits, normalizers, random, top, tail)
+            arrays |= {key: getattr(kept, key) for key in Compact.__dataclass_fields__}
+        yield number, arrays
+
+
+def _write(archive: zipfile.ZipFile, name: str, values: NDArray[Any]) -> None:
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+        npy.write_array(member, values, allow_pickle=False)
+
+
+class Reference:
+    """A reference file, opened and checked. Every method raises LabError with one line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.archive = zipfile.ZipFile(path)
+        except OSError as error:
+            raise LabError(f"{path}: {error.strerror or error}") from None
+        except (zipfile.BadZipFile, ValueError, NotImplementedError):
+            raise self._broken("it is not an .npz file, or it was cut short") from None
+        raw = self._array("facts", np.uint8, None, LARGEST_FACTS)
+        try:
+            self.facts = ReferenceFacts.model_validate_json(raw.tobytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise self._broken(
+                f"facts.{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            ) from None
+        f = self.facts
+        if not 0 <= f.text.largest_id < f.vocabulary or f.top > f.vocabulary:
+            raise self._broken("a token id lies outside the vocabulary")
+        if len(f.answers) != len(f.text.questions) or not {*f.answers} <= {0, 1, 2, 3}:
+            raise self._broken("its answers do not fit its questions")
+
+    def __enter__(self) -> "Reference":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.archive.close()
+
+    def chunk(self, number: int) -> ReferenceChunk:
+        """One chunk, checked: types, shapes, ranges, probabilities that sum to 1."""
+        f, n = self.facts, self.facts.text.protocol.scored
+        surprise = self._array(f"surprise.{number}", np.float32, (n,))
+        if f.kind == "exact":
+            exact = self._array(f"exact.{number}", np.float32, (n, f.vocabulary))
+            self._sums_to_one(np.exp(exact).sum(axis=1), number)
+            return ReferenceChunk(surprise, exact.argmax(axis=1).astype(np.uint32), None, exact)
+        ids = np.uint16 if f.vocabulary <= 1 << 16 else np.uint32
+        kept = Compact(
+            top_ids=self._array(f"top_ids.{number}", ids, (n, f.top)),
+            top=self._array(f"top.{number}", np.float32, (n, f.top)),
+            tail_ids=self._array(f"tail_ids.{number}", ids, (n, f.tail)),
+            tail=self._array(f"tail.{number}", np.float32, (n, f.tail)),
+            tail_mass=self._array(f"tail_mass.{number}", np.float32, (n,)),
+        )
+        if max(int(x.max(initial=0)) for x in (kept.top_ids, kept.tail_ids)) >= f.vocabulary:
+            raise self._broken(f"chunk {number} names a token outside the vocabulary")
+        if (kept.tail_mass < 0).any() or max(
+            float(x.max(initial=-1)) for x in (kept.top, kept.tail)
+        ) > 1e-3:
+            raise self._broken(f"chunk {number} holds no probabilities")
+        self._sums_to_one(np.exp(kept.top).sum(axis=1) + kept.tail_mass, number)
+        return ReferenceChunk(surprise, kept.top_ids[:, 0], kept, None)
+
+    def _sums_to_one(self, sums: NDArray[np.float32], number: int) -> None:
+        if np.abs(sums - 1).max() > 1e-3:
+            raise self._broken(f"the probabilities of chunk {number} do not sum to 1")
+
+    def _array(
+        self, name: str, kind: type, shape: tuple[int, ...] | None, limit: int | None = None
+    ) -> NDArray[Any]:
+        """A member of the archive; nothing larger than it should be is read."""
+        try:
+            if f"{name}.npy" not in self.archive.NameToInfo:
+                raise self._broken(f"{name} is missing")
+            member = self.archive.getinfo(f"{name}.npy")
+            if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+                raise self._broken(f"{name} is compressed or encrypted")
+            expected = limit or int(np.prod(shape or (0,))) * np.dtype(kind).itemsize
+            if member.file_size > expected + (1 << 16):
+                raise self._broken(f"{name} is larger than it should be")
+            data = BytesIO(self.archive.read(member))
+            read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+            found, fortran, dtype = read_header[npy.read_magic(data)](data)
+        except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError, NotImplementedError):
+            raise self._broken(f"{name} cannot be read") from None
+        rest = data.read()
+        shape = (len(rest),) if shape is None else shape
+        size = int(np.prod(shape)) * np.dtype(kind).itemsize
+        if found != shape or dtype != np.dtype(kind) or fortran or len(rest) != size:
+            raise self._broken(f"{name} is not {np.dtype(kind).name} of shape {shape}")
+        values: NDArray[Any] = np.frombuffer(rest, kind).reshape(shape)
+        if np.issubdtype(kind, np.floating) and not np.isfinite(values).all():
+            raise self._broken(f"{name} is not finite")
+        return values
+
+    def _broken(self, why: str) -> LabError:
+        return LabError(f"{self.path}: not a usable reference: {why}; delete it, or fetch it again")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    make_reference(
+        arguments.model,
+        arguments.weights,
+        read_record(arguments.text, EvaluationText),
+        json.loads(arguments.settings),
+        arguments.output,
+        arguments.exact,
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, help="the model's name")
+    parser.add_argument("--weights", type=Path, required=True, help="a GGUF file or a folder")
+    parser.add_argument(
+        "--text", type=Path, required=True, help="the text and questions, tokenized"
+    )
+    parser.add_argument("--settings", required=True, help="how to compute, as JSON")
+    parser.add_argument("--exact", action="store_true", help="keep whole vectors")
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser)

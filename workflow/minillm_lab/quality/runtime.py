@@ -1,0 +1,81 @@
+"""A model opened for quality, and the evaluation text run through it chunk by chunk."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minillm_lab import machine
+from minillm_lab.command import LabError, say
+from minillm_lab.quality.questions import CHOICES
+from minillm_lab.quality.text import EvaluationText
+from minillm_lab.runtimes import Options, Runtime, open_runtime, runtime_versions
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in its runtime, and what that runtime says of itself."""
+
+    runtime: Runtime
+    facts: dict[str, Any]
+
+    def vocabulary(self, text: EvaluationText) -> int:
+        """The size of the model's vocabulary. Raises LabError where the text's ids exceed it."""
+        size: int = self.runtime.logits_of(text.chunks[0][:1], 0).shape[1]
+        if text.largest_id >= size:
+            raise LabError(f"the text's tokens exceed the model's vocabulary of {size}")
+        return size
+
+
+def longest(text: EvaluationText) -> int:
+    """The context that the text and its questions need, in tokens."""
+    asked = [len(q.prompt) + sum(map(len, q.choices)) for q in text.questions]
+    return max(text.protocol.context, *asked, 16)
+
+
+@contextmanager
+def opened(weights: Path, settings: dict[str, Any], text: EvaluationText) -> Iterator[Loaded]:
+    """Load a model with room for the text. Raises LabError where it cannot be loaded."""
+    threads = settings["threads"]
+    known = {field.name for field in fields(Options)} & settings.keys() - {"threads"}
+    options = Options(
+        threads=machine.physical_cores() if threads == "auto" else threads,
+        context=longest(text),
+        sequences=CHOICES,
+        **{key: settings[key] for key in known},
+    )
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # Snakemake sets it from a job's threads
+    runtime = open_runtime(settings["runtime"])
+    runtime.prepare(weights)
+    runtime.load(weights, options)
+    try:
+        versions = runtime_versions(settings["runtime"])
+        name = {"name": settings["runtime"], "version": versions, "threads": options.threads}
+        yield Loaded(runtime, name | runtime.facts())
+    finally:
+        runtime.unload()
+
+
+def evaluate(
+    loaded: Loaded, text: EvaluationText, doing: str
+) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.intp]]]:
+    """(number, logits, next tokens) of each chunk: shapes (n, vocabulary) and (n,).
+
+    A chunk's last token is not evaluated: what follows it is unknown. The logits are valid until
+    the next chunk. Says how far it is every ten seconds.
+    """
+    first, said = text.protocol.score_from, time.monotonic()
+    for number, ids in enumerate(text.chunks):
+        yield number, loaded.runtime.logits_of(ids[:-1], first), np.array(ids[first + 1 :])
+        done = number + 1
+        if time.monotonic() - said >= SECONDS_BETWEEN_LINES or done == len(text.chunks):
+            said = time.monotonic()
+            say(f"{doing}: {done} of {len(text.chunks)} chunks")

@@ -1,0 +1,138 @@
+"""Score a variant against the reference: divergence at every scored token, and the questions."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minillm_lab.command import LabError, run, say
+from minillm_lab.quality.divergence import divergence, exact_divergence, log_normalizer
+from minillm_lab.quality.intervals import mcnemar, over_chunks, proportion
+from minillm_lab.quality.questions import Question, answer_all
+from minillm_lab.quality.reference import Reference
+from minillm_lab.quality.runtime import Loaded, evaluate, opened
+from minillm_lab.quality.text import EvaluationText
+from minillm_lab.result import QualityMetric, Record, read_record, write_record
+
+Doubles = NDArray[np.float64]
+
+
+class Score(Record):
+    """``results/quality/<variant>.json``."""
+
+    schema_version: Literal[1] = 1
+    variant: str
+    protocol: dict[str, Any]
+    metrics: dict[str, QualityMetric]
+    answers: list[int]
+
+
+def score(
+    variant: str, weights: Path, text: EvaluationText, settings: dict[str, Any], path: Path
+) -> Score:
+    """Every figure of a variant. Raises LabError where the reference does not fit it."""
+    with Reference(path) as reference:
+        if reference.facts.text != text:
+            raise LabError(
+                f"{path}: was made from another text, other questions or another protocol;"
+                " use the ones it was made with, or make a new reference"
+            )
+        say(f"{variant}: scoring {weights}")
+        with opened(weights, settings, text) as loaded:
+            if (size := loaded.vocabulary(text)) != reference.facts.vocabulary:
+                raise LabError(
+                    f"{path}: has a vocabulary of {reference.facts.vocabulary} tokens, and the"
+                    f" model of {variant} one of {size}: it belongs to another model"
+                )
+            metrics = distances(variant, loaded, text, reference)
+            answers = answer_all(loaded.runtime, text.questions)
+    metrics |= question_metrics(answers, reference.facts.answers, text.questions)
+    facts = reference.facts
+    protocol = text.protocol.model_dump() | {
+        "chunks": len(text.chunks),
+        "text_sha256": text.text_sha256,
+        "questions_sha256": text.questions_sha256,
+        "reference": {"kind": facts.kind, "weights": facts.weights, "runtime": facts.runtime},
+    }
+    return Score(variant=variant, protocol=protocol, metrics=metrics, answers=answers)
+
+
+def distances(
+    variant: str, loaded: Loaded, text: EvaluationText, reference: Reference
+) -> dict[str, QualityMetric]:
+    """The figures over scored tokens; only one value per token is kept, never the logits."""
+    shape = (len(text.chunks), text.protocol.scored)
+    kld, same, ours, theirs = (np.empty(shape) for _ in range(4))
+    rows = np.arange(shape[1])
+    for number, logits, targets in evaluate(loaded, text, variant):
+        chunk, normalizers = reference.chunk(number), log_normalizer(logits)
+        if not np.isfinite(normalizers).all():
+            raise LabError(
+                f"{variant}: the model computes values that are not finite; its dtype overflows"
+            )
+        if chunk.exact is not None:
+            kld[number] = exact_divergence(chunk.exact, logits, normalizers)
+        elif chunk.compact is not None:
+            kld[number] = divergence(chunk.compact, logits, normalizers)
+        same[number] = logits.argmax(axis=1) == chunk.best
+        ours[number] = normalizers - logits[rows, targets]
+        theirs[number] = chunk.surprise
+    return {
+        "kld_mean": over_chunks("nat", np.mean, kld),
+        "kld_p99": over_chunks("nat", lambda x: np.quantile(x, 0.99), kld),
+        "kld_max": over_chunks("nat", np.max, kld),
+        "same_top": over_chunks("1", np.mean, same),
+        "perplexity": over_chunks("1", lambda x: np.exp(np.mean(x)), ours),
+        "perplexity_ratio": over_chunks("1", lambda x: np.exp(np.mean(x)), ours - theirs),
+    }
+
+
+def question_metrics(
+    answers: list[int], reference: list[int], questions: list[Question]
+) -> dict[str, QualityMetric]:
+    """Accuracy, overall and by group, and what changed against the reference's answers."""
+    if not questions:
+        return {}
+    right = [a == q.answer for a, q in zip(answers, questions, strict=True)]
+    before = [a == q.answer for a, q in zip(reference, questions, strict=True)]
+    n = len(questions)
+    flips = sum(a != b for a, b in zip(answers, reference, strict=True))
+    lost = sum(b and not r for r, b in zip(right, before, strict=True))
+    won = sum(r and not b for r, b in zip(right, before, strict=True))
+    metrics = {
+        "question_accuracy": proportion(sum(right), n),
+        "question_accuracy_reference": proportion(sum(before), n),
+        "answer_flips": proportion(flips, n),
+        "answer_flips_p": QualityMetric(value=mcnemar(lost, won), unit="p", n=lost + won),
+    }
+    for group in dict.fromkeys(q.group for q in questions):
+        of_group = [r for r, q in zip(right, questions, strict=True) if q.group == group]
+        metrics[f"question_accuracy: {group}"] = proportion(sum(of_group), len(of_group))
+    return metrics
+
+
+def main(arguments: argparse.Namespace) -> None:
+    found = score(
+        arguments.variant,
+        arguments.weights,
+        read_record(arguments.text, EvaluationText),
+        json.loads(arguments.settings),
+        arguments.reference,
+    )
+    write_record(arguments.output, found)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--variant", required=True)
+    parser.add_argument("--weights", type=Path, required=True, help="a GGUF file or a folder")
+    parser.add_argument(
+        "--text", type=Path, required=True, help="the text and questions, tokenized"
+    )
+    parser.add_argument("--reference", type=Path, required=True, help="an .npz file")
+    parser.add_argument("--settings", required=True, help="how the variant computes, as JSON")
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser)
