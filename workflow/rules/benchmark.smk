@@ -1,4 +1,4 @@
-"""Benchmark: rounds in fresh processes, collected into one result per variant.
+"""Benchmark: rounds in fresh processes, collected with its quality into one result per variant.
 
 in   the variant's weights, results/prompts/<model>.json, results/models/<model>.<form>.json
 out  results/rounds/<variant>.<n>.json    one round
@@ -47,7 +47,9 @@ rule collect:
         facts=lambda wildcards: (
             f"{RESULTS}/models/{model(wildcards)}.{EXPERIMENT.form(wildcards.variant)}.json"
         ),
-        code=code("benchmark/collect", "result", "statistics"),
+        score=lambda wildcards: scores(wildcards, "score"),
+        answer=lambda wildcards: scores(wildcards, "answer"),
+        code=code("benchmark/collect", "result", "statistics", "quality/answer"),
     output:
         f"{RESULTS}/{{variant}}.json",
     log:
@@ -58,10 +60,14 @@ rule collect:
         model=model,
         source=source,
         form=lambda wildcards: EXPERIMENT.form(wildcards.variant),
+        score=lambda wildcards, input: f"--score {input.score}" if input.score else "",
+        answer=lambda wildcards, input: f"--answer {input.answer}" if input.answer else "",
     shell:
         "python -m minillm_lab.benchmark.collect"
         " --rounds {input.rounds:q}"
         " --facts {input.facts:q}"
+        " {params.score}"
+        " {params.answer}"
         " --model {params.model}"
         " --source {params.source:q}"
         " --form {params.form}"

@@ -20,6 +20,10 @@ except LabError as error:
     sys.exit(f"error: {error}")
 
 RESULTS = EXPERIMENT.results
+SCORING = [f"quality/{name}" for name in ("divergence", "questions", "reference", "runtime")]
+REFERENCE_RUNTIME = "runtimes/transformers"
+if EXPERIMENT.quality and EXPERIMENT.reference:
+    REFERENCE_RUNTIME = f"runtimes/{EXPERIMENT.reference.runtime.replace('.', '_')}"
 
 
 def code(*modules):
@@ -52,6 +56,35 @@ def weights(wildcards):
 def runtime(wildcards):
     """The name of a variant's runtime."""
     return EXPERIMENT.variants[wildcards.variant].runtime
+
+
+def scores(wildcards, what):
+    """A variant's score, or its reference's answer, where quality is measured."""
+    if EXPERIMENT.quality is None or (what == "answer" and EXPERIMENT.reference is None):
+        return []
+    if what == "answer":
+        return f"{RESULTS}/quality/answers/{model(wildcards)}.json"
+    return f"{RESULTS}/quality/{wildcards.variant}.json"
+
+
+def reference_file(wildcards):
+    """The reference of a variant's model: made here, or a file made elsewhere."""
+    shared = EXPERIMENT.quality.reference
+    if EXPERIMENT.reference is None:
+        return shared.file.replace("{model}", model(wildcards))
+    return f"{RESULTS}/quality/reference.{model(wildcards)}.npz"
+
+
+def reference_weights(wildcards):
+    """The model file or folder that the reference is computed from."""
+    return EXPERIMENT.weights(model(wildcards), EXPERIMENT.reference_form)
+
+
+def quality_file(what):
+    """The evaluation text or the questions: the lab's own, another file, or none."""
+    path = getattr(EXPERIMENT.quality, what)
+    own = {"text": "text.txt", "questions": "questions.yaml"}
+    return f"{LAB}/minillm_lab/quality/{own[what]}" if path == "own" else path or []
 
 
 def converter(wildcards):

@@ -8,9 +8,12 @@ from typing import Any
 
 from minillm_lab import statistics
 from minillm_lab.command import LabError, run
+from minillm_lab.quality.answer import beside
+from minillm_lab.quality.score import Score
 from minillm_lab.result import (
     Metric,
     ModelFacts,
+    Output,
     Repetition,
     Result,
     Round,
@@ -59,7 +62,12 @@ def metrics_of(rounds: list[Round]) -> dict[str, Metric]:
     return found
 
 
-def collect(rounds: list[Round], model: ModelFacts) -> Result:
+def collect(
+    rounds: list[Round],
+    model: ModelFacts,
+    score: Score | None = None,
+    answer: Output | None = None,
+) -> Result:
     """One result of all rounds of a variant. Raises LabError when they do not belong together."""
     first = rounds[0]
     machines = {r.machine["fingerprint"] for r in rounds}
@@ -84,9 +92,11 @@ def collect(rounds: list[Round], model: ModelFacts) -> Result:
             "warmups": len(first.warmups),
             "context": first.runtime["settings"]["context"],
             "sampling": "greedy, end of text ignored",
+            **({"quality": score.protocol} if score else {}),
         },
         metrics=metrics_of(rounds),
-        quality=None,
+        quality=score
+        and score.metrics | (beside(first.output.token_ids, answer.token_ids) if answer else {}),
         output=first.output,
         measured_at=max(r.measured_at for r in rounds),
         warnings=warnings,
@@ -112,13 +122,17 @@ def main(arguments: argparse.Namespace) -> None:
         quantization=arguments.form,
         **json.loads(arguments.facts.read_bytes()),
     )
-    write_record(arguments.output, collect(rounds, model))
+    score = read_record(arguments.score, Score) if arguments.score else None
+    answer = read_record(arguments.answer, Output) if arguments.answer else None
+    write_record(arguments.output, collect(rounds, model, score, answer))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=Path, nargs="+", required=True)
     parser.add_argument("--facts", type=Path, required=True, help="facts of the model file")
+    parser.add_argument("--score", type=Path, help="the variant's quality")
+    parser.add_argument("--answer", type=Path, help="the reference's answer")
     parser.add_argument("--model", required=True, help="the model's name")
     parser.add_argument("--source", required=True, help="its entry in the config, as JSON")
     parser.add_argument("--form", required=True, help="a quantization type, or safetensors")

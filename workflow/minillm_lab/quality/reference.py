@@ -23,7 +23,7 @@ from minillm_lab.command import LabError, run, say
 from minillm_lab.files import sha256_of, written_whole
 from minillm_lab.quality.divergence import TAIL, TOP, Compact, compress, log_normalizer
 from minillm_lab.quality.questions import answer_all
-from minillm_lab.quality.runtime import Loaded, evaluate, opened
+from minillm_lab.quality.runtime import Loaded, evaluate, longest, opened
 from minillm_lab.quality.text import EvaluationText
 from minillm_lab.result import Record, read_record
 
@@ -64,7 +64,7 @@ def make_reference(
     """Evaluate the text and the questions; write the reference whole or not at all."""
     files = sorted(weights.glob("*.safetensors")) if weights.is_dir() else [weights]
     say(f"reference of {name}: loading {weights}")
-    with opened(weights, settings, text) as loaded, written_whole(output) as part:
+    with opened(weights, settings, longest(text)) as loaded, written_whole(output) as part:
         vocabulary = loaded.vocabulary(text)
         with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
             for number, arrays in _chunks(loaded, text, name, exact, top, tail):

@@ -42,13 +42,13 @@ def longest(text: EvaluationText) -> int:
 
 
 @contextmanager
-def opened(weights: Path, settings: dict[str, Any], text: EvaluationText) -> Iterator[Loaded]:
-    """Load a model with room for the text. Raises LabError where it cannot be loaded."""
+def opened(weights: Path, settings: dict[str, Any], context: int) -> Iterator[Loaded]:
+    """Load a model with room for ``context`` tokens. Raises LabError where it cannot be loaded."""
     threads = settings["threads"]
     known = {field.name for field in fields(Options)} & settings.keys() - {"threads"}
     options = Options(
         threads=machine.physical_cores() if threads == "auto" else threads,
-        context=longest(text),
+        context=context,
         sequences=CHOICES,
         **{key: settings[key] for key in known},
     )

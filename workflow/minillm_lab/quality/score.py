@@ -13,7 +13,7 @@ from minillm_lab.quality.divergence import divergence, exact_divergence, log_nor
 from minillm_lab.quality.intervals import mcnemar, over_chunks, proportion
 from minillm_lab.quality.questions import Question, answer_all
 from minillm_lab.quality.reference import Reference
-from minillm_lab.quality.runtime import Loaded, evaluate, opened
+from minillm_lab.quality.runtime import Loaded, evaluate, longest, opened
 from minillm_lab.quality.text import EvaluationText
 from minillm_lab.result import QualityMetric, Record, read_record, write_record
 
@@ -41,7 +41,7 @@ def score(
                 " use the ones it was made with, or make a new reference"
             )
         say(f"{variant}: scoring {weights}")
-        with opened(weights, settings, text) as loaded:
+        with opened(weights, settings, longest(text)) as loaded:
             if (size := loaded.vocabulary(text)) != reference.facts.vocabulary:
                 raise LabError(
                     f"{path}: has a vocabulary of {reference.facts.vocabulary} tokens, and the"

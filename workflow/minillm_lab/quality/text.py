@@ -36,7 +36,7 @@ class Protocol(Record):
 
 
 class EvaluationText(Record):
-    """``results/quality/text.<model>.json``."""
+    """``results/quality/texts/<model>.json``."""
 
     schema_version: Literal[1] = 1
     text_sha256: str = Field(pattern="^[0-9a-f]{64}$")

@@ -1,0 +1,69 @@
+"""The reference's own greedy answer to the prompt, and how far another answer goes with it.
+
+Apart from reference and score: a new prompt changes the answers, not the divergence.
+"""
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from minillm_lab.command import run, say
+from minillm_lab.quality.runtime import opened
+from minillm_lab.result import Output, QualityMetric, write_record
+
+GRAM = 4
+
+
+def greedy_answer(
+    weights: Path, prompt: list[int], settings: dict[str, Any], tokens: int
+) -> Output:
+    """Exactly ``tokens`` tokens, end of text ignored, as the rounds generate them."""
+    with opened(weights, settings, len(prompt) + tokens) as loaded:
+        runtime = loaded.runtime
+        runtime.clear()
+        runtime.prefill(prompt)
+        ids = [int(runtime.logits().argmax())]
+        while len(ids) < tokens:
+            runtime.decode(ids[-1])
+            ids.append(int(runtime.logits().argmax()))
+        return Output(text=runtime.detokenize(ids), token_ids=ids)
+
+
+def beside(ids: list[int], reference: list[int]) -> dict[str, QualityMetric]:
+    """An answer beside the reference's, as single figures without an interval.
+
+    ``first_divergence_token`` counts the tokens before the first that differs; where all agree it
+    is their number. ``answer_tokens_in_common`` is the share of tokens, with repeats, that both
+    have anywhere; ``answer_repetition`` the share of 4-grams that occurred before.
+    """
+    n = min(len(ids), len(reference))
+    first = next((i for i in range(n) if ids[i] != reference[i]), n)
+    common = (Counter(ids) & Counter(reference)).total() / max(len(ids), len(reference))
+    grams = [tuple(ids[i : i + GRAM]) for i in range(len(ids) - GRAM + 1)]
+    repeated = 1 - len(set(grams)) / len(grams) if grams else 0.0
+    return {
+        "first_divergence_token": QualityMetric(value=first, unit="tokens", ci95=None, n=n),
+        "answer_tokens_in_common": QualityMetric(value=common, unit="1", ci95=None, n=len(ids)),
+        "answer_repetition": QualityMetric(value=repeated, unit="1", ci95=None, n=len(grams)),
+    }
+
+
+def main(arguments: argparse.Namespace) -> None:
+    say(f"reference of {arguments.model}: answering the prompt")
+    prompt = json.loads(arguments.prompt.read_bytes())["token_ids"]
+    settings = json.loads(arguments.settings)
+    output = greedy_answer(arguments.weights, prompt, settings, arguments.generate)
+    write_record(arguments.output, output)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, help="the model's name")
+    parser.add_argument("--weights", type=Path, required=True, help="a GGUF file or a folder")
+    parser.add_argument("--prompt", type=Path, required=True, help="the prompt, tokenized")
+    parser.add_argument("--settings", required=True, help="how to compute, as JSON")
+    parser.add_argument("--generate", type=int, required=True, help="new tokens")
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser)

@@ -1,0 +1,128 @@
+"""Quality: how far each variant is from the reference, the unquantized weights in float32.
+
+in   the variant's weights, the evaluation text, the questions, results/prompts/<model>.json
+out  results/quality/texts/<model>.json       text and questions as token ids
+     results/quality/reference.<model>.npz    what the reference says at every scored token
+     results/quality/answers/<model>.json     what it answers to the prompt
+     results/quality/<variant>.json           the variant's distance from it
+
+Like a round, each of them takes every core that Snakemake has, and comes after all rounds.
+"""
+
+
+rule text:
+    input:
+        tokenizer=lambda wildcards: EXPERIMENT.tokenizer(wildcards.model),
+        text=quality_file("text"),
+        questions=quality_file("questions"),
+        code=code("quality/text", "quality/questions"),
+    output:
+        f"{RESULTS}/quality/texts/{{model}}.json",
+    log:
+        f"{RESULTS}/logs/quality/text.{{model}}.log",
+    priority: 2000000
+    conda:
+        "../../envs/llama.cpp.yaml"
+    params:
+        source=source,
+        protocol=EXPERIMENT.quality_protocol(),
+        questions=lambda wildcards, input: (
+            f"--questions {input.questions}" if input.questions else ""
+        ),
+    shell:
+        "python -m minillm_lab.quality.text"
+        " --tokenizer {input.tokenizer:q}"
+        " --text {input.text:q}"
+        " {params.questions}"
+        " --protocol {params.protocol:q}"
+        " --output {output:q}"
+        " --log {log:q}"
+
+
+rule score:
+    input:
+        weights=weights,
+        text=lambda wildcards: f"{RESULTS}/quality/texts/{model(wildcards)}.json",
+        reference=reference_file,
+        runtime=lambda wildcards: code(f"runtimes/{runtime(wildcards).replace('.', '_')}"),
+        code=code(*SCORING, "quality/score", "quality/intervals"),
+    output:
+        f"{RESULTS}/quality/{{variant}}.json",
+    log:
+        f"{RESULTS}/logs/quality/{{variant}}.log",
+    priority: 1000
+    conda:
+        lambda wildcards: f"../../envs/{runtime(wildcards)}.yaml"
+    threads: 1024  # nothing runs beside it, and it beside no round
+    params:
+        settings=lambda wildcards: EXPERIMENT.runtime_settings(wildcards.variant),
+        source=source,
+        versions=lambda wildcards: runtime_versions(runtime(wildcards)),
+    shell:
+        "python -m minillm_lab.quality.score"
+        " --variant {wildcards.variant}"
+        " --weights {input.weights:q}"
+        " --text {input.text:q}"
+        " --reference {input.reference:q}"
+        " --settings {params.settings:q}"
+        " --output {output:q}"
+        " --log {log:q}"
+
+
+if EXPERIMENT.reference:
+
+    rule reference:
+        input:
+            weights=reference_weights,
+            text=f"{RESULTS}/quality/texts/{{model}}.json",
+            code=code(*SCORING, REFERENCE_RUNTIME),
+        output:
+            f"{RESULTS}/quality/reference.{{model}}.npz",
+        log:
+            f"{RESULTS}/logs/quality/reference.{{model}}.log",
+        priority: 2000
+        conda:
+            f"../../envs/{EXPERIMENT.reference.runtime}.yaml"
+        threads: 1024
+        params:
+            settings=EXPERIMENT.reference_settings(),
+            source=source,
+            versions=runtime_versions(EXPERIMENT.reference.runtime),
+            exact="--exact" if EXPERIMENT.quality.exact else "",
+        shell:
+            "python -m minillm_lab.quality.reference"
+            " --model {wildcards.model}"
+            " --weights {input.weights:q}"
+            " --text {input.text:q}"
+            " --settings {params.settings:q}"
+            " {params.exact}"
+            " --output {output:q}"
+            " --log {log:q}"
+
+    rule answer:
+        input:
+            weights=reference_weights,
+            prompt=f"{RESULTS}/prompts/{{model}}.json",
+            code=code("quality/answer", "quality/runtime", REFERENCE_RUNTIME),
+        output:
+            f"{RESULTS}/quality/answers/{{model}}.json",
+        log:
+            f"{RESULTS}/logs/quality/answer.{{model}}.log",
+        priority: 2000
+        conda:
+            f"../../envs/{EXPERIMENT.reference.runtime}.yaml"
+        threads: 1024
+        params:
+            settings=EXPERIMENT.reference_settings(),
+            source=source,
+            generate=EXPERIMENT.generate,
+            versions=runtime_versions(EXPERIMENT.reference.runtime),
+        shell:
+            "python -m minillm_lab.quality.answer"
+            " --model {wildcards.model}"
+            " --weights {input.weights:q}"
+            " --prompt {input.prompt:q}"
+            " --settings {params.settings:q}"
+            " --generate {params.generate}"
+            " --output {output:q}"
+            " --log {log:q}"
