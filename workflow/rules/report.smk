@@ -11,7 +11,9 @@ The page itself (README.md) is no output: Snakemake deletes the outputs of faile
 rule compare:
     input:
         results=expand(f"{RESULTS}/{{variant}}.json", variant=EXPERIMENT.variants),
-        code=code("report/compare", "report/table", "statistics"),
+        code=code(
+            "report/compare", "report/table", "report/quality", "statistics", "quality/verdict"
+        ),
     output:
         json=f"{RESULTS}/comparison.json",
         markdown=f"{RESULTS}/comparison.md",
@@ -37,7 +39,13 @@ rule compare:
 rule readme:
     input:
         comparison=f"{RESULTS}/comparison.json",
-        code=code("report/readme", "report/table", "report/learnings"),
+        code=code(
+            "report/readme",
+            "report/table",
+            "report/learnings",
+            "report/quality",
+            "quality/verdict",
+        ),
     output:
         f"{RESULTS}/readme.md",
     log:

@@ -14,6 +14,7 @@ from minillm_lab.result import (
     Metric,
     ModelFacts,
     Output,
+    QualityMetric,
     Repetition,
     Result,
     Round,
@@ -95,12 +96,21 @@ def collect(
             **({"quality": score.protocol} if score else {}),
         },
         metrics=metrics_of(rounds),
-        quality=score
-        and score.metrics | (beside(first.output.token_ids, answer.token_ids) if answer else {}),
+        quality=quality_of(first.output, score, answer),
         output=first.output,
         measured_at=max(r.measured_at for r in rounds),
         warnings=warnings,
     )
+
+
+def quality_of(
+    output: Output, score: Score | None, answer: Output | None
+) -> dict[str, QualityMetric] | None:
+    """The variant's score, and its answer beside the reference's; None where not measured."""
+    if score is None:
+        return None
+    compared = beside(output.token_ids, answer.token_ids) if answer else {}
+    return score.metrics | compared
 
 
 def revision_of(source: dict[str, Any]) -> str | None:

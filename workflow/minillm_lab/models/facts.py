@@ -10,6 +10,7 @@ from minillm_lab.command import LabError, run
 from minillm_lab.files import sha256_of, write_text
 
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "I8": 8, "U8": 8}
+SUPER_BLOCK = 256  # values that a K-quant packs together
 
 
 def facts_of(weights: Path) -> dict[str, Any]:
@@ -22,9 +23,11 @@ def facts_of(weights: Path) -> dict[str, Any]:
     read = _safetensors if weights.is_dir() else _gguf
     files = sorted(weights.glob("*.safetensors")) if weights.is_dir() else [weights]
     tensors = [tensor for file in files for tensor in read(file)]
-    parameters = Counter[str]()
-    for type_, elements, _ in tensors:
+    parameters, odd_rows = Counter[str](), Counter[str]()
+    for type_, elements, _, row in tensors:
         parameters[type_] += elements
+        if row % SUPER_BLOCK and row < elements:  # vectors are never quantized
+            odd_rows[str(row)] += elements
     total = parameters.total()
     if not total:
         raise LabError(f"{weights}: holds no tensors")
@@ -35,24 +38,27 @@ def facts_of(weights: Path) -> dict[str, Any]:
             for file in files
         ],
         "parameters": total,
-        "bits_per_weight": 8 * sum(size for _, _, size in tensors) / total,
+        "bits_per_weight": 8 * sum(size for _, _, size, _ in tensors) / total,
         "tensor_types": {type_: n / total for type_, n in parameters.most_common()},
+        "rows_not_of_256": {row: n / total for row, n in odd_rows.most_common()},
     }
 
 
-def _gguf(path: Path) -> list[tuple[str, int, int]]:
-    """(type, elements, bytes) of each tensor."""
+def _gguf(path: Path) -> list[tuple[str, int, int, int]]:
+    """(type, elements, bytes, row length) of each tensor."""
     from gguf import GGUFReader
 
     try:
         tensors = GGUFReader(path).tensors
     except (ValueError, KeyError, IndexError, OverflowError) as error:
         raise LabError(f"{path}: not a GGUF file that can be read: {error}") from error
-    return [(t.tensor_type.name, int(t.n_elements), int(t.n_bytes)) for t in tensors]
+    return [
+        (t.tensor_type.name, int(t.n_elements), int(t.n_bytes), int(t.shape[0])) for t in tensors
+    ]
 
 
-def _safetensors(path: Path) -> list[tuple[str, int, int]]:
-    """(type, elements, bytes) of each tensor."""
+def _safetensors(path: Path) -> list[tuple[str, int, int, int]]:
+    """(type, elements, bytes, row length) of each tensor."""
     from math import prod
 
     from safetensors import SafetensorError, safe_open
@@ -62,8 +68,9 @@ def _safetensors(path: Path) -> list[tuple[str, int, int]]:
         with safe_open(path, framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118 (not a mapping)
                 tensor = file.get_slice(name)
-                elements, type_ = prod(tensor.get_shape()), tensor.get_dtype()
-                found.append((type_, elements, elements * BITS.get(type_, 64) // 8))
+                shape, type_ = tensor.get_shape(), tensor.get_dtype()
+                elements, row = prod(shape), (shape or [1])[-1]
+                found.append((type_, elements, elements * BITS.get(type_, 64) // 8, row))
     except SafetensorError as error:
         raise LabError(f"{path}: not a safetensors file that can be read: {error}") from error
     return found

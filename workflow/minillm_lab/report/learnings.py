@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from minillm_lab.report.table import number, share_of_named_type, size_of
+from minillm_lab.report import quality
+from minillm_lab.report.table import number, size_of
 
 if TYPE_CHECKING:
     from minillm_lab.report.compare import Comparison, Factor, Ratio
@@ -20,7 +21,7 @@ def learnings(comparison: "Comparison") -> list[str]:
         *speedup(comparison),
         *quantization_alone(comparison),
         *load(comparison),
-        *names_that_mislead(comparison),
+        *quality.learnings(comparison),
         *packaged(comparison),
     ]
     return found or ["One variant alone: nothing to compare."]
@@ -82,20 +83,6 @@ def load(comparison: "Comparison") -> list[str]:
         f"The page cache decides the load time: `{name}` loads in {number(cold)} s from disk and in"
         f" {number(warm)} s when the file has been read before."
     ]
-
-
-def names_that_mislead(comparison: "Comparison") -> list[str]:
-    """Files that are mostly something else than their name says."""
-    found = []
-    for name, result in comparison.results.items():
-        share = share_of_named_type(result)
-        if share < 0.5:
-            most = next(iter(result.model.tensor_types))
-            found.append(
-                f"`{name}` is {result.model.quantization} by name, but {share:.0%} of it is; most"
-                f" is {most}: K-quants need rows divisible by 256, others fall back."
-            )
-    return [f.replace("%", " %") for f in found]
 
 
 def packaged(comparison: "Comparison") -> list[str]:

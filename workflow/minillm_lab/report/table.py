@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
+from minillm_lab.report import quality
 from minillm_lab.result import Result
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def rows(comparison: "Comparison") -> list[list[str]]:
     for metric, (label, unit) in ROWS.items():
         label = label.format(tokens="/".join(str(t) for t in sorted(tokens)))
         body.append([f"{label}, {unit}", *(cell(comparison, n, metric, unit) for n in results)])
-    return body
+    return body + quality.rows(results)
 
 
 def size_of(result: Result) -> int:
@@ -131,6 +132,7 @@ def legend(comparison: "Comparison") -> str:
         f"- Command: `{comparison.command}`",
         f"- Measured: {max(r.measured_at for r in results)[:10]}",
     ]
+    lines[-2:-2] = quality.legend(comparison.results)
     for name, result in comparison.results.items():
         lines += [f"- Warning, `{name}`: {warning}" for warning in result.warnings]
     return "\n".join(lines)
@@ -164,4 +166,5 @@ def csv_of(comparison: "Comparison") -> str:
                     ratio.value if ratio else "", *((ratio and ratio.ci95) or ("", "")),
                 ]
             )  # fmt: skip
+        writer.writerows(quality.csv_rows(name, result))
     return out.getvalue()

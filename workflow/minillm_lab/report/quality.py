@@ -1,0 +1,151 @@
+"""Quality in the comparison: rows of the table, lines of the CSV, sentences of the learnings."""
+
+from typing import TYPE_CHECKING
+
+from minillm_lab.config import UNQUANTIZED
+from minillm_lab.quality.verdict import verdict
+from minillm_lab.result import QualityMetric, Result
+
+if TYPE_CHECKING:
+    from minillm_lab.report.compare import Comparison
+
+ROWS = {  # metric: (label, factor, digits)
+    "kld_mean": ("KL divergence ↓, nats", 1.0, 4),
+    "kld_p99": ("KL divergence, 99th percentile ↓", 1.0, 3),
+    "same_top": ("Same top token ↑, %", 100.0, 1),
+    "perplexity_ratio": ("Perplexity, × the reference's ↓", 1.0, 3),
+    "question_accuracy": ("Questions right ↑, %", 100.0, 0),
+    "answer_flips": ("Answers changed ↓, %", 100.0, 1),
+}
+LARGER = 1.02  # times the size; below that two files are of one size
+
+
+def rows(results: dict[str, Result]) -> list[list[str]]:
+    """The table's rows on quality, none where it was measured for no variant."""
+    measured = {n: r.quality for n, r in results.items()}
+    if not any(measured.values()):
+        return []
+    body = [["Quality", *(verdict(q) or "–" for q in measured.values())]]
+    for name, (label, factor, digits) in ROWS.items():
+        found = [(q or {}).get(name) for q in measured.values()]
+        if any(found):
+            body.append([label, *(cell(metric, factor, digits) for metric in found)])
+    found = [(q or {}).get("first_divergence_token") for q in measured.values()]
+    if any(found):
+        body.append(["Answer as the reference's for, tokens ↑", *map(agreement, found)])
+    return body
+
+
+def cell(metric: QualityMetric | None, factor: float, digits: int) -> str:
+    """A value with its interval: 0.061 (0.056–0.067)."""
+    if metric is None or metric.value is None:
+        return "–"
+    text = f"{factor * metric.value:.{digits}f}"
+    if metric.ci95:
+        low, high = (f"{factor * bound:.{digits}f}" for bound in metric.ci95)
+        text += f" ({low}–{high})"
+    return text
+
+
+def agreement(metric: QualityMetric | None) -> str:
+    """How many tokens the answer goes with the reference's."""
+    if metric is None or metric.value is None:
+        return "–"
+    return f"{metric.value:.0f} of {metric.n}" if metric.value < metric.n else f"all {metric.n}"
+
+
+def legend(results: dict[str, Result]) -> list[str]:
+    """What quality was measured against, and on what."""
+    lines = []
+    for result in results.values():
+        protocol = result.protocol.get("quality")
+        if not protocol or not result.quality:
+            continue
+        runtime = protocol["reference"]["runtime"]
+        dtype = runtime["settings"].get("dtype", "the file's type")
+        tokens = result.quality["kld_mean"].n
+        lines.append(
+            f"- Quality of {result.model.name}: against {dtype} in {runtime['name']}, {tokens}"
+            f" scored tokens in {protocol['chunks']} chunks of {protocol['context']}; intervals"
+            " resample chunks; what the figures mean and where the verdicts begin: docs/quality.md"
+        )
+    return list(dict.fromkeys(lines))
+
+
+def csv_rows(name: str, result: Result) -> list[list[object]]:
+    """Lines of the CSV: variant, metric, value, unit, interval, n, and no ratio."""
+    return [
+        [name, metric, m.value, m.unit, *(m.ci95 or ("", "")), m.n, "", "", ""]
+        for metric, m in (result.quality or {}).items()
+    ]
+
+
+def learnings(comparison: "Comparison") -> list[str]:
+    """What the quality figures support, and where they warn."""
+    results = comparison.results
+    return [*losses(results), *larger_no_better(results), *fallbacks(results)]
+
+
+def losses(results: dict[str, Result]) -> list[str]:
+    """One sentence on each variant's loss."""
+    found = []
+    for name, result in results.items():
+        quality = result.quality
+        if not quality or (said := verdict(quality)) is None:
+            continue
+        text = (
+            f"`{name}` against the reference: {said}."
+            f" KL divergence {cell(quality['kld_mean'], 1, 4)} nats,"
+            f" the same most likely token in {cell(quality['same_top'], 100, 1)} % of cases"
+        )
+        if flips := quality.get("answer_flips"):
+            changed = round((flips.value or 0) * flips.n)
+            p = quality["answer_flips_p"].value or 0
+            text += f", {changed} of {flips.n} answers changed ("
+            text += (
+                "more lost than won" if p < 0.05 and lost(quality) else "accuracy not measurably"
+            )
+            text += ")" if text.endswith("won") else " changed)"
+        found.append(text + ".")
+    return found
+
+
+def lost(quality: dict[str, QualityMetric]) -> bool:
+    """Whether fewer questions are right than before."""
+    before = quality["question_accuracy_reference"].value or 0
+    return (quality["question_accuracy"].value or 0) < before
+
+
+def larger_no_better(results: dict[str, Result]) -> list[str]:
+    """A warning for each quantized file that is larger than another and no closer."""
+    found = []
+    files = {
+        n: (sum(f.bytes for f in r.model.files), r.quality["kld_mean"].value)
+        for n, r in results.items()
+        if r.quality and r.model.format == "gguf" and r.model.quantization not in UNQUANTIZED
+    }
+    for large, (size, kld) in files.items():
+        for small, (less, closer) in files.items():
+            same_model = results[large].model.name == results[small].model.name
+            if same_model and size > LARGER * less and kld and closer and kld >= closer:
+                found.append(
+                    f"⚠ `{large}` is larger than `{small}` and no closer to the reference"
+                    f" ({kld:.4f} against {closer:.4f} nats): the smaller one is the better choice."
+                )
+    return found
+
+
+def fallbacks(results: dict[str, Result]) -> list[str]:
+    """What a file really holds where fallback changed its quantization."""
+    from minillm_lab.report.table import share_of_named_type
+
+    found = []
+    for name, result in results.items():
+        model = result.model
+        if "_K" not in model.quantization or share_of_named_type(result) >= 0.5:
+            continue
+        shares = ", ".join(f"{s:.0%} {t}" for t, s in list(model.tensor_types.items())[:3])
+        rows = next(iter(model.rows_not_of_256), None)
+        why = f"rows of {rows} are not divisible by 256" if rows else "its recipe mixes types"
+        found.append(f"`{name}`: {model.quantization} here is {shares.replace('%', ' %')}: {why}.")
+    return found
