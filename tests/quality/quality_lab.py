@@ -1,0 +1,46 @@
+"""What the quality tests share: a short text, a few questions, and the steps as one call each."""
+
+from pathlib import Path
+from typing import Any
+
+from minillm_lab.quality.reference import make_reference
+from minillm_lab.quality.score import Score, score
+from minillm_lab.quality.text import EvaluationText, Protocol, evaluation_text
+
+TEXT = "".join(
+    f"Line {i}: hello there, in the hotel he tells them {i * i} things; they list him {i % 7}.\n"
+    for i in range(16)
+)
+QUESTIONS = """
+questions:
+  - {group: one, question: "What is it?", choices: [this, that, them, thing], answer: that}
+  - {group: one, question: "Who?", choices: [he, she, they, it], answer: he}
+  - {group: two, question: "Two and two?", choices: ["4", "5", "22", "none"], answer: "4"}
+"""
+LLAMA = {"runtime": "llama.cpp", "threads": 1, "device": "cpu"}
+FLOAT32 = {"runtime": "transformers", "dtype": "float32", "threads": 1, "device": "cpu"}
+SHORT = Protocol(name="lab", context=64, score_from=16)
+
+
+def prepared(tokenizer: Path, folder: Path, protocol: Protocol = SHORT) -> EvaluationText:
+    (folder / "text.txt").write_text(TEXT, encoding="utf-8")
+    (folder / "questions.yaml").write_text(QUESTIONS, encoding="utf-8")
+    return evaluation_text(tokenizer, folder / "text.txt", folder / "questions.yaml", protocol)
+
+
+def scored(
+    weights: Path,
+    text: EvaluationText,
+    reference: Path,
+    settings: dict[str, Any] = LLAMA,
+) -> Score:
+    return score("variant", weights, text, settings, reference)
+
+
+def value(found: Score, name: str) -> float:
+    figure = found.metrics[name].value
+    assert figure is not None
+    return figure
+
+
+__all__ = ["FLOAT32", "LLAMA", "SHORT", "make_reference", "prepared", "scored", "value"]
