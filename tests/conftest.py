@@ -16,6 +16,7 @@ import yaml
 from tiny_model import write_tiny_gguf
 
 ROOT = Path(__file__).parent.parent
+pytest_plugins = ["quality_lab"]
 
 
 @dataclass

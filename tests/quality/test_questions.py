@@ -92,12 +92,12 @@ def test_figures_of_statistics_against_published_ones() -> None:
     ],
 )
 def test_a_question_that_cannot_be_asked_is_named_in_one_line(entry: object) -> None:
-    with pytest.raises(LabError, match="mine.yaml: question 1") as caught:
+    with pytest.raises(LabError, match=r"mine\.yaml: question 1") as caught:
         load_questions(yaml.safe_dump({"questions": [entry]}), "mine.yaml")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "questions: []", "- a", "questions: {a: [", "questions: 3"])
 def test_a_file_without_questions_is_refused(text: str) -> None:
-    with pytest.raises(LabError, match="mine.yaml: is not YAML with a list"):
+    with pytest.raises(LabError, match=r"mine\.yaml: is not YAML"):
         load_questions(text, "mine.yaml")

@@ -261,7 +261,8 @@ class Experiment(Strict):
     repetitions: int = Field(3, ge=1, le=1000, description="measured answers in each round")
     warmups: int = Field(1, ge=0, le=100, description="full-length answers before them")
     quality: Annotated[
-        Quality | None, BeforeValidator(lambda found: None if found is False else found)
+        Quality | None,
+        BeforeValidator(lambda found: None if found in (False, "false", "null") else found),
     ] = Field(Quality.model_validate({}), description="null or false: not measured")
     results: RelativePath = Field("results", description="folder of results")
     readme: str | None = Field("README.md", description="page whose section the table goes to")

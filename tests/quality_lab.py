@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from minillm_lab.quality.reference import make_reference
 from minillm_lab.quality.score import Score, score
 from minillm_lab.quality.text import EvaluationText, Protocol, evaluation_text
@@ -43,4 +45,16 @@ def value(found: Score, name: str) -> float:
     return figure
 
 
-__all__ = ["FLOAT32", "LLAMA", "SHORT", "make_reference", "prepared", "scored", "value"]
+@pytest.fixture(scope="session")
+def text(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> EvaluationText:
+    return prepared(tiny_gguf, tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(scope="session")
+def reference(
+    text: EvaluationText, tiny_safetensors: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Float32 in Transformers, compact: 64 of 300 log-probabilities and a sample of the rest."""
+    path = tmp_path_factory.mktemp("reference") / "reference.npz"
+    make_reference("tiny", tiny_safetensors, text, FLOAT32, path, top=64, tail=64)
+    return path

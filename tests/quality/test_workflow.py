@@ -1,0 +1,123 @@
+"""The quality rules, with the real snakemake: what runs, what runs again, what the page says."""
+
+from pathlib import Path
+
+import pytest
+
+from conftest import Lab, tiny_config
+from minillm_lab.command import LabError
+from minillm_lab.config import load_experiment
+from quality_lab import QUESTIONS, TEXT
+
+FP16 = {"runtime": "transformers", "dtype": "float16"}
+Q4_K_M = {"runtime": "llama.cpp", "quantization": "Q4_K_M"}
+ONCE = {"rounds": 1, "repetitions": 1, "warmups": 0}
+
+
+@pytest.fixture(scope="module")
+def lab(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """Both runtimes, run once."""
+    config = tiny_config(
+        tiny_gguf,
+        variants={"fp16": FP16, "q4_k_m": Q4_K_M},
+        baseline="fp16",
+        quality={"text": "text.txt", "questions": "questions.yaml", "context": 64},
+        **ONCE,
+    )
+    lab = Lab(tmp_path_factory.mktemp("quality") / "lab", config)
+    lab.path("text.txt").write_text(TEXT)
+    lab.path("questions.yaml").write_text(QUESTIONS)
+    lab.run()
+    return lab
+
+
+def test_results_hold_the_quality_of_both_runtimes(lab: Lab) -> None:
+    for variant in ("fp16", "q4_k_m"):
+        quality = lab.json(f"results/{variant}.json")["quality"]
+        assert {"kld_mean", "kld_p99", "kld_max", "same_top", "perplexity_ratio"} <= quality.keys()
+        assert {"first_divergence_token", "question_accuracy", "answer_flips"} <= quality.keys()
+    assert lab.json("results/fp16.json")["quality"]["kld_mean"]["value"] < 1e-4
+    assert "KL divergence" in lab.path("results/comparison.md").read_text()
+    assert "`fp16` against the reference: indistinguishable" in lab.path("RESULTS.md").read_text()
+
+
+def test_nothing_runs_again_when_nothing_changed(lab: Lab) -> None:
+    assert lab.planned() == {}
+
+
+def test_another_text_reruns_scores_not_rounds(lab: Lab) -> None:
+    lab.path("text.txt").write_text(TEXT + TEXT[::-1])
+    planned = lab.planned()
+    lab.path("text.txt").write_text(TEXT)
+    assert planned == {
+        "text": 1, "reference": 1, "score": 2, "collect": 2, "compare": 1, "readme": 1,
+    }  # fmt: skip
+
+
+def test_new_scoring_code_reruns_scores_not_rounds(lab: Lab) -> None:
+    module = lab.path("workflow/minillm_lab/quality/score.py")
+    before = module.read_text()
+    module.write_text(before + "\n# changed\n")
+    planned = lab.planned()
+    module.write_text(before)
+    assert planned == {"score": 2, "collect": 2, "compare": 1, "readme": 1}
+
+
+def test_another_prompt_reruns_the_answers_not_the_scores(lab: Lab) -> None:
+    lab.config["prompt"] = "Why not?"
+    lab.write_config()
+    planned = lab.planned()
+    lab.config["prompt"] = "Why?"
+    lab.write_config()
+    assert planned.keys() == {"prompt", "round", "answer", "collect", "compare", "readme"}
+
+
+def test_more_rounds_score_nothing_again(lab: Lab) -> None:
+    assert lab.planned("--config", "rounds=2").keys() == {"round", "collect", "compare", "readme"}
+
+
+def test_quality_can_be_left_out(lab: Lab) -> None:
+    planned = lab.planned("--config", "quality=false", "--forceall")
+    assert not {"text", "reference", "score", "answer"} & planned.keys()
+
+
+def test_a_reference_made_elsewhere_needs_no_unquantized_model(lab: Lab, tiny_gguf: Path) -> None:
+    shared = tiny_config(
+        tiny_gguf,
+        variants={"q4_k_m": Q4_K_M},
+        baseline="q4_k_m",
+        quality=lab.config["quality"] | {"reference": {"file": "shared.{model}.npz"}},
+        readme=None,
+        **ONCE,
+    )
+    other = Lab(lab.folder.parent / "other", shared)
+    for name in ("text.txt", "questions.yaml"):
+        other.path(name).write_text(lab.path(name).read_text())
+    other.path("shared.tiny.npz").write_bytes(
+        lab.path("results/quality/reference.tiny.npz").read_bytes()
+    )
+    other.run("results/quality/q4_k_m.json")
+    found = other.json("results/quality/q4_k_m.json")["metrics"]
+    assert found == lab.json("results/quality/q4_k_m.json")["metrics"]
+    assert "reference" not in other.planned("--forceall")
+
+
+@pytest.mark.parametrize(
+    ("quality", "said"),
+    [
+        ({"contxt": 512}, "quality.contxt: unknown key; did you mean 'context'?"),
+        ({"reference": "q9"}, "quality.reference: no variant 'q9'; variants: f16, q4_k_m"),
+        ({"reference": {"dtype": "float32"}}, "quality.reference: runtime is missing"),
+        ({"reference": {"runtime": "onnx"}}, "quality.reference.runtime: 'onnx' is not one of"),
+        ({"protocol": "llama-perplexity", "score_from": 9}, "score_from is set by protocol"),
+        ({"context": 64, "score_from": 63}, "score_from leaves no token"),
+        ({"protocol": "hellaswag"}, "'hellaswag' is not one of"),
+    ],
+)
+def test_a_mistaken_setting_is_named_in_one_line(
+    quality: dict[str, object], said: str, tiny_gguf: Path
+) -> None:
+    with pytest.raises(LabError) as caught:
+        load_experiment(tiny_config(tiny_gguf, quality=quality))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
