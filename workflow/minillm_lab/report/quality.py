@@ -1,5 +1,6 @@
 """Quality in the comparison: rows of the table, lines of the CSV, sentences of the learnings."""
 
+from math import floor, log10
 from typing import TYPE_CHECKING
 
 from minillm_lab.config import UNQUANTIZED
@@ -37,9 +38,11 @@ def rows(results: dict[str, Result]) -> list[list[str]]:
 
 
 def cell(metric: QualityMetric | None, factor: float, digits: int) -> str:
-    """A value with its interval: 0.061 (0.056–0.067)."""
+    """A value with its interval: 0.061 (0.056–0.067); more digits where it would read 0."""
     if metric is None or metric.value is None:
         return "–"
+    if 0 < (size := abs(factor * metric.value)) < 10 ** (1 - digits):
+        digits = min(7, 1 - floor(log10(size)))  # two that count
     text = f"{factor * metric.value:.{digits}f}"
     if metric.ci95:
         low, high = (f"{factor * bound:.{digits}f}" for bound in metric.ci95)
