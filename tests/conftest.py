@@ -111,6 +111,8 @@ def tiny_config(path: Path, **changes: Any) -> dict[str, Any]:
         "rounds": 2,
         "repetitions": 2,
         "warmups": 1,
+        "depths": [16],
+        "quality": None,
         "readme": "RESULTS.md",
     } | changes
 
@@ -121,7 +123,8 @@ SMOLLM2 = yaml.safe_load((ROOT / "config.yaml").read_text())
 @pytest.fixture(scope="session")
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """The default experiment on the real SmolLM2, one round of one repetition, not yet run."""
-    fast = {"rounds": 1, "repetitions": 1, "warmups": 0}
+    fast = {"rounds": 1, "repetitions": 1, "warmups": 0, "depths": [128]}
+    fast["quality"] = SMOLLM2["quality"] | {"chunks": 2, "questions": None}
     lab = Lab(tmp_path_factory.mktemp("smollm2") / "lab", SMOLLM2 | fast)
     shutil.copy(ROOT / "README.md", lab.folder)
     return lab

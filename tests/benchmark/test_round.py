@@ -22,6 +22,7 @@ SETTINGS = {
     "generate": 12,
     "repetitions": 3,
     "warmups": 1,
+    "depths": [64],
 }
 
 

@@ -3,7 +3,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from quality_lab import FLOAT32, LLAMA
 
 from minillm_lab.command import LabError
 from minillm_lab.quality import questions as module
@@ -12,6 +11,7 @@ from minillm_lab.quality.questions import answer_all, choice_scores, load_questi
 from minillm_lab.quality.runtime import opened
 from minillm_lab.quality.score import question_metrics
 from minillm_lab.quality.text import EvaluationText, open_tokenizer
+from quality_lab import FLOAT32, LLAMA
 
 OWN = Path(module.__file__).with_name("questions.yaml")
 

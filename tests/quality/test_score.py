@@ -1,11 +1,11 @@
 from pathlib import Path
 
 import pytest
-from quality_lab import FLOAT32, LLAMA, make_reference, scored, value
 
 from minillm_lab.command import LabError
 from minillm_lab.models.quantize import quantize
 from minillm_lab.quality.text import EvaluationText
+from quality_lab import FLOAT32, LLAMA, make_reference, scored, value
 
 
 @pytest.fixture(scope="module")

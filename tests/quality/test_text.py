@@ -1,11 +1,11 @@
 from pathlib import Path
 
 import pytest
-from quality_lab import SHORT, prepared
 
 from minillm_lab.command import LabError
 from minillm_lab.quality import text as module
 from minillm_lab.quality.text import Protocol, cut, read_text
+from quality_lab import SHORT, prepared
 
 
 def test_both_kinds_of_tokenizer_cut_the_text_alike(

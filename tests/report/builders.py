@@ -70,6 +70,7 @@ def made_up(
             "warmups": 1,
         },
         metrics=metrics,
+        decode_seconds_by_token=[0.1] * 79,
         output=Output(text=answer, token_ids=[1, 2, 3]),
         measured_at="2026-01-01T00:00:00+00:00",
         warnings=[],

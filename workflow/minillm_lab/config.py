@@ -260,6 +260,14 @@ class Experiment(Strict):
     rounds: int = Field(3, ge=1, le=1000, description="fresh processes per variant")
     repetitions: int = Field(3, ge=1, le=1000, description="measured answers in each round")
     warmups: int = Field(1, ge=0, le=100, description="full-length answers before them")
+    depths: list[Annotated[int, Field(ge=1)]] = Field(
+        [128, 512], description="prompt lengths at which prefill and decode are measured besides"
+    )
+    precision: str | None = Field(
+        None,
+        pattern=r"^[0-9]+(\.[0-9]+)?%$",
+        description="a goal for decode ratios, as 2%: the table says how many rounds reach it",
+    )
     quality: Annotated[
         Quality | None,
         BeforeValidator(lambda found: None if found in (False, "false", "null") else found),
@@ -354,6 +362,8 @@ class Experiment(Strict):
         chosen["context"] = chosen["context"] or self.context
         for key in ("generate", "repetitions", "warmups"):
             chosen[key] = getattr(self, key)
+        room = chosen["context"] - 16  # for the tokens decoded after a prompt
+        chosen["depths"] = [depth for depth in self.depths if depth <= room]
         return json.dumps(chosen, sort_keys=True)
 
     def runtime_settings(self, variant: str) -> str:
@@ -404,9 +414,24 @@ def load_experiment(config: dict[str, Any], origin: str = "config") -> Experimen
     Raises LabError with one line per problem: the key, what is wrong, what is allowed.
     """
     try:
-        return Experiment.model_validate(config)
+        return Experiment.model_validate(with_sweeps(config))
     except ValidationError as error:
         raise LabError("\n".join(describe(origin, e) for e in error.errors())) from None
+
+
+def with_sweeps(config: dict[str, Any]) -> dict[str, Any]:
+    """A variant with a list of threads as one variant per entry: <name>-t1, <name>-t2, …"""
+    variants = config.get("variants")
+    if not isinstance(variants, dict):
+        return config
+    swept: dict[str, Any] = {}
+    for name, settings in variants.items():
+        threads = settings.get("threads") if isinstance(settings, dict) else None
+        if isinstance(threads, list):
+            swept |= {f"{name}-t{n}": settings | {"threads": n} for n in threads}
+        else:
+            swept[name] = settings
+    return config | {"variants": swept}
 
 
 def describe(origin: str, error: Any) -> str:

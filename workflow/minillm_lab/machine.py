@@ -6,10 +6,13 @@ import math
 import os
 import platform
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from minillm_lab.result import Conditions
 
 
 def allowed_cpus() -> set[int]:
@@ -79,6 +82,74 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def accelerators() -> list[dict[str, str]]:
+    """NVIDIA GPUs with driver and memory, as nvidia-smi names them; empty where there is none."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    try:
+        listed = subprocess.run(
+            query, capture_output=True, text=True, timeout=20, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = (line.split(", ") for line in listed.splitlines())
+    return [dict(zip(("name", "driver", "memory"), row, strict=True)) for row in rows]
+
+
+class Watch:
+    """Watches what else the machine does, from its making until ``conditions``."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+        self.busy, self.stolen = _cpu_seconds()
+        self.own = time.process_time()
+        self.clock = _frequency()
+
+    def conditions(self) -> Conditions:
+        """Other load, stolen time and clock change since the start; governor and power now."""
+        elapsed = time.monotonic() - self.start
+        busy, stolen = _cpu_seconds()
+        others = busy - self.busy - (time.process_time() - self.own)
+        clock = _frequency()
+        battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+        return Conditions(
+            other_load_cores=max(0.0, others / elapsed),
+            stolen_share=(
+                None
+                if stolen is None or self.stolen is None
+                else (stolen - self.stolen) / elapsed / (psutil.cpu_count() or 1)
+            ),
+            frequency_change=clock / self.clock if clock and self.clock else None,
+            governor=_governor(),
+            on_battery=None if battery is None else not battery.power_plugged,
+        )
+
+
+def _cpu_seconds() -> tuple[float, float | None]:
+    """CPU seconds spent by everything since boot, and those stolen by a hypervisor."""
+    times = psutil.cpu_times()
+    waiting = times.idle + getattr(times, "iowait", 0.0)
+    stolen: float | None = getattr(times, "steal", None)
+    guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # in user already
+    return sum(times) - waiting - guests - (stolen or 0.0), stolen
+
+
+def _frequency() -> float | None:
+    """The CPU clock in MHz, or None."""
+    try:
+        found = psutil.cpu_freq()
+    except (OSError, NotImplementedError):
+        return None
+    return found.current if found and found.current else None
+
+
+def _governor() -> str | None:
+    """Linux's CPU frequency governor, or None."""
+    try:
+        return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip()
+    except OSError:
+        return None
+
+
 def describe() -> dict[str, Any]:
     """The machine as a result records it. ``fingerprint`` is stable while its parts are."""
     facts: dict[str, Any] = {
@@ -89,9 +160,11 @@ def describe() -> dict[str, Any]:
         "memory_bytes": psutil.virtual_memory().total,
         "os": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
+        "accelerators": accelerators(),
     }
     stable = {key: facts[key] for key in ("cpu", "architecture", "cores", "logical_cpus")}
     stable["memory_gib"] = round(facts["memory_bytes"] / 2**30)
     stable["system"] = platform.system()
+    stable["accelerators"] = [gpu["name"] for gpu in facts["accelerators"]]
     digest = hashlib.sha256(json.dumps(stable, sort_keys=True).encode()).hexdigest()
     return {"fingerprint": digest[:12]} | facts

@@ -35,6 +35,24 @@ class Repetition(Record):
     generate_seconds: float = Field(description="the whole answer, prompt and sampling included")
 
 
+class Depth(Record):
+    """Speed with a prompt of another length: times in seconds."""
+
+    prompt_tokens: int
+    prefill_seconds: float
+    decode_seconds: list[float] = Field(description="of each token after the prompt")
+
+
+class Conditions(Record):
+    """What else the machine did during a round; null where the system does not tell."""
+
+    other_load_cores: float = Field(description="CPU time of all other processes, in cores")
+    stolen_share: float | None = Field(description="CPU time that the hypervisor took, 0 to 1")
+    frequency_change: float | None = Field(description="CPU clock at the end over the start")
+    governor: str | None
+    on_battery: bool | None
+
+
 class Round(Record):
     """What one fresh process measured."""
 
@@ -47,13 +65,18 @@ class Round(Record):
     prompt_tokens: int
     generated_tokens: int
     load_cold_seconds: float | None
+    load_cold_read_bytes: int | None = Field(description="read from storage during that load")
     load_warm_seconds: float
+    load_warm_read_bytes: int | None
     memory_before_load: Memory
     memory_after_load: Memory
     memory_after_generation: Memory
     memory_peak_bytes: int | None
+    accelerator_memory_peak_bytes: int | None
     warmups: list[Repetition]
     repetitions: list[Repetition]
+    depths: list[Depth]
+    conditions: Conditions
     output: "Output"
     warnings: list[str]
 
@@ -119,6 +142,9 @@ class Result(Record):
     machine: dict[str, Any]
     protocol: dict[str, Any]
     metrics: dict[str, Metric]
+    decode_seconds_by_token: list[float] = Field(
+        description="median time of each token along the answer, from the second on"
+    )
     quality: dict[str, QualityMetric] | None = Field(None, description="null: not measured")
     output: Output
     measured_at: str

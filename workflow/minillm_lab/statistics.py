@@ -50,6 +50,20 @@ def paired_ratio(rounds: Rounds, baseline: Rounds) -> Estimate:
     return _estimate([rounds, baseline], lambda medians: medians[0] / medians[1])
 
 
+def rounds_needed(estimate: Estimate, rounds: int, goal: float) -> int | None:
+    """How many rounds in all would bring the interval within ± ``goal`` (0.02: two percent).
+
+    From the spread that ``rounds`` rounds showed, half-widths shrink as t / √n. None where one
+    round shows no spread; at most 1000.
+    """
+    if estimate.ci95 is None:
+        return None
+    reach = float(np.log(estimate.ci95[1] / estimate.value))
+    spread = reach * np.sqrt(rounds) / student.ppf(0.975, rounds - 1)
+    enough = (n for n in range(2, 1000) if student.ppf(0.975, n - 1) * spread / np.sqrt(n) <= goal)
+    return rounds if reach <= goal else max(rounds + 1, next(enough, 1000))
+
+
 def _estimate(
     groups: list[Rounds], combine: Callable[[NDArray[np.float64]], NDArray[np.float64]]
 ) -> Estimate:

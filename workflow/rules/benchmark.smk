@@ -49,7 +49,9 @@ rule collect:
         ),
         score=lambda wildcards: scores(wildcards, "score"),
         answer=lambda wildcards: scores(wildcards, "answer"),
-        code=code("benchmark/collect", "result", "statistics", "quality/answer"),
+        code=code(
+            "benchmark/collect", "benchmark/stability", "result", "statistics", "quality/answer"
+        ),
     output:
         f"{RESULTS}/{{variant}}.json",
     log:

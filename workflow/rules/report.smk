@@ -25,11 +25,13 @@ rule compare:
     params:
         baseline=EXPERIMENT.baseline,
         command=lambda wildcards: experiment_command(),
+        precision=f"--precision {EXPERIMENT.precision}" if EXPERIMENT.precision else "",
     shell:
         "python -m minillm_lab.report.compare"
         " --results {input.results:q}"
         " --baseline {params.baseline}"
         " --experiment-command {params.command:q}"
+        " {params.precision}"
         " --json {output.json:q}"
         " --markdown {output.markdown:q}"
         " --csv {output.csv:q}"

@@ -4,9 +4,11 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from minillm_lab import statistics
+from minillm_lab.benchmark.stability import instabilities
 from minillm_lab.command import LabError, run
 from minillm_lab.quality.answer import beside
 from minillm_lab.quality.score import Score
@@ -29,6 +31,13 @@ PER_ROUND: dict[str, tuple[str, Callable[[Round], float | None]]] = {
     "memory_after_load_bytes": ("B", lambda r: r.memory_after_load.resident),
     "memory_after_generation_bytes": ("B", lambda r: r.memory_after_generation.resident),
     "memory_peak_bytes": ("B", lambda r: r.memory_peak_bytes),
+    "memory_model_bytes": (
+        "B",
+        lambda r: r.memory_after_generation.resident - r.memory_before_load.resident,
+    ),
+    "memory_anonymous_bytes": ("B", lambda r: r.memory_after_generation.anonymous),
+    "memory_file_backed_bytes": ("B", lambda r: r.memory_after_generation.file_backed),
+    "accelerator_memory_peak_bytes": ("B", lambda r: r.accelerator_memory_peak_bytes),
 }
 PER_REPETITION: dict[str, tuple[str, Callable[[Round, Repetition], float]]] = {
     "first_token_seconds": ("s", lambda r, x: x.first_token_seconds),
@@ -51,6 +60,17 @@ def metrics_of(rounds: list[Round]) -> dict[str, Metric]:
         samples[name] = (unit, known if len(known) == len(rounds) else [])
     for name, (unit, of_repetition) in PER_REPETITION.items():
         samples[name] = (unit, [[of_repetition(r, x) for x in r.repetitions] for r in rounds])
+    for i, depth in enumerate(rounds[0].depths):
+        at = [r.depths[i] for r in rounds]
+        tokens = depth.prompt_tokens
+        samples[f"prefill_tokens_per_second_at_{tokens}"] = (
+            "t/s",
+            [[tokens / d.prefill_seconds] for d in at],
+        )
+        samples[f"decode_tokens_per_second_at_{tokens}"] = (
+            "t/s",
+            [[len(d.decode_seconds) / sum(d.decode_seconds)] for d in at],
+        )
     found = {}
     for name, (unit, by_round) in samples.items():
         if not by_round:
@@ -77,7 +97,7 @@ def collect(
             f"{first.variant}: its rounds come from {len(machines)} machines; delete the rounds of"
             " all but one (results/rounds/), and they are measured again"
         )
-    warnings = list(dict.fromkeys(w for r in rounds for w in r.warnings))
+    warnings = list(dict.fromkeys(w for r in rounds for w in r.warnings)) + instabilities(rounds)
     if any(r.output.token_ids != first.output.token_ids for r in rounds):
         warnings.append("greedy answers differ between rounds; the first is kept")
     return Result(
@@ -96,6 +116,12 @@ def collect(
             **({"quality": score.protocol} if score else {}),
         },
         metrics=metrics_of(rounds),
+        decode_seconds_by_token=[
+            median(steps)
+            for steps in zip(
+                *(x.decode_seconds for r in rounds for x in r.repetitions), strict=True
+            )
+        ],
         quality=quality_of(first.output, score, answer),
         output=first.output,
         measured_at=max(r.measured_at for r in rounds),

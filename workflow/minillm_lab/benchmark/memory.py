@@ -43,6 +43,18 @@ def peak() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def storage_bytes_read() -> int | None:
+    """Bytes that this process made the system read from storage so far (Linux), or None.
+
+    ``read_bytes`` of /proc/self/io: page-cache hits do not count, read-ahead for mapped files does.
+    """
+    try:
+        lines = Path("/proc/self/io").read_text().splitlines()
+    except OSError:
+        return None
+    return int(dict(line.split(": ") for line in lines)["read_bytes"])
+
+
 def _status() -> dict[str, int]:
     """The memory fields of /proc/self/status, in bytes."""
     fields = {}

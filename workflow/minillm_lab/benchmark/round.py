@@ -15,8 +15,10 @@ from typing import Any
 from minillm_lab import machine
 from minillm_lab.benchmark import memory
 from minillm_lab.command import LabError, run, say
-from minillm_lab.result import Output, Repetition, Round, write_record
+from minillm_lab.result import Depth, Output, Repetition, Round, write_record
 from minillm_lab.runtimes import Options, Runtime, open_runtime, runtime_versions
+
+TOKENS_AT_DEPTH = 16
 
 
 def answer(runtime: Runtime, prompt: list[int], tokens: int) -> tuple[Repetition, list[int]]:
@@ -47,11 +49,29 @@ def answer(runtime: Runtime, prompt: list[int], tokens: int) -> tuple[Repetition
     ), ids
 
 
-def timed_load(runtime: Runtime, weights: Path, options: Options) -> float:
-    """Seconds until every weight has been read and a context is made."""
+def at_depth(runtime: Runtime, prompt: list[int], depth: int) -> Depth:
+    """Time a prompt of ``depth`` tokens (the prompt, repeated) and some tokens after it."""
+    ids = (prompt * (depth // len(prompt) + 1))[:depth]
+    runtime.clear()
+    start = time.perf_counter()
+    runtime.prefill(ids)
+    prefilled = time.perf_counter() - start
+    steps = []
+    for token in ids[:TOKENS_AT_DEPTH]:
+        before = time.perf_counter()
+        runtime.decode(token)
+        steps.append(time.perf_counter() - before)
+    return Depth(prompt_tokens=depth, prefill_seconds=prefilled, decode_seconds=steps)
+
+
+def timed_load(runtime: Runtime, weights: Path, options: Options) -> tuple[float, int | None]:
+    """Seconds until every weight has been read and a context is made; bytes read from storage."""
+    read = memory.storage_bytes_read()
     start = time.perf_counter()
     runtime.load(weights, options)
-    return time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    after = memory.storage_bytes_read()
+    return seconds, None if read is None or after is None else after - read
 
 
 def measure_round(
@@ -79,10 +99,11 @@ def measure_round(
     files = sorted(weights.glob("*.safetensors")) if weights.is_dir() else [weights]
 
     runtime.prepare(weights)
+    watch = machine.Watch()
     before = memory.measure()
-    load_cold: float | None = None
+    load_cold, cold_read = None, None
     if memory.evict(files):
-        load_cold = timed_load(runtime, weights, options)
+        load_cold, cold_read = timed_load(runtime, weights, options)
     else:
         warnings.append("load_cold_seconds: this system cannot drop the file from its page cache")
         runtime.load(weights, options)
@@ -112,11 +133,13 @@ def measure_round(
         warnings.append("greedy answers differ between repetitions; the first is kept")
     text = runtime.detokenize(answers[0])
     after_generation = memory.measure()
-    peak = memory.peak()
+    say(f"{variant} round {number}: prompts of {settings['depths']} tokens")
+    depths = [at_depth(runtime, ids, depth) for depth in settings["depths"]]
+    accelerator_peak = runtime.accelerator_memory_peak()
 
     runtime.unload()
     gc.collect()
-    load_warm = timed_load(runtime, weights, options)
+    load_warm, warm_read = timed_load(runtime, weights, options)
     runtime.unload()
     return Round(
         variant=variant,
@@ -132,13 +155,18 @@ def measure_round(
         prompt_tokens=len(ids),
         generated_tokens=len(answers[0]),
         load_cold_seconds=load_cold,
+        load_cold_read_bytes=cold_read,
         load_warm_seconds=load_warm,
+        load_warm_read_bytes=warm_read,
         memory_before_load=before,
         memory_after_load=after_load,
         memory_after_generation=after_generation,
-        memory_peak_bytes=peak,
+        memory_peak_bytes=memory.peak(),
+        accelerator_memory_peak_bytes=accelerator_peak,
         warmups=warmups,
         repetitions=repetitions,
+        depths=depths,
+        conditions=watch.conditions(),
         output=Output(text=text, token_ids=answers[0]),
         warnings=warnings,
     )

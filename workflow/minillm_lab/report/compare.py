@@ -17,6 +17,7 @@ METRICS_COMPARED = (
     "load_warm_seconds",
     "memory_after_load_bytes",
     "memory_after_generation_bytes",
+    "memory_model_bytes",
     "memory_peak_bytes",
     "first_token_seconds",
     "prefill_tokens_per_second",
@@ -24,6 +25,12 @@ METRICS_COMPARED = (
     "generate_seconds",
     "generate_tokens_per_second",
 )
+
+
+def metrics_compared(results: dict[str, Result]) -> list[str]:
+    """The metrics that are compared: those above, and speeds at the prompt lengths measured."""
+    depths = [m for r in results.values() for m in r.metrics if "_at_" in m]
+    return [*METRICS_COMPARED, *dict.fromkeys(depths)]
 
 
 class Ratio(Record):
@@ -43,6 +50,14 @@ class Factor(Record):
     decode: Ratio
 
 
+class Precision(Record):
+    """How near the decode ratios are to the precision asked for."""
+
+    goal: float = Field(description="half-width of the interval over the value: 0.02 for 2%")
+    reached: dict[str, float | None] = Field(description="by variant; null: one round only")
+    rounds: int | None = Field(description="rounds in all that would reach it for every variant")
+
+
 class Comparison(Record):
     """``results/comparison.json``."""
 
@@ -53,10 +68,13 @@ class Comparison(Record):
     ratios: dict[str, dict[str, Ratio]] = Field(description="to the baseline, by variant")
     best: dict[str, list[str]] = Field(description="by metric: the best, and who ties with it")
     factors: dict[str, list[Factor]]
+    precision: Precision | None = Field(description="null: no goal was set")
 
 
 def ratio(result: Result, baseline: Result, metric: str) -> Ratio | None:
     """A paired ratio; None where one side is missing or the machines differ."""
+    if metric not in result.metrics or metric not in baseline.metrics:
+        return None
     ours, theirs = result.metrics[metric].samples, baseline.metrics[metric].samples
     same_machine = result.machine["fingerprint"] == baseline.machine["fingerprint"]
     rounds = min(len(ours), len(theirs))
@@ -68,13 +86,43 @@ def ratio(result: Result, baseline: Result, metric: str) -> Ratio | None:
 
 def best(results: dict[str, Result], metric: str) -> list[str]:
     """The variants with the best value: one, or all that the data cannot tell from it."""
-    values = {n: v for n, r in results.items() if (v := r.metrics[metric].value) is not None}
-    if len(values) < 2 or len({r.machine["fingerprint"] for r in results.values()}) > 1:
+    measured = {n: r.metrics.get(metric) for n, r in results.items()}
+    values = {n: m.value for n, m in measured.items() if m and m.value is not None}
+    if len(values) < 2:
         return []
-    choose = max if metric.endswith("per_second") else min
+    choose = max if "per_second" in metric else min
     first = choose(values, key=lambda name: values[name])
     ties = {n: ratio(results[n], results[first], metric) for n in values}
     return [n for n, r in ties.items() if n == first or (r is not None and r.tie)]
+
+
+def by_machine(results: dict[str, Result]) -> dict[str, dict[str, Result]]:
+    """Results by the fingerprint of their machine: figures of two machines are never compared."""
+    groups: dict[str, dict[str, Result]] = {}
+    for name, result in results.items():
+        groups.setdefault(result.machine["fingerprint"], {})[name] = result
+    return groups
+
+
+def precision(results: dict[str, Result], baseline: str, goal: float) -> Precision:
+    """Whether every decode ratio to the baseline is known as well as was asked."""
+    metric = "decode_tokens_per_second"
+    reached: dict[str, float | None] = {}
+    needed: list[int | None] = []
+    for name, result in results.items():
+        found = ratio(result, results[baseline], metric) if name != baseline else None
+        if found is None:
+            continue
+        rounds = min(
+            len(result.metrics[metric].samples), len(results[baseline].metrics[metric].samples)
+        )
+        estimate = statistics.Estimate(found.value, found.ci95, rounds)
+        reached[name] = found.ci95[1] / found.value - 1 if found.ci95 else None
+        needed.append(statistics.rounds_needed(estimate, rounds, goal))
+    known = [n for n in needed if n is not None]
+    return Precision(
+        goal=goal, reached=reached, rounds=max(known) if len(known) == len(needed) > 0 else None
+    )
 
 
 def factors(name: str, baseline: str, results: dict[str, Result]) -> list[Factor]:
@@ -120,26 +168,33 @@ def factors(name: str, baseline: str, results: dict[str, Result]) -> list[Factor
     return steps
 
 
-def compare(results: dict[str, Result], baseline: str, command: str) -> Comparison:
+def compare(
+    results: dict[str, Result], baseline: str, command: str, goal: float | None = None
+) -> Comparison:
     """Everything that the table, the README and the learnings say, computed once."""
     ratios: dict[str, dict[str, Ratio]] = {}
     for name, result in results.items():
-        found = {m: ratio(result, results[baseline], m) for m in METRICS_COMPARED}
+        found = {m: ratio(result, results[baseline], m) for m in metrics_compared(results)}
         ratios[name] = {m: r for m, r in found.items() if r and name != baseline}
     return Comparison(
         baseline=baseline,
         command=command,
         results=results,
         ratios=ratios,
-        best={m: best(results, m) for m in METRICS_COMPARED},
+        best={
+            m: [name for group in by_machine(results).values() for name in best(group, m)]
+            for m in metrics_compared(results)
+        },
         factors={n: factors(n, baseline, results) for n in results if n != baseline},
+        precision=precision(results, baseline, goal) if goal else None,
     )
 
 
 def main(arguments: argparse.Namespace) -> None:
     read = [read_record(path, Result) for path in arguments.results]
     results = {r.variant: r for r in read}
-    comparison = compare(results, arguments.baseline, arguments.experiment_command)
+    goal = float(arguments.precision.rstrip("%")) / 100 if arguments.precision else None
+    comparison = compare(results, arguments.baseline, arguments.experiment_command, goal)
     write_text(arguments.markdown, table.markdown(comparison) + "\n")
     write_text(arguments.csv, table.csv_of(comparison))
     write_record(arguments.json, comparison)
@@ -150,6 +205,7 @@ if __name__ == "__main__":
     parser.add_argument("--results", type=Path, nargs="+", required=True)
     parser.add_argument("--baseline", required=True)
     parser.add_argument("--experiment-command", required=True, help="what made these results")
+    parser.add_argument("--precision", help="the goal for decode ratios, as 2%%")
     parser.add_argument("--markdown", type=Path, required=True)
     parser.add_argument("--csv", type=Path, required=True)
     parser.add_argument("--json", type=Path, required=True)

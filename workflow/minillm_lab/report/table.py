@@ -10,13 +10,14 @@ from minillm_lab.report import quality
 from minillm_lab.result import Result
 
 if TYPE_CHECKING:
-    from minillm_lab.report.compare import Comparison
+    from minillm_lab.report.compare import Comparison, Precision
 
 MOST_COLUMNS = 6
 SCALES = {"MB": 1e-6, "s": 1.0, "ms": 1e3, "t/s": 1.0}
 ROWS = {  # metric: (label, unit); the arrow says which way is better
     "memory_after_load_bytes": ("Memory after load ↓", "MB"),
     "memory_after_generation_bytes": ("Memory after generation ↓", "MB"),
+    "memory_model_bytes": ("What the model costs of it ↓", "MB"),
     "load_cold_seconds": ("Load, cold cache ↓", "s"),
     "load_warm_seconds": ("Load, warm cache ↓", "s"),
     "generate_seconds": ("Time for {tokens} tokens ↓", "s"),
@@ -55,8 +56,8 @@ def holds(result: Result) -> str:
 
 def cell(comparison: "Comparison", variant: str, metric: str, unit: str) -> str:
     """A value, its ratio to the baseline in brackets; bold when nothing is better."""
-    measured = comparison.results[variant].metrics[metric]
-    if measured.value is None:
+    measured = comparison.results[variant].metrics.get(metric)
+    if measured is None or measured.value is None:
         return "–"
     text = number(measured.value * SCALES[unit])
     if variant in comparison.best.get(metric, []):
@@ -67,9 +68,14 @@ def cell(comparison: "Comparison", variant: str, metric: str, unit: str) -> str:
     return text
 
 
-def rows(comparison: "Comparison") -> list[list[str]]:
-    """The table with a metric a row and a variant a column, its header first."""
-    results = comparison.results
+def rows(comparison: "Comparison", machine: str | None = None) -> list[list[str]]:
+    """The table with a metric a row and a variant a column, its header first.
+
+    With ``machine`` (a fingerprint), of the variants measured there alone.
+    """
+    results = {
+        n: r for n, r in comparison.results.items() if machine in (None, r.machine["fingerprint"])
+    }
     tokens = {r.protocol["generated_tokens"] for r in results.values()}
     body = [
         ["", *(f"{n} (baseline)" if n == comparison.baseline else n for n in results)],
@@ -77,14 +83,25 @@ def rows(comparison: "Comparison") -> list[list[str]]:
         ["Backend", *(r.runtime["backend"] for r in results.values())],
         ["Weights", *(r.runtime["settings"].get("dtype", r.model.quantization)
                       for r in results.values())],
-        ["Model size ↓, MB", *sizes(comparison)],
+        ["Model size ↓, MB", *(sizes(comparison)[n] for n in results)],
         ["Bits per weight", *(f"{r.model.bits_per_weight:.2f}" for r in results.values())],
         ["The file holds", *(holds(r) for r in results.values())],
     ]  # fmt: skip
-    for metric, (label, unit) in ROWS.items():
+    for metric, (label, unit) in (ROWS | depth_rows(results)).items():
         label = label.format(tokens="/".join(str(t) for t in sorted(tokens)))
         body.append([f"{label}, {unit}", *(cell(comparison, n, metric, unit) for n in results)])
     return body + quality.rows(results)
+
+
+def depth_rows(results: dict[str, Result]) -> dict[str, tuple[str, str]]:
+    """Rows for the prompt lengths at which speed was measured besides, shortest first."""
+    metrics = {m for r in results.values() for m in r.metrics if "_at_" in m}
+    lengths = sorted({int(metric.rpartition("_")[2]) for metric in metrics})
+    return {
+        f"{what}_tokens_per_second_at_{n}": (f"{what.capitalize()}, prompt of {n} ↑", "t/s")
+        for what in ("prefill", "decode")
+        for n in lengths
+    }
 
 
 def size_of(result: Result) -> int:
@@ -92,25 +109,35 @@ def size_of(result: Result) -> int:
     return sum(file.bytes for file in result.model.files)
 
 
-def sizes(comparison: "Comparison") -> list[str]:
+def sizes(comparison: "Comparison") -> dict[str, str]:
     """Each variant's size on disk in MB, the smallest in bold."""
     bytes_ = {n: size_of(r) for n, r in comparison.results.items()}
     smallest = min(bytes_.values())
     base = bytes_[comparison.baseline]
-    return [
-        (f"**{number(size / 1e6)}**" if size == smallest else number(size / 1e6))
+    return {
+        name: (f"**{number(size / 1e6)}**" if size == smallest else number(size / 1e6))
         + ("" if name == comparison.baseline else f" (×{number(size / base)})")
         for name, size in bytes_.items()
-    ]
+    }
 
 
 def markdown(comparison: "Comparison") -> str:
-    """The Markdown table with its legend: a variant a column up to six, else a variant a row."""
-    body = rows(comparison)
-    if len(comparison.results) > MOST_COLUMNS:
+    """The Markdown table with its legend: a variant a column up to six, else a variant a row.
+
+    Figures of two machines never stand in one table: each machine has its own.
+    """
+    machines = list(dict.fromkeys(r.machine["fingerprint"] for r in comparison.results.values()))
+    if len(machines) == 1:
+        return f"{drawn(rows(comparison))}\n\n{legend(comparison)}"
+    tables = [f"**Machine `{m}`**\n\n{drawn(rows(comparison, m))}" for m in machines]
+    return "\n\n".join([*tables, legend(comparison)])
+
+
+def drawn(body: list[list[str]]) -> str:
+    """A table as Markdown, turned where it has more variants than fit beside each other."""
+    if len(body[0]) - 1 > MOST_COLUMNS:
         body = [list(row) for row in zip(*body, strict=True)]
-    drawn = tabulate(body[1:], headers=body[0], tablefmt="github", disable_numparse=True)
-    return f"{drawn}\n\n{legend(comparison)}"
+    return tabulate(body[1:], headers=body[0], tablefmt="github", disable_numparse=True)
 
 
 def legend(comparison: "Comparison") -> str:
@@ -133,9 +160,29 @@ def legend(comparison: "Comparison") -> str:
         f"- Measured: {max(r.measured_at for r in results)[:10]}",
     ]
     lines[-2:-2] = quality.legend(comparison.results)
+    if len({r.machine["fingerprint"] for r in results}) > 1:
+        lines.append("- Measured on several machines: ratios are only taken within one.")
+    if comparison.precision:
+        lines.append(precision_line(comparison.precision))
     for name, result in comparison.results.items():
         lines += [f"- Warning, `{name}`: {warning}" for warning in result.warnings]
     return "\n".join(lines)
+
+
+def precision_line(precision: "Precision") -> str:
+    """Whether the precision asked for is reached, and what would reach it."""
+    goal = f"±{precision.goal:.1%}"
+    known = {n: reach for n, reach in precision.reached.items() if reach is not None}
+    if not known or precision.rounds is None:
+        return f"- Precision: a goal of {goal} needs at least two rounds; set rounds to 3 or more."
+    worst = max(known, key=lambda n: known[n])
+    if known[worst] <= precision.goal:
+        return f"- Precision: every decode ratio is known within {goal}, as asked."
+    return (
+        f"- Precision: the decode ratio of `{worst}` is known to ±{known[worst]:.1%}, {goal} was"
+        f" asked; about {precision.rounds} rounds in all would reach it"
+        f" (`--config rounds={precision.rounds}` runs only the new ones)."
+    )
 
 
 def machine_line(result: Result) -> str:

@@ -57,6 +57,9 @@ class Runtime(Protocol):
     def facts(self) -> dict[str, Any]:
         """``backend`` and ``device`` as detected after loading, and runtime-specific settings."""
 
+    def accelerator_memory_peak(self) -> int | None:
+        """Bytes taken on the accelerator at most since loading; None on the CPU or if unknown."""
+
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a rendered prompt; special tokens in it are recognized, none added."""
 

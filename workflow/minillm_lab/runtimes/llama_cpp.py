@@ -20,7 +20,6 @@ from minillm_lab.runtimes import Options
 
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 ALL_LAYERS = -1
-MMAP = 1
 GPU_DEVICES = (1, 2)  # enum ggml_backend_dev_type: GPU, IGPU
 
 messages: list[str] = []  # what llama.cpp printed since the last load, for errors and detection
@@ -42,6 +41,12 @@ def said(fallback: str) -> str:
     """The last thing llama.cpp said that sounds like a reason."""
     reasons = [m for m in messages if re.search(r"error|fail|unknown|invalid|missing", m, re.I)]
     return reasons[0].strip() if reasons else fallback
+
+
+def said_by_llama(pattern: str) -> str | None:
+    """The first group of the first message since the last load that matches."""
+    found = (re.search(pattern, message) for message in messages)
+    return next((match.group(1) for match in found if match), None)
 
 
 def load_model(path: Path, **settings: Any) -> Any:
@@ -93,12 +98,26 @@ def devices() -> list[dict[str, Any]]:
     found = [libggml.ggml_backend_dev_get(i) for i in range(libggml.ggml_backend_dev_count())]
     return [
         {
+            "handle": device,
             "name": libggml.ggml_backend_dev_name(device).decode(),
             "description": libggml.ggml_backend_dev_description(device).decode(),
             "gpu": libggml.ggml_backend_dev_type(device) in GPU_DEVICES,
         }
         for device in found
     ]
+
+
+def free_gpu_memory() -> int:
+    """Bytes free on all GPUs that this build can use; 0 where there is none."""
+    free, total, sum_ = ctypes.c_size_t(), ctypes.c_size_t(), 0
+    libggml.ggml_backend_dev_memory.argtypes = [ctypes.c_void_p] * 3
+    for device in devices():
+        if device["gpu"]:
+            libggml.ggml_backend_dev_memory(
+                device["handle"], ctypes.byref(free), ctypes.byref(total)
+            )
+            sum_ += free.value
+    return sum_
 
 
 class LlamaCpp:
@@ -110,12 +129,13 @@ class LlamaCpp:
         self.settings: dict[str, Any] = {}
 
     def prepare(self, weights: Path) -> None:
-        pass  # the library was loaded with this module
+        free_gpu_memory()  # starts the GPU's driver; the library was loaded with this module
 
     def load(self, weights: Path, options: Options) -> None:
         on_gpu = options.device == "gpu"
         layers = (ALL_LAYERS if options.gpu_layers is None else options.gpu_layers) if on_gpu else 0
-        self.model = load_model(weights, n_gpu_layers=layers, load_mode=MMAP)
+        free = free_gpu_memory()
+        self.model = load_model(weights, n_gpu_layers=layers)
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = options.context
         params.n_seq_max = options.sequences
@@ -130,15 +150,18 @@ class LlamaCpp:
             raise LabError(
                 f"{weights}: no context of {options.context} tokens in llama.cpp: {reason}"
             )
+        self.accelerator_memory = free - free_gpu_memory()
         vocab = llama_cpp.llama_model_get_vocab(self.model)
         self.vocabulary = llama_cpp.llama_vocab_n_tokens(vocab)
         self.settings = {
             "context": llama_cpp.llama_n_ctx(self.context),
             "batch": llama_cpp.llama_n_batch(self.context),
             "micro_batch": llama_cpp.llama_n_ubatch(self.context),
-            "flash_attention": options.flash_attention,
+            "flash_attention": said_by_llama(r"Flash Attention (enabled|disabled)")
+            or options.flash_attention,
             "kv_cache": "F16",
-            "mmap": True,
+            "load_mode": said_by_llama(r"load_mode = (\S+?)\)"),
+            "gpu_layers": int(said_by_llama(r"offloaded (\d+)/\d+ layers to GPU") or 0),
             "layers": llama_cpp.llama_model_n_layer(self.model),
             "build": llama_cpp.llama_print_system_info().decode().strip(" |"),
         }
@@ -151,15 +174,16 @@ class LlamaCpp:
         self.model = self.context = None
 
     def facts(self) -> dict[str, Any]:
-        said_layers = (re.search(r"offloaded (\d+)/(\d+) layers to GPU", m) for m in messages)
-        offloaded = next((int(m.group(1)) for m in said_layers if m), 0)
-        gpus = [d for d in devices() if d["gpu"]] if offloaded else []
-        self.settings["gpu_layers"] = offloaded
+        gpus = [d for d in devices() if d["gpu"]] if self.settings["gpu_layers"] else []
         return {
             "backend": re.sub(r"\d+$", "", gpus[0]["name"]) if gpus else "CPU",
             "device": gpus[0]["description"] if gpus else "CPU",
             "settings": self.settings,
         }
+
+    def accelerator_memory_peak(self) -> int | None:
+        # llama.cpp takes all its buffers when loading, so what is taken then is the peak
+        return self.accelerator_memory if self.settings["gpu_layers"] else None
 
     def tokenize(self, text: str) -> list[int]:
         return tokenize(self.model, text)

@@ -85,6 +85,11 @@ class Transformers:
             },
         }
 
+    def accelerator_memory_peak(self) -> int | None:
+        if self.device == "cuda":
+            return int(torch.cuda.max_memory_reserved())
+        return int(torch.mps.driver_allocated_memory()) if self.device == "mps" else None
+
     def tokenize(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer()(text, add_special_tokens=False)["input_ids"]
         return ids

@@ -1,0 +1,78 @@
+"""What makes a figure doubtful, in words: spread, other load, throttling, power.
+
+The thresholds follow pyperf's rules (a standard deviation over 10 % of the mean is unstable),
+tightened where rounds are paired and a smaller spread already shows.
+"""
+
+from collections.abc import Iterator
+from itertools import chain
+from statistics import median
+
+from minillm_lab.result import Repetition, Round
+
+SPREAD_WITHIN = 0.10  # of decode speed between repetitions of a round
+SPREAD_BETWEEN = 0.10  # of decode speed between rounds
+OTHER_LOAD = 0.2  # cores kept busy by other processes
+STOLEN = 0.02  # of the CPU time
+SLOWDOWN = 0.05  # of decode speed from the first repetition to the last
+CLOCK_CHANGE = 0.10
+
+
+def instabilities(rounds: list[Round]) -> list[str]:
+    """Warnings on a variant's rounds, most telling first; empty when all was quiet."""
+    return list(chain(_surroundings(rounds), _slowdown(rounds), _spread(rounds)))
+
+
+def decode_speed(repetition: Repetition) -> float:
+    """Tokens per second of one answer, engine alone."""
+    return len(repetition.decode_seconds) / sum(repetition.decode_seconds)
+
+
+def _surroundings(rounds: list[Round]) -> Iterator[str]:
+    conditions = [r.conditions for r in rounds]
+    load = [c.other_load_cores for c in conditions]
+    busy = sum(x > OTHER_LOAD for x in load)
+    if busy:
+        yield (
+            f"other load on the machine in {busy} of {len(rounds)} rounds: other processes kept"
+            f" up to {max(load):.1f} cores busy; close them and run again"
+        )
+    stolen = max((c.stolen_share for c in conditions if c.stolen_share is not None), default=0)
+    if stolen > STOLEN:
+        yield f"the hypervisor took up to {stolen:.0%} of the CPU time for other machines"
+    changes = [c.frequency_change for c in conditions if c.frequency_change]
+    if any(abs(x - 1) > CLOCK_CHANGE for x in changes):
+        worst = max(changes, key=lambda x: abs(x - 1))
+        yield f"the CPU clock changed during a round, to {worst:.0%} of what it was"
+    if any(c.governor == "powersave" for c in conditions):
+        yield "the CPU governor is powersave; performance gives steadier figures"
+    if any(c.on_battery for c in conditions):
+        yield "measured on battery power; plug in and run again"
+
+
+def _slowdown(rounds: list[Round]) -> Iterator[str]:
+    """Throttling: the last repetitions against the first, over all rounds."""
+    if min(len(r.repetitions) for r in rounds) < 2:
+        return
+    change = median(
+        decode_speed(r.repetitions[-1]) / decode_speed(r.repetitions[0]) for r in rounds
+    )
+    if change < 1 - SLOWDOWN:
+        yield (
+            f"decode slows down within a round, to {change:.0%} from the first repetition to the"
+            " last: the machine may be throttling"
+        )
+
+
+def _spread(rounds: list[Round]) -> Iterator[str]:
+    speeds = [[decode_speed(x) for x in r.repetitions] for r in rounds]
+    within = max((max(s) - min(s)) / median(s) for s in speeds)
+    if within > SPREAD_WITHIN:
+        yield f"decode speed differs by {within:.0%} between repetitions of one round"
+    medians = [median(s) for s in speeds]
+    between = (max(medians) - min(medians)) / median(medians)
+    if between > SPREAD_BETWEEN:
+        yield (
+            f"decode speed differs by {between:.0%} between rounds; ratios are paired within"
+            " rounds and suffer less, absolute figures do not"
+        )
