@@ -100,3 +100,15 @@ def test_one_key_from_the_command_line(tmp_path: Path) -> None:
 def test_schemas_are_generated_from_the_code(shape: Any, name: str) -> None:
     committed = json.loads((ROOT / f"workflow/schemas/{name}.schema.json").read_text())
     assert committed == shape.model_json_schema()
+
+
+def test_a_thread_sweep_is_one_short_list() -> None:
+    swept = load_experiment(changed("variants.q4_k_m.threads", [1, 2]))
+    assert {"q4_k_m-t1", "q4_k_m-t2"} <= swept.variants.keys()
+    assert "q4_k_m" not in swept.variants
+    assert json.loads(swept.settings("q4_k_m-t2"))["threads"] == 2
+
+
+def test_depths_beyond_the_context_are_left_out() -> None:
+    experiment = load_experiment(changed("depths", [64, 2048]))
+    assert json.loads(experiment.settings("fp16"))["depths"] == [64]

@@ -39,3 +39,11 @@ def test_a_wrong_checksum_says_which_file_and_both_sums(tmp_path: Path) -> None:
     check_sha256(file, sha256_of(file).upper(), "weights")
     with pytest.raises(LabError, match=f"the wheel: sha256 is {sha256_of(file)}, expected 00"):
         check_sha256(file, "00" * 32, "the wheel")
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    left = tmp_path / ".result.json.abc.part"
+    left.mkdir()
+    (left / "result.json").write_text("half")
+    write_text(tmp_path / "result.json", "good")
+    assert [file.name for file in tmp_path.iterdir()] == ["result.json"]

@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from conftest import ROOT
 from minillm_lab.benchmark import memory
 from minillm_lab.models.prompt import from_gguf
 from minillm_lab.result import Round, read_record
+from minillm_lab.runtimes import Options, open_runtime
 
 RUNTIMES = ["llama.cpp", "transformers"]
 SETTINGS = {
@@ -94,6 +96,65 @@ def test_memory_adds_up(runtime: str, rounds: dict[str, Round]) -> None:
         assert m.anonymous + m.file_backed == m.resident
     assert r.memory_peak_bytes is not None
     assert r.memory_peak_bytes >= r.memory_after_load.resident > r.memory_before_load.resident
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_cold_reads_the_file_from_storage_and_warm_does_not(
+    runtime: str, rounds: dict[str, Round], weights: dict[str, Path]
+) -> None:
+    r = rounds[runtime]
+    if r.load_cold_seconds is None:
+        assert any("page cache" in w for w in r.warnings)
+        return
+    files = [weights[runtime]] if runtime == "llama.cpp" else weights[runtime].glob("*.safetensors")
+    assert r.load_cold_read_bytes is not None and r.load_warm_read_bytes is not None
+    assert r.load_cold_read_bytes >= 0.95 * sum(f.stat().st_size for f in files)
+    assert r.load_warm_read_bytes == 0
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_repeating_the_prompt_is_not_free(
+    runtime: str, weights: dict[str, Path], prompt: dict[str, Any]
+) -> None:
+    """Prefill evaluates every token each time: the same prompt leaves the same state behind."""
+    engine = open_runtime(runtime)
+    engine.load(weights[runtime], Options(threads=2, context=128))
+    engine.prefill(prompt["token_ids"])
+    first = engine.logits().copy()
+    engine.prefill([5, 6, 7])  # what a next turn would add; a stale cache would show below
+    engine.clear()
+    engine.prefill(prompt["token_ids"])
+    np.testing.assert_array_equal(engine.logits(), first)
+    engine.clear()
+    engine.prefill(prompt["token_ids"][:3])
+    assert not np.array_equal(engine.logits(), first)
+    engine.unload()
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_depths_are_measured(runtime: str, rounds: dict[str, Round]) -> None:
+    (depth,) = rounds[runtime].depths
+    assert depth.prompt_tokens == 64 and len(depth.decode_seconds) == 16
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_the_peak_is_the_systems_own(
+    runtime: str, weights: dict[str, Path], prompt: dict[str, Any], tmp_path: Path
+) -> None:
+    """The lab's high-water mark against what the kernel accounts to the finished process."""
+    (tmp_path / "prompt.json").write_text(json.dumps(prompt))
+    arguments = [
+        sys.executable, "-m", "minillm_lab.benchmark.round", "--variant", "v", "--round", "1",
+        "--weights", str(weights[runtime]), "--prompt", str(tmp_path / "prompt.json"),
+        "--settings", json.dumps(SETTINGS | {"runtime": runtime}),
+        "--output", str(tmp_path / "round.json"),
+    ]  # fmt: skip
+    env = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
+    pid = os.posix_spawn(sys.executable, arguments, env)
+    _, status, usage = os.wait4(pid, 0)
+    assert status == 0
+    peak = read_record(tmp_path / "round.json", Round).memory_peak_bytes
+    assert peak == pytest.approx(usage.ru_maxrss * 1024, rel=0.02)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

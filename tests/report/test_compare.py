@@ -57,9 +57,24 @@ def test_a_tie_is_no_winner() -> None:
 
 def test_nothing_is_compared_across_machines() -> None:
     elsewhere = made_up("q4", quantization="Q4_K_M", decode=around(90), machine="bbbbbbbbbbbb")
-    comparison = compared(FP16, elsewhere)
+    comparison = compared(FP16, F16, elsewhere)
     assert comparison.ratios["q4"] == {} and comparison.factors["q4"] == []
-    assert comparison.best["decode_tokens_per_second"] == []
+    assert comparison.best["decode_tokens_per_second"] == ["f16"]
+    here, there = table.markdown(comparison).split("**Machine `bbbbbbbbbbbb`**")
+    assert "**Machine `aaaaaaaaaaaa`**" in here and "| f16" in here and "| q4" not in here
+    assert "| q4" in there and "| f16" not in there
+    assert "several machines" in there
+
+
+def test_precision_says_how_many_rounds_would_reach_it() -> None:
+    results = {"fp16": FP16, "f16": F16}
+    loose = compare(results, "fp16", "snakemake", goal=0.5).precision
+    tight = compare(results, "fp16", "snakemake", goal=0.002).precision
+    assert loose is not None and loose.rounds == 3  # reached with the rounds there are
+    assert tight is not None and tight.rounds is not None and tight.rounds > 3
+    line = table.precision_line(tight)
+    assert f"--config rounds={tight.rounds}" in line
+    assert "as asked" in table.precision_line(loose)
 
 
 def test_a_file_that_is_something_else_is_flagged() -> None:
@@ -67,7 +82,7 @@ def test_a_file_that_is_something_else_is_flagged() -> None:
     q4 = made_up("q4", quantization="Q4_K_M", tensor_types=types)
     comparison = compared(FP16, q4)
     assert "⚠ 58 % Q5_0, 22 % Q8_0, 11 % Q4_K, 9 % Q6_K" in table.markdown(comparison)
-    assert any("11 % of it is; most is Q5_0" in line for line in learnings(comparison))
+    assert any("Q4_K_M here is 58 % Q5_0, 22 % Q8_0" in line for line in learnings(comparison))
 
 
 def test_up_to_six_variants_are_columns_and_more_are_rows() -> None:

@@ -34,7 +34,7 @@ QuantizationType = Literal[
 ]  # fmt: skip
 QUANTIZATION_TYPES: tuple[str, ...] = get_args(QuantizationType)
 TYPE_IN_FILE_NAME = re.compile(
-    rf"[-._]({'|'.join(sorted(QUANTIZATION_TYPES, key=len, reverse=True))})\.gguf$", re.IGNORECASE
+    rf"(?:^|[-._/])({'|'.join(sorted(QUANTIZATION_TYPES, key=len, reverse=True))})\.gguf$", re.IGNORECASE
 )
 
 Name = Annotated[str, Field(pattern=rf"^{NAME}$", max_length=80)]
@@ -272,6 +272,11 @@ class Experiment(Strict):
         Quality | None,
         BeforeValidator(lambda found: None if found in (False, "false", "null") else found),
     ] = Field(Quality.model_validate({}), description="null or false: not measured")
+    llama_bench: str | None = Field(
+        None,
+        min_length=1,
+        description="path, or name on PATH, of llama-bench: speeds are held against its",
+    )
     results: RelativePath = Field("results", description="folder of results")
     readme: str | None = Field("README.md", description="page whose section the table goes to")
 
@@ -302,6 +307,12 @@ class Experiment(Strict):
                 f"quality.reference: no variant {reference!r}; variants: {', '.join(self.variants)}"
             )
         return self
+
+    @property
+    def held_against_peer(self) -> list[str]:
+        """The variants whose speed is held against llama-bench's."""
+        named = self.variants.items() if self.llama_bench else ()
+        return [name for name, variant in named if variant.runtime == "llama.cpp"]
 
     # Which file of its model a variant runs. All paths are relative to the working folder.
 

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and their checksums."""
 
+import glob
 import hashlib
 import shutil
 import tempfile
@@ -19,6 +20,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        left_behind = f".{glob.escape(path.name)}.*.part"  # by a process that was killed
+        for left_over in path.parent.glob(left_behind):
+            shutil.rmtree(left_over, ignore_errors=True)
         with tempfile.TemporaryDirectory(
             prefix=f".{path.name}.", suffix=".part", dir=path.parent
         ) as scratch:

@@ -2,6 +2,7 @@
 
 in   the variant's weights, results/prompts/<model>.json, results/models/<model>.<form>.json
 out  results/rounds/<variant>.<n>.json    one round
+     results/peer/<variant>.json          its speed against llama-bench's, where that is configured
      results/<variant>.json               the variant's result
 
 A round takes every core that Snakemake has, so nothing runs beside it; how many threads the
@@ -73,5 +74,32 @@ rule collect:
         " --model {params.model}"
         " --source {params.source:q}"
         " --form {params.form}"
+        " --output {output:q}"
+        " --log {log:q}"
+
+
+rule peer:
+    input:
+        weights=weights,
+        code=code("benchmark/peer"),
+        runtime=code("runtimes/llama_cpp"),
+    output:
+        f"{RESULTS}/peer/{{variant}}.json",
+    log:
+        f"{RESULTS}/logs/peer/{{variant}}.log",
+    conda:
+        "../../envs/llama.cpp.yaml"
+    threads: 1024
+    params:
+        program=lambda wildcards: shutil.which(EXPERIMENT.llama_bench) or EXPERIMENT.llama_bench,
+        settings=lambda wildcards: EXPERIMENT.runtime_settings(wildcards.variant),
+        pairs=30,
+        versions=runtime_versions("llama.cpp"),
+    shell:
+        "python -m minillm_lab.benchmark.peer"
+        " --llama-bench {params.program:q}"
+        " --weights {input.weights:q}"
+        " --settings {params.settings:q}"
+        " --pairs {params.pairs}"
         " --output {output:q}"
         " --log {log:q}"

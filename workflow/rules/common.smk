@@ -1,6 +1,7 @@
 """The checked experiment, and the names of files that follow from it."""
 
 import os
+import shutil
 import sys
 
 LAB = os.path.relpath(workflow.current_basedir.join("..").get_path_or_uri(secret_free=True))

@@ -11,6 +11,7 @@ The page itself (README.md) is no output: Snakemake deletes the outputs of faile
 rule compare:
     input:
         results=expand(f"{RESULTS}/{{variant}}.json", variant=EXPERIMENT.variants),
+        peers=expand(f"{RESULTS}/peer/{{variant}}.json", variant=EXPERIMENT.held_against_peer),
         code=code(
             "report/compare", "report/table", "report/quality", "statistics", "quality/verdict"
         ),
@@ -25,12 +26,14 @@ rule compare:
     params:
         baseline=EXPERIMENT.baseline,
         command=lambda wildcards: experiment_command(),
+        peers=lambda wildcards, input: f"--peers {input.peers}" if input.peers else "",
         precision=f"--precision {EXPERIMENT.precision}" if EXPERIMENT.precision else "",
     shell:
         "python -m minillm_lab.report.compare"
         " --results {input.results:q}"
         " --baseline {params.baseline}"
         " --experiment-command {params.command:q}"
+        " {params.peers}"
         " {params.precision}"
         " --json {output.json:q}"
         " --markdown {output.markdown:q}"

@@ -1,7 +1,9 @@
 """Compare all variants of an experiment: ratios to the baseline, and where they come from."""
 
 import argparse
+import json
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -68,6 +70,7 @@ class Comparison(Record):
     ratios: dict[str, dict[str, Ratio]] = Field(description="to the baseline, by variant")
     best: dict[str, list[str]] = Field(description="by metric: the best, and who ties with it")
     factors: dict[str, list[Factor]]
+    peers: dict[str, dict[str, Any]] = Field(description="against llama-bench, by variant")
     precision: Precision | None = Field(description="null: no goal was set")
 
 
@@ -169,7 +172,11 @@ def factors(name: str, baseline: str, results: dict[str, Result]) -> list[Factor
 
 
 def compare(
-    results: dict[str, Result], baseline: str, command: str, goal: float | None = None
+    results: dict[str, Result],
+    baseline: str,
+    command: str,
+    goal: float | None = None,
+    peers: dict[str, dict[str, Any]] | None = None,
 ) -> Comparison:
     """Everything that the table, the README and the learnings say, computed once."""
     ratios: dict[str, dict[str, Ratio]] = {}
@@ -186,6 +193,7 @@ def compare(
             for m in metrics_compared(results)
         },
         factors={n: factors(n, baseline, results) for n in results if n != baseline},
+        peers=peers or {},
         precision=precision(results, baseline, goal) if goal else None,
     )
 
@@ -194,7 +202,8 @@ def main(arguments: argparse.Namespace) -> None:
     read = [read_record(path, Result) for path in arguments.results]
     results = {r.variant: r for r in read}
     goal = float(arguments.precision.rstrip("%")) / 100 if arguments.precision else None
-    comparison = compare(results, arguments.baseline, arguments.experiment_command, goal)
+    peers = {path.stem: json.loads(path.read_bytes()) for path in arguments.peers}
+    comparison = compare(results, arguments.baseline, arguments.experiment_command, goal, peers)
     write_text(arguments.markdown, table.markdown(comparison) + "\n")
     write_text(arguments.csv, table.csv_of(comparison))
     write_record(arguments.json, comparison)
@@ -205,6 +214,7 @@ if __name__ == "__main__":
     parser.add_argument("--results", type=Path, nargs="+", required=True)
     parser.add_argument("--baseline", required=True)
     parser.add_argument("--experiment-command", required=True, help="what made these results")
+    parser.add_argument("--peers", type=Path, nargs="+", default=[], help="results/peer/*.json")
     parser.add_argument("--precision", help="the goal for decode ratios, as 2%%")
     parser.add_argument("--markdown", type=Path, required=True)
     parser.add_argument("--csv", type=Path, required=True)

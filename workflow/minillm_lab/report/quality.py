@@ -104,11 +104,9 @@ def losses(results: dict[str, Result]) -> list[str]:
         if flips := quality.get("answer_flips"):
             changed = round((flips.value or 0) * flips.n)
             p = quality["answer_flips_p"].value or 0
-            text += f", {changed} of {flips.n} answers changed ("
-            text += (
-                "more lost than won" if p < 0.05 and lost(quality) else "accuracy not measurably"
-            )
-            text += ")" if text.endswith("won") else " changed)"
+            worse = p < 0.05 and lost(quality)
+            accuracy = "more lost than won" if worse else "accuracy not measurably changed"
+            text += f", {changed} of {flips.n} answers changed ({accuracy})"
         found.append(text + ".")
     return found
 

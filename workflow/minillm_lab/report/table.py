@@ -2,7 +2,7 @@
 
 import csv
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
@@ -160,6 +160,7 @@ def legend(comparison: "Comparison") -> str:
         f"- Measured: {max(r.measured_at for r in results)[:10]}",
     ]
     lines[-2:-2] = quality.legend(comparison.results)
+    lines += [peer_line(name, peer) for name, peer in comparison.peers.items()]
     if len({r.machine["fingerprint"] for r in results}) > 1:
         lines.append("- Measured on several machines: ratios are only taken within one.")
     if comparison.precision:
@@ -167,6 +168,18 @@ def legend(comparison: "Comparison") -> str:
     for name, result in comparison.results.items():
         lines += [f"- Warning, `{name}`: {warning}" for warning in result.warnings]
     return "\n".join(lines)
+
+
+def peer_line(name: str, peer: dict[str, Any]) -> str:
+    """How the lab's own speed of a variant compares with llama-bench's."""
+    speeds = []
+    for phase in ("decode", "prefill"):
+        low, high = peer[phase]["ratio_ci95"] or (float("nan"),) * 2
+        speeds.append(f"{phase} ×{peer[phase]['ratio']:.3f} ({low:.3f} to {high:.3f})")
+    return (
+        f"- `{name}` against llama-bench {peer['build_commit']}, {peer['pairs']} pairs:"
+        f" {', '.join(speeds)}"
+    )
 
 
 def precision_line(precision: "Precision") -> str:
