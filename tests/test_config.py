@@ -14,6 +14,8 @@ from minillm_lab.config import Experiment, load_experiment
 from minillm_lab.result import Result
 
 BAD = {
+    "a goal of nothing": ("precision", "0%", "must match"),
+    "an empty sweep": ("variants.q4_k_m.threads", [], "threads"),
     "a typo": ("variants.q4_k_m.quantisation", "Q4_K_M", "did you mean 'quantization'"),
     "a typo on top": ("promt", "x", "did you mean 'prompt'"),
     "an unknown type": ("variants.q4_k_m.quantization", "Q4_K_XXL", "'Q4_K_XXL' is not one of"),

@@ -74,6 +74,7 @@ def test_llama_bench_is_asked_for_the_same_work(tiny_gguf: Path, tmp_path: Path)
     assert asked == {
         "-m": str(tiny_gguf), "-t": "1", "-p": str(PROMPT), "-n": str(GENERATE),
         "-r": str(REPETITIONS), "-o": "json", "-ngl": "0", "-fa": "off",
+        "-nkvo": "1", "-nopo": "1",
     }  # fmt: skip
     assert "-fa" not in auto and auto[auto.index("-ngl") + 1] == "99"
 
@@ -128,8 +129,3 @@ def test_weights_that_the_lab_cannot_load_are_one_line(tiny_gguf: Path, tmp_path
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "error: the lab's slice failed: " in done.stderr and str(broken) in done.stderr
     assert not (tmp_path / "peer.json").exists()
-
-
-def test_a_context_too_small_says_what_to_raise(tiny_gguf: Path, tmp_path: Path) -> None:
-    done = start(tmp_path, tmp_path / "absent", tiny_gguf, context=128)
-    assert "exceed the context of 128; raise 'context'" in done.stderr

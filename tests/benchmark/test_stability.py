@@ -63,7 +63,7 @@ def test_a_quiet_run_warns_of_nothing() -> None:
     [
         ({"other_load_cores": 1.0}, "other load on the machine in 1 of 3 rounds"),
         ({"stolen_share": 0.1}, "hypervisor took up to 10%"),
-        ({"frequency_change": 0.7}, "clock changed during a round, to 70%"),
+        ({"frequency_change": 0.7}, "clock fell during a round, to 70%"),
         ({"governor": "powersave"}, "governor is powersave"),
         ({"on_battery": True}, "battery"),
     ],

@@ -66,6 +66,29 @@ def test_nothing_is_compared_across_machines() -> None:
     assert "several machines" in there
 
 
+def test_steps_do_not_cross_machines() -> None:
+    elsewhere = [
+        made_up("f16", quantization="F16", decode=around(20), machine="bbbbbbbbbbbb"),
+        made_up("q4", quantization="Q4_K_M", decode=around(30), machine="bbbbbbbbbbbb"),
+    ]
+    comparison = compared(FP16, *elsewhere)
+    assert comparison.factors == {"f16": [], "q4": []}
+    assert learnings(comparison)
+
+
+def test_more_threads_are_not_called_quantization() -> None:
+    other = made_up("q4", quantization="Q4_K_M", decode=around(30))
+    other.runtime["threads"] = 1
+    assert compared(F16, other, baseline="f16").factors["q4"] == []
+
+
+def test_the_page_cache_is_blamed_only_where_it_shows() -> None:
+    assert not any("page cache" in line for line in learnings(compared(FP16, F16)))
+    slow = made_up("f16", quantization="F16")
+    slow.metrics["load_cold_seconds"].samples = [[3.0], [3.1], [2.9]]
+    assert any("page cache matters: `f16`" in line for line in learnings(compared(FP16, slow)))
+
+
 def test_precision_says_how_many_rounds_would_reach_it() -> None:
     results = {"fp16": FP16, "f16": F16}
     loose = compare(results, "fp16", "snakemake", goal=0.5).precision

@@ -27,6 +27,7 @@ from minillm_lab.command import LabError
 
 NAME = r"[a-z0-9][a-z0-9._-]*"
 RESERVED = {"all", "comparison", "readme", "reference", "report"}
+TOKENS_AT_DEPTH = 16  # decoded after a prompt of each of the depths
 UNQUANTIZED = ("F32", "BF16", "F16")
 QuantizationType = Literal[
     "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S",
@@ -34,7 +35,8 @@ QuantizationType = Literal[
 ]  # fmt: skip
 QUANTIZATION_TYPES: tuple[str, ...] = get_args(QuantizationType)
 TYPE_IN_FILE_NAME = re.compile(
-    rf"(?:^|[-._/])({'|'.join(sorted(QUANTIZATION_TYPES, key=len, reverse=True))})\.gguf$", re.IGNORECASE
+    rf"(?:^|[-._/])({'|'.join(sorted(QUANTIZATION_TYPES, key=len, reverse=True))})\.gguf$",
+    re.IGNORECASE,
 )
 
 Name = Annotated[str, Field(pattern=rf"^{NAME}$", max_length=80)]
@@ -49,6 +51,12 @@ def stays_below(path: str) -> str:
 
 
 RelativePath = Annotated[str, Field(pattern=r"^[^\\\s{}]+$"), AfterValidator(stays_below)]
+
+
+TOKENIZER_FILES = (
+    "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt",
+)  # fmt: skip
+SAFETENSORS_FILES = ("*.safetensors", *TOKENIZER_FILES)
 
 
 class Strict(BaseModel):
@@ -79,6 +87,14 @@ class HubGguf(Strict):
     repository: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name on the hub")
     revision: str = Field(pattern=r"^[\w./-]+$", description="a commit (best), tag or branch")
     files: dict[QuantizationType, HubFile] = Field(min_length=1)
+
+    @field_validator("files")
+    @classmethod
+    def names_differ(cls, files: dict[str, HubFile]) -> dict[str, HubFile]:
+        names = [Path(entry.file).name for entry in files.values()]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two files are named {sorted(twice)[0]!r}; list one of them")
+        return files
 
 
 class Hub(Strict):
@@ -129,6 +145,11 @@ class Model(Strict):
         if self.hub:
             return self.hub.repository is not None
         return self.path is not None and not self.path.endswith(".gguf")
+
+    @property
+    def unpacked(self) -> bool:
+        """Whether only quantized weights are shipped, so that F16 is unpacked from them."""
+        return not self.ships_safetensors and not set(self.shipped_gguf) & set(UNQUANTIZED)
 
     @property
     def shipped_gguf(self) -> dict[str, str]:
@@ -260,12 +281,12 @@ class Experiment(Strict):
     rounds: int = Field(3, ge=1, le=1000, description="fresh processes per variant")
     repetitions: int = Field(3, ge=1, le=1000, description="measured answers in each round")
     warmups: int = Field(1, ge=0, le=100, description="full-length answers before them")
-    depths: list[Annotated[int, Field(ge=1)]] = Field(
+    depths: list[Annotated[int, Field(ge=TOKENS_AT_DEPTH)]] = Field(
         [128, 512], description="prompt lengths at which prefill and decode are measured besides"
     )
     precision: str | None = Field(
         None,
-        pattern=r"^[0-9]+(\.[0-9]+)?%$",
+        pattern=r"^([1-9][0-9]?|0\.[0-9]*[1-9]|[1-9]\.[0-9]+)%$",
         description="a goal for decode ratios, as 2%: the table says how many rounds reach it",
     )
     quality: Annotated[
@@ -358,7 +379,9 @@ class Experiment(Strict):
         path = Path(self.models[model].path or "")
         if not self.models[model].path:
             return []
-        return sorted(str(file) for file in path.iterdir()) if path.is_dir() else [str(path)]
+        if not path.is_dir():
+            return [str(path)]
+        return sorted({str(f) for pattern in SAFETENSORS_FILES for f in path.glob(pattern)})
 
     def tokenizer(self, model: str) -> str:
         """What the prompt is tokenized with: files of the source, so no variant changes it."""
@@ -373,7 +396,7 @@ class Experiment(Strict):
         chosen["context"] = chosen["context"] or self.context
         for key in ("generate", "repetitions", "warmups"):
             chosen[key] = getattr(self, key)
-        room = chosen["context"] - 16  # for the tokens decoded after a prompt
+        room = chosen["context"] - TOKENS_AT_DEPTH
         chosen["depths"] = [depth for depth in self.depths if depth <= room]
         return json.dumps(chosen, sort_keys=True)
 
@@ -413,6 +436,28 @@ class Experiment(Strict):
         chosen["threads"] = chosen["threads"] or self.threads
         return json.dumps(chosen, sort_keys=True)
 
+    def fetched(self, model: str, what: str) -> str:
+        """What a fetch depends on, as sorted JSON: the source without what others fetch of it.
+
+        ``what`` is a GGUF file's name, ``safetensors`` or ``tokenizer``.
+        """
+        source = self.models[model].model_dump(exclude_none=True)
+        hub = source.get("hub", {})
+        if what in ("safetensors", "tokenizer"):
+            hub.pop("gguf", None)
+        elif hub:
+            files = hub["gguf"]["files"]
+            hub["gguf"]["files"] = {t: f for t, f in files.items() if Path(f["file"]).name == what}
+            source["hub"] = {"gguf": hub["gguf"]}
+        return json.dumps(source, sort_keys=True)
+
+    def origin(self, model: str, path: str) -> str:
+        """What was fetched for a file of the model, or for what it is made from, as ``fetched``."""
+        for made_from in (path, self.unquantized(model), self.source(model)):
+            if Path(made_from).parent.name == "source":
+                return self.fetched(model, Path(made_from).name)
+        raise AssertionError(f"{path} is made from nothing")  # source() is always fetched
+
     def provenance(self, model: str) -> str:
         """Where the model comes from, as sorted JSON: what a result's ``source`` says."""
         source = self.models[model].model_dump(exclude_none=True)
@@ -438,7 +483,7 @@ def with_sweeps(config: dict[str, Any]) -> dict[str, Any]:
     swept: dict[str, Any] = {}
     for name, settings in variants.items():
         threads = settings.get("threads") if isinstance(settings, dict) else None
-        if isinstance(threads, list):
+        if isinstance(threads, list) and threads:  # an empty one is refused further on
             swept |= {f"{name}-t{n}": settings | {"threads": n} for n in threads}
         else:
             swept[name] = settings

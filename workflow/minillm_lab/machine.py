@@ -102,14 +102,22 @@ class Watch:
         self.start = time.monotonic()
         self.busy, self.stolen = _cpu_seconds()
         self.own = time.process_time()
-        self.clock = _frequency()
+        self.clocks: list[float | None] = [None, None]
+
+    def clock_starts(self) -> None:
+        """Note the CPU clock under load, before what is measured."""
+        self.clocks[0] = _frequency()
+
+    def clock_ends(self) -> None:
+        """Note it again, after what is measured."""
+        self.clocks[1] = _frequency()
 
     def conditions(self) -> Conditions:
         """Other load, stolen time and clock change since the start; governor and power now."""
         elapsed = time.monotonic() - self.start
         busy, stolen = _cpu_seconds()
         others = busy - self.busy - (time.process_time() - self.own)
-        clock = _frequency()
+        first, last = self.clocks
         battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
         return Conditions(
             other_load_cores=max(0.0, others / elapsed),
@@ -118,7 +126,7 @@ class Watch:
                 if stolen is None or self.stolen is None
                 else (stolen - self.stolen) / elapsed / (psutil.cpu_count() or 1)
             ),
-            frequency_change=clock / self.clock if clock and self.clock else None,
+            frequency_change=last / first if first and last else None,
             governor=_governor(),
             on_battery=None if battery is None else not battery.power_plugged,
         )

@@ -48,7 +48,7 @@ class Conditions(Record):
 
     other_load_cores: float = Field(description="CPU time of all other processes, in cores")
     stolen_share: float | None = Field(description="CPU time that the hypervisor took, 0 to 1")
-    frequency_change: float | None = Field(description="CPU clock at the end over the start")
+    frequency_change: float | None = Field(description="CPU clock after the answers over before")
     governor: str | None
     on_battery: bool | None
 

@@ -16,7 +16,7 @@ rule round:
         weights=weights,
         prompt=lambda wildcards: f"{RESULTS}/prompts/{model(wildcards)}.json",
         runtime=lambda wildcards: code(f"runtimes/{runtime(wildcards).replace('.', '_')}"),
-        code=code("benchmark/round", "benchmark/memory", "machine"),
+        code=code("benchmark/round", "benchmark/memory", "machine", "runtimes/__init__"),
     output:
         f"{RESULTS}/rounds/{{variant}}.{{round}}.json",
     log:
@@ -63,8 +63,10 @@ rule collect:
         model=model,
         source=source,
         form=lambda wildcards: EXPERIMENT.form(wildcards.variant),
-        score=lambda wildcards, input: f"--score {input.score}" if input.score else "",
-        answer=lambda wildcards, input: f"--answer {input.answer}" if input.answer else "",
+        score=lambda wildcards, input: f"--score {shlex.quote(input.score)}" if input.score else "",
+        answer=lambda wildcards, input: (
+            f"--answer {shlex.quote(input.answer)}" if input.answer else ""
+        ),
     shell:
         "python -m minillm_lab.benchmark.collect"
         " --rounds {input.rounds:q}"
@@ -81,7 +83,7 @@ rule collect:
 rule peer:
     input:
         weights=weights,
-        code=code("benchmark/peer"),
+        code=code("benchmark/peer", "statistics", "machine", "runtimes/__init__"),
         runtime=code("runtimes/llama_cpp"),
     output:
         f"{RESULTS}/peer/{{variant}}.json",

@@ -1,6 +1,7 @@
 """The checked experiment, and the names of files that follow from it."""
 
 import os
+import shlex
 import shutil
 import sys
 
@@ -22,6 +23,7 @@ except LabError as error:
 
 RESULTS = EXPERIMENT.results
 SCORING = [f"quality/{name}" for name in ("divergence", "questions", "reference", "runtime")]
+SCORING += ["machine", "runtimes/__init__"]
 REFERENCE_RUNTIME = "runtimes/transformers"
 if EXPERIMENT.quality and EXPERIMENT.reference:
     REFERENCE_RUNTIME = f"runtimes/{EXPERIMENT.reference.runtime.replace('.', '_')}"
@@ -99,4 +101,7 @@ def experiment_command():
     """The command that makes these results, as a reader would type it."""
     files = [str(file) for file in workflow.configfiles]
     named = [] if files == ["config.yaml"] else ["--configfile", *files]
-    return " ".join(["snakemake", "--cores", "1", *named])
+    changed = [f"{key}={value}" for key, value in workflow.config_settings.config.items()]
+    return shlex.join(
+        ["snakemake", "--cores", "1", *named, *(["--config", *changed] if changed else [])]
+    )

@@ -27,7 +27,7 @@ rule fetch_gguf:
     conda:
         "../../envs/llama.cpp.yaml"
     params:
-        source=source,
+        source=lambda wildcards: EXPERIMENT.fetched(wildcards.model, f"{wildcards.file}.gguf"),
     shell:
         "python -m minillm_lab.models.fetch"
         " --what gguf"
@@ -50,7 +50,7 @@ rule fetch_folder:
     conda:
         "../../envs/transformers.yaml"
     params:
-        source=source,
+        source=lambda wildcards: EXPERIMENT.fetched(wildcards.model, wildcards.what),
     shell:
         "python -m minillm_lab.models.fetch"
         " --what {wildcards.what}"
@@ -89,7 +89,7 @@ rule convert:
         "../../envs/llama.cpp.yaml"
     params:
         converter=lambda wildcards, input: (
-            f"--converter {input.converter}" if input.converter else ""
+            f"--converter {shlex.quote(input.converter)}" if input.converter else ""
         ),
     shell:
         "python -m minillm_lab.models.convert"
@@ -152,7 +152,7 @@ rule facts:
     conda:
         "../../envs/transformers.yaml"
     params:
-        source=source,
+        origin=lambda wildcards, input: EXPERIMENT.origin(wildcards.model, str(input.weights)),
     shell:
         "python -m minillm_lab.models.facts"
         " --weights {input.weights:q}"
@@ -172,6 +172,7 @@ rule prompt:
     conda:
         "../../envs/llama.cpp.yaml"
     params:
+        origin=lambda wildcards, input: EXPERIMENT.origin(wildcards.model, str(input.tokenizer)),
         question=lambda wildcards: EXPERIMENT.prompt,  # braces in it are no wildcards
     shell:
         "python -m minillm_lab.models.prompt"

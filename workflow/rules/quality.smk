@@ -24,10 +24,10 @@ rule text:
     conda:
         "../../envs/llama.cpp.yaml"
     params:
-        source=source,
+        origin=lambda wildcards, input: EXPERIMENT.origin(wildcards.model, str(input.tokenizer)),
         protocol=EXPERIMENT.quality_protocol(),
         questions=lambda wildcards, input: (
-            f"--questions {input.questions}" if input.questions else ""
+            f"--questions {shlex.quote(input.questions)}" if input.questions else ""
         ),
     shell:
         "python -m minillm_lab.quality.text"
@@ -56,7 +56,6 @@ rule score:
     threads: 1024  # nothing runs beside it, and it beside no round
     params:
         settings=lambda wildcards: EXPERIMENT.runtime_settings(wildcards.variant),
-        source=source,
         versions=lambda wildcards: runtime_versions(runtime(wildcards)),
     shell:
         "python -m minillm_lab.quality.score"
@@ -86,7 +85,6 @@ if EXPERIMENT.reference:
         threads: 1024
         params:
             settings=EXPERIMENT.reference_settings(),
-            source=source,
             versions=runtime_versions(EXPERIMENT.reference.runtime),
             exact="--exact" if EXPERIMENT.quality.exact else "",
         shell:
@@ -114,7 +112,6 @@ if EXPERIMENT.reference:
         threads: 1024
         params:
             settings=EXPERIMENT.reference_settings(),
-            source=source,
             generate=EXPERIMENT.generate,
             versions=runtime_versions(EXPERIMENT.reference.runtime),
         shell:

@@ -10,6 +10,7 @@ from typing import Any
 from minillm_lab import statistics
 from minillm_lab.benchmark.stability import instabilities
 from minillm_lab.command import LabError, run
+from minillm_lab.config import Model
 from minillm_lab.quality.answer import beside
 from minillm_lab.quality.score import Score
 from minillm_lab.result import (
@@ -125,8 +126,17 @@ def collect(
         quality=quality_of(first.output, score, answer),
         output=first.output,
         measured_at=max(r.measured_at for r in rounds),
-        warnings=warnings,
+        warnings=warnings + unpacked(model),
     )
+
+
+def unpacked(model: ModelFacts) -> list[str]:
+    """The caveat of a source that ships only quantized weights."""
+    if not Model.model_validate(model.source).unpacked:
+        return []
+    return [
+        "the source ships quantized weights alone; F16 unpacked from them counts as unquantized"
+    ]
 
 
 def quality_of(

@@ -81,14 +81,14 @@ def evict(files: list[Path]) -> bool:
     """
     if not hasattr(os, "posix_fadvise"):
         return False
-    for file in files:
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
-    return all(resident_share(file) < 0.01 for file in files)
+    try:
+        for file in files:
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return all(resident_share(file) < 0.01 for file in files)
+    except OSError:  # some network and read-only file systems
+        return False
 
 
 def resident_share(file: Path) -> float:
@@ -105,6 +105,8 @@ def resident_share(file: Path) -> float:
     libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     with file.open("rb") as opened:
         address = libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, opened.fileno(), 0)
+    if address == ctypes.c_void_p(-1).value:
+        raise OSError(ctypes.get_errno(), "mmap")
     pages = -(-size // mmap.PAGESIZE)
     seen = (ctypes.c_ubyte * pages)()
     try:

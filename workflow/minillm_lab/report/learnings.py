@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from minillm_lab.config import Model
 from minillm_lab.report import quality
 from minillm_lab.report.table import number, size_of
+from minillm_lab.statistics import paired_ratio
 
 if TYPE_CHECKING:
     from minillm_lab.report.compare import Comparison, Factor, Ratio
@@ -69,19 +71,20 @@ def quantization_alone(comparison: "Comparison") -> list[str]:
 
 def load(comparison: "Comparison") -> list[str]:
     """How much of a first load is the page cache."""
-    metrics = {n: r.metrics for n, r in comparison.results.items()}
-    pairs = {
-        n: (cold, warm)
-        for n, m in metrics.items()
-        if (cold := m["load_cold_seconds"].value) and (warm := m["load_warm_seconds"].value)
-    }
-    if not pairs:
+    slower = {}
+    for name, result in comparison.results.items():
+        cold, warm = (result.metrics[f"load_{how}_seconds"] for how in ("cold", "warm"))
+        if cold.samples and warm.samples:
+            estimate = paired_ratio(cold.samples, warm.samples)
+            if estimate.ci95 and estimate.ci95[0] > 1:
+                slower[name] = (estimate.value, cold.value or 0, warm.value or 0)
+    if not slower:
         return []
-    name = max(pairs, key=lambda n: pairs[n][0] / pairs[n][1])
-    cold, warm = pairs[name]
+    name = max(slower, key=lambda n: slower[n][0])
+    times_slower, cold_seconds, warm_seconds = slower[name]
     return [
-        f"The page cache decides the load time: `{name}` loads in {number(cold)} s from disk and in"
-        f" {number(warm)} s when the file has been read before."
+        f"The page cache matters: `{name}` loads in {number(cold_seconds)} s from disk and in"
+        f" {number(warm_seconds)} s when the file has been read before (×{number(times_slower)})."
     ]
 
 
@@ -93,5 +96,5 @@ def packaged(comparison: "Comparison") -> list[str]:
         " on the shipped file's grid already, so the order of quality losses is not that of a model"
         " quantized from full precision."
         for name, model in models.items()
-        if "package" in model.source
+        if Model.model_validate(model.source).unpacked
     ]

@@ -121,17 +121,20 @@ def larger_no_better(results: dict[str, Result]) -> list[str]:
     """A warning for each quantized file that is larger than another and no closer."""
     found = []
     files = {
-        n: (sum(f.bytes for f in r.model.files), r.quality["kld_mean"].value)
+        n: (sum(f.bytes for f in r.model.files), r.quality["kld_mean"])
         for n, r in results.items()
         if r.quality and r.model.format == "gguf" and r.model.quantization not in UNQUANTIZED
     }
     for large, (size, kld) in files.items():
         for small, (less, closer) in files.items():
             same_model = results[large].model.name == results[small].model.name
-            if same_model and size > LARGER * less and kld and closer and kld >= closer:
+            if not (kld.ci95 and closer.ci95) or not same_model or size <= LARGER * less:
+                continue
+            if kld.ci95[0] > closer.ci95[1]:
                 found.append(
-                    f"⚠ `{large}` is larger than `{small}` and no closer to the reference"
-                    f" ({kld:.4f} against {closer:.4f} nats): the smaller one is the better choice."
+                    f"⚠ `{large}` is larger than `{small}` and farther from the reference"
+                    f" ({kld.value:.4f} against {closer.value:.4f} nats): the smaller one is the"
+                    " better choice."
                 )
     return found
 

@@ -165,8 +165,11 @@ def legend(comparison: "Comparison") -> str:
         lines.append("- Measured on several machines: ratios are only taken within one.")
     if comparison.precision:
         lines.append(precision_line(comparison.precision))
+    warned: dict[str, list[str]] = {}
     for name, result in comparison.results.items():
-        lines += [f"- Warning, `{name}`: {warning}" for warning in result.warnings]
+        for warning in result.warnings:
+            warned.setdefault(warning, []).append(f"`{name}`")
+    lines += [f"- Warning, {', '.join(names)}: {text}" for text, names in warned.items()]
     return "\n".join(lines)
 
 

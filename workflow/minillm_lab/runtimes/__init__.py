@@ -6,6 +6,7 @@ variants a class in ``config.py``.
 
 from __future__ import annotations  # numpy is for type checkers only: the Snakefile imports this
 
+import os
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -42,11 +43,27 @@ class Options:
     sequences: int = 1  # that ``logits_of`` may branch into
 
 
+def resolved(settings: dict[str, Any], **more: Any) -> Options:
+    """The options that a variant's settings stand for; ``threads: auto`` is counted here and now.
+
+    Also sets OMP_NUM_THREADS, which Snakemake sets from a job's threads; call it before importing
+    a runtime.
+    """
+    from minillm_lab import machine
+
+    known = {k: v for k, v in settings.items() if k in Options.__dataclass_fields__}
+    if known["threads"] == "auto":
+        known["threads"] = machine.physical_cores()
+    options = Options(**known | more)
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    return options
+
+
 class Runtime(Protocol):
     """One model in one runtime. Positions are counted from the last ``clear``."""
 
-    def prepare(self, weights: Path) -> None:
-        """Import what loading these weights needs, so that no import is inside a load time."""
+    def prepare(self, weights: Path, options: Options) -> None:
+        """Import what loading needs and start the device: neither is inside a load time."""
 
     def load(self, weights: Path, options: Options) -> None:
         """Read the weights and make a context; return when every weight has been read."""

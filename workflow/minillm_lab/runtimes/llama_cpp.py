@@ -6,10 +6,12 @@ before and samples inside its loop, and both would be inside the clock.
 
 import ctypes
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gguf
 import llama_cpp
 import numpy as np
 from llama_cpp._ggml import libggml
@@ -17,6 +19,15 @@ from numpy.typing import NDArray
 
 from minillm_lab.command import LabError, log
 from minillm_lab.runtimes import Options
+
+# Blocks over glibc's mmap threshold start 16 bytes past a page, so vector loads from llama.cpp's
+# work buffer cross cache lines: prefill loses 2 to 4 %. In llama-bench that threshold has risen by
+# itself; in a fresh Python it has not. With both thresholds raised the buffers come from the heap.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+if hasattr(LIBC, "mallopt"):
+    LIBC.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+    LIBC.mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 ALL_LAYERS = -1
@@ -38,7 +49,7 @@ llama_cpp.llama_backend_init()
 
 
 def said(fallback: str) -> str:
-    """The last thing llama.cpp said that sounds like a reason."""
+    """The first thing llama.cpp said since the last load that sounds like a reason."""
     reasons = [m for m in messages if re.search(r"error|fail|unknown|invalid|missing", m, re.I)]
     return reasons[0].strip() if reasons else fallback
 
@@ -128,13 +139,14 @@ class LlamaCpp:
         self.context: Any = None
         self.settings: dict[str, Any] = {}
 
-    def prepare(self, weights: Path) -> None:
+    def prepare(self, weights: Path, options: Options) -> None:
         free_gpu_memory()  # starts the GPU's driver; the library was loaded with this module
 
     def load(self, weights: Path, options: Options) -> None:
         on_gpu = options.device == "gpu"
         layers = (ALL_LAYERS if options.gpu_layers is None else options.gpu_layers) if on_gpu else 0
-        free = free_gpu_memory()
+        self.free_before = free_gpu_memory()
+        self.on_gpu = on_gpu and self.free_before > 0
         self.model = load_model(weights, n_gpu_layers=layers)
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = options.context
@@ -150,7 +162,6 @@ class LlamaCpp:
             raise LabError(
                 f"{weights}: no context of {options.context} tokens in llama.cpp: {reason}"
             )
-        self.accelerator_memory = free - free_gpu_memory()
         vocab = llama_cpp.llama_model_get_vocab(self.model)
         self.vocabulary = llama_cpp.llama_vocab_n_tokens(vocab)
         self.settings = {
@@ -159,7 +170,7 @@ class LlamaCpp:
             "micro_batch": llama_cpp.llama_n_ubatch(self.context),
             "flash_attention": said_by_llama(r"Flash Attention (enabled|disabled)")
             or options.flash_attention,
-            "kv_cache": "F16",
+            "kv_cache": gguf.GGMLQuantizationType(params.type_k).name,
             "load_mode": said_by_llama(r"load_mode = (\S+?)\)"),
             "gpu_layers": int(said_by_llama(r"offloaded (\d+)/\d+ layers to GPU") or 0),
             "layers": llama_cpp.llama_model_n_layer(self.model),
@@ -172,18 +183,22 @@ class LlamaCpp:
         if self.model:
             llama_cpp.llama_model_free(self.model)
         self.model = self.context = None
+        if hasattr(LIBC, "malloc_trim"):
+            LIBC.malloc_trim(0)  # the heap keeps nothing that would make the next load faster
 
     def facts(self) -> dict[str, Any]:
         gpus = [d for d in devices() if d["gpu"]] if self.settings["gpu_layers"] else []
+        backend = re.sub(r"\d+$", "", gpus[0]["name"]) if gpus else "CPU"
         return {
-            "backend": re.sub(r"\d+$", "", gpus[0]["name"]) if gpus else "CPU",
+            "backend": {"MTL": "Metal"}.get(backend, backend),
             "device": gpus[0]["description"] if gpus else "CPU",
             "settings": self.settings,
         }
 
     def accelerator_memory_peak(self) -> int | None:
-        # llama.cpp takes all its buffers when loading, so what is taken then is the peak
-        return self.accelerator_memory if self.settings["gpu_layers"] else None
+        if not self.on_gpu:
+            return None
+        return self.free_before - free_gpu_memory()  # the backend keeps its pools once it has them
 
     def tokenize(self, text: str) -> list[int]:
         return tokenize(self.model, text)

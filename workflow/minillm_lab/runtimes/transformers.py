@@ -37,7 +37,8 @@ class Transformers:
         self.cache: Any = None
         self._logits: Any = None
 
-    def prepare(self, weights: Path) -> None:
+    def prepare(self, weights: Path, options: Options) -> None:
+        torch.zeros(1, device=detect_device(options.device))  # starts the GPU's driver
         try:
             config = AutoConfig.from_pretrained(weights, local_files_only=True)
             with torch.device("meta"):
@@ -70,6 +71,8 @@ class Transformers:
 
     def unload(self) -> None:
         self.model = self.cache = self._logits = None
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
 
     def facts(self) -> dict[str, Any]:
         on_cuda = self.device == "cuda"
@@ -81,7 +84,7 @@ class Transformers:
                 "dtype": str(self.model.dtype).removeprefix("torch."),
                 "attention": self.model.config._attn_implementation,
                 "kv_cache": str(self.model.dtype).removeprefix("torch."),
-                "build": torch.__config__.parallel_info().splitlines()[0],
+                "build": torch.backends.cpu.get_cpu_capability(),
             },
         }
 
