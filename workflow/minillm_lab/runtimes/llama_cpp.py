@@ -6,7 +6,6 @@ before and samples inside its loop, and both would be inside the clock.
 
 import ctypes
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,6 @@ from numpy.typing import NDArray
 
 from minillm_lab.command import LabError, log
 from minillm_lab.runtimes import Options
-
-# Blocks over glibc's mmap threshold start 16 bytes past a page, so vector loads from llama.cpp's
-# work buffer cross cache lines: prefill loses 2 to 4 %. In llama-bench that threshold has risen by
-# itself; in a fresh Python it has not. With both thresholds raised the buffers come from the heap.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-if hasattr(LIBC, "mallopt"):
-    LIBC.mallopt(M_MMAP_THRESHOLD, 1 << 30)
-    LIBC.mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 ALL_LAYERS = -1
@@ -183,8 +173,6 @@ class LlamaCpp:
         if self.model:
             llama_cpp.llama_model_free(self.model)
         self.model = self.context = None
-        if hasattr(LIBC, "malloc_trim"):
-            LIBC.malloc_trim(0)  # the heap keeps nothing that would make the next load faster
 
     def facts(self) -> dict[str, Any]:
         gpus = [d for d in devices() if d["gpu"]] if self.settings["gpu_layers"] else []
