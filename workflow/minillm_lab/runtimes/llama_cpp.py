@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import gguf
 import llama_cpp
 import numpy as np
 from llama_cpp._ggml import libggml
@@ -21,6 +20,7 @@ from minillm_lab.runtimes import Options
 
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 ALL_LAYERS = -1
+KV_TYPES = {0: "F32", 1: "F16"}  # enum ggml_type; not through the gguf package, which costs 30 MB
 GPU_DEVICES = (1, 2)  # enum ggml_backend_dev_type: GPU, IGPU
 
 messages: list[str] = []  # what llama.cpp printed since the last load, for errors and detection
@@ -160,7 +160,7 @@ class LlamaCpp:
             "micro_batch": llama_cpp.llama_n_ubatch(self.context),
             "flash_attention": said_by_llama(r"Flash Attention (enabled|disabled)")
             or options.flash_attention,
-            "kv_cache": gguf.GGMLQuantizationType(params.type_k).name,
+            "kv_cache": KV_TYPES.get(params.type_k, str(params.type_k)),
             "load_mode": said_by_llama(r"load_mode = (\S+?)\)"),
             "gpu_layers": int(said_by_llama(r"offloaded (\d+)/\d+ layers to GPU") or 0),
             "layers": llama_cpp.llama_model_n_layer(self.model),
