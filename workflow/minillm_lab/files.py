@@ -59,3 +59,8 @@ def check_sha256(path: Path, expected: str | None, name: str) -> None:
             f"{name}: sha256 is {found}, expected {expected.lower()};"
             " the download is damaged, or the config names another file"
         )
+
+
+def weight_files(weights: Path) -> list[Path]:
+    """The files that hold a model's weights: a GGUF file itself, or a folder's safetensors."""
+    return sorted(weights.glob("*.safetensors")) if weights.is_dir() else [weights]

@@ -15,6 +15,7 @@ from minillm_lab import machine
 from minillm_lab.benchmark import memory
 from minillm_lab.command import LabError, run, say
 from minillm_lab.config import TOKENS_AT_DEPTH
+from minillm_lab.files import weight_files
 from minillm_lab.result import Depth, Output, Repetition, Round, write_record
 from minillm_lab.runtimes import Options, Runtime, open_runtime, resolved, runtime_versions
 
@@ -89,7 +90,7 @@ def measure_round(
             f" {options.context}; raise 'context' or lower 'generate'"
         )
     runtime = open_runtime(settings["runtime"])
-    files = sorted(weights.glob("*.safetensors")) if weights.is_dir() else [weights]
+    files = weight_files(weights)
 
     runtime.prepare(weights, options)
     watch = machine.Watch()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minillm_lab.command import LabError, run
-from minillm_lab.files import sha256_of, write_text
+from minillm_lab.files import sha256_of, weight_files, write_text
 
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "I8": 8, "U8": 8}
 SUPER_BLOCK = 256  # values that a K-quant packs together
@@ -21,7 +21,7 @@ def facts_of(weights: Path) -> dict[str, Any]:
     a second copy of an embedding counts.
     """
     read = _safetensors if weights.is_dir() else _gguf
-    files = sorted(weights.glob("*.safetensors")) if weights.is_dir() else [weights]
+    files = weight_files(weights)
     tensors = [tensor for file in files for tensor in read(file)]
     parameters, odd_rows = Counter[str](), Counter[str]()
     for type_, elements, _, row in tensors:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from minillm_lab.command import LabError, run, say
-from minillm_lab.files import sha256_of, written_whole
+from minillm_lab.files import sha256_of, weight_files, written_whole
 from minillm_lab.quality.divergence import TAIL, TOP, Compact, compress, log_normalizer
 from minillm_lab.quality.questions import answer_all
 from minillm_lab.quality.runtime import Loaded, evaluate, longest, opened
@@ -62,7 +62,7 @@ def make_reference(
     exact: bool = False, top: int = TOP, tail: int = TAIL,
 ) -> None:  # fmt: skip
     """Evaluate the text and the questions; write the reference whole or not at all."""
-    files = sorted(weights.glob("*.safetensors")) if weights.is_dir() else [weights]
+    files = weight_files(weights)
     say(f"reference of {name}: loading {weights}")
     with opened(weights, settings, longest(text)) as loaded, written_whole(output) as part:
         vocabulary = loaded.vocabulary(text)
