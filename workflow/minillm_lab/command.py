@@ -3,7 +3,8 @@
 import argparse
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 log = logging.getLogger("minillm_lab")
@@ -22,6 +23,25 @@ def say(message: str) -> None:
     """Tell the person at the terminal what is happening, and keep it in the log."""
     print(message, file=sys.stderr, flush=True)
     log.info(message)
+
+
+@contextmanager
+def progress(doing: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
+    """A bar with the time left at a terminal, nothing elsewhere.
+
+    Yields ``advance(n, stage="")``: so many units are done, and what comes next.
+    """
+    from tqdm import tqdm
+
+    tqdm.monitor_interval = 0  # no thread beside a measurement
+    with tqdm(desc=doing, total=total, unit=f" {unit}", disable=None, leave=False) as bar:
+
+        def advance(n: int, stage: str = "") -> None:
+            bar.set_postfix_str(stage, refresh=False)
+            bar.update(n)
+            bar.refresh()
+
+        yield advance
 
 
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:

