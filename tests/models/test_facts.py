@@ -15,6 +15,7 @@ def test_gguf_and_safetensors_of_one_model_agree(tiny_gguf: Path, tiny_safetenso
     assert gguf["parameters"] == safetensors["parameters"]
     assert gguf["bits_per_weight"] == pytest.approx(16, rel=0.02)
     assert safetensors["bits_per_weight"] == 16
+    assert gguf["context"] == safetensors["context"] == 512
     assert gguf["files"][0]["bytes"] == tiny_gguf.stat().st_size
     assert gguf["files"][0]["sha256"] == sha256_of(tiny_gguf)
 

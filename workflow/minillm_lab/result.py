@@ -111,6 +111,7 @@ class ModelFacts(Record):
     rows_not_of_256: dict[str, float] = Field(
         {}, description="row lengths that 256 does not divide: share of the parameters"
     )
+    context: int | None = Field(None, description="tokens the model is made for; null: not said")
 
 
 class Metric(Record):

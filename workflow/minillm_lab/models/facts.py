@@ -41,7 +41,22 @@ def facts_of(weights: Path) -> dict[str, Any]:
         "bits_per_weight": 8 * sum(size for _, _, size, _ in tensors) / total,
         "tensor_types": {type_: n / total for type_, n in parameters.most_common()},
         "rows_not_of_256": {row: n / total for row, n in odd_rows.most_common()},
+        "context": context_of(weights),
     }
+
+
+def context_of(weights: Path) -> int | None:
+    """The tokens of context that the model is made for; None where the file does not say."""
+    if weights.is_dir():
+        config = weights / "config.json"
+        said = json.loads(config.read_bytes()) if config.exists() else {}
+        found = said.get("max_position_embeddings")
+        return found if isinstance(found, int) else None
+    from gguf import GGUFReader
+
+    fields = GGUFReader(weights).fields
+    name = next((field for field in fields if field.endswith(".context_length")), None)
+    return int(fields[name].contents()) if name else None
 
 
 def _gguf(path: Path) -> list[tuple[str, int, int, int]]:
