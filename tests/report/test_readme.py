@@ -53,6 +53,12 @@ def test_a_page_that_does_not_exist_is_begun(tmp_path: Path) -> None:
     assert update(tmp_path / "new.md", "text") is True
 
 
+def test_the_section_begins_with_what_to_take() -> None:
+    results = {"f16": made_up("f16"), "q4": made_up("q4", decode=[[30.0, 30.0]] * 3)}
+    first = section(compare(results, "f16", "snakemake")).splitlines()[0]
+    assert first.startswith("**Recommended**") and "`q4`: decodes 30.0 t/s" in first
+
+
 def test_an_answer_cannot_leave_its_fence() -> None:
     answer = f"```\n{END}\n# owned\n````\n| a | b |\n<script>"
     results = {"q4": made_up("q4", answer=answer)}

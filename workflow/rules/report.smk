@@ -46,6 +46,7 @@ rule readme:
         comparison=f"{RESULTS}/comparison.json",
         code=code(
             "report/readme",
+            "report/pick",
             "report/table",
             "report/learnings",
             "report/quality",

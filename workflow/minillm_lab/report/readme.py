@@ -10,6 +10,7 @@ from minillm_lab.files import write_text
 from minillm_lab.report import table
 from minillm_lab.report.compare import Comparison
 from minillm_lab.report.learnings import learnings
+from minillm_lab.report.pick import recommendation
 from minillm_lab.result import Result, read_record
 
 BEGIN = "<!-- minillm-lab results: begin (written by the workflow; edits here are lost) -->"
@@ -17,8 +18,9 @@ END = "<!-- minillm-lab results: end -->"
 
 
 def section(comparison: Comparison) -> str:
-    """The Markdown between the markers: table, experiments, key learnings."""
-    parts = ["### Comparison", table.markdown(comparison), "### Experiments"]
+    """The Markdown between the markers: recommendation, table, experiments, key learnings."""
+    parts = [recommendation(comparison)]
+    parts += ["### Comparison", table.markdown(comparison), "### Experiments"]
     parts += [experiment(result) for result in comparison.results.values()]
     parts += ["### Key learnings", "\n".join(f"- {line}" for line in learnings(comparison))]
     return "\n\n".join(parts)

@@ -1,0 +1,155 @@
+"""The recommendation on made-up results: what it takes, what it says, what it cannot judge."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+from builders import around, made_up
+
+from minillm_lab.command import LabError
+from minillm_lab.report import folder, pick
+from minillm_lab.report.compare import compare
+from minillm_lab.report.pick import Limits, advice, choose
+from minillm_lab.result import Metric, QualityMetric, Result, write_record
+
+
+def variant(
+    name: str, speed: float, memory: float, kld: float | None = 0.001, **more: object
+) -> Result:
+    """A result whose speed and memory have narrow intervals; ``kld`` decides the verdict."""
+    result = made_up(name, decode=more.pop("decode", around(speed)), **more)  # type: ignore[arg-type]
+    result.metrics["memory_peak_bytes"] = Metric(
+        value=memory, unit="B", ci95=(0.99 * memory, 1.01 * memory), n=3, samples=[[memory]] * 3
+    )
+    if kld is not None:
+        top = 0.99 if kld < 0.01 else 0.5
+        result.quality = {
+            "kld_mean": QualityMetric(value=kld, unit="nat", ci95=(kld, kld), n=99),
+            "same_top": QualityMetric(value=top, unit="1", ci95=(top, top), n=99),
+        }
+    return result
+
+
+def named(*results: Result) -> dict[str, Result]:
+    return {r.variant: r for r in results}
+
+
+BIG = variant("big", 20, 8e8, 0.0001)
+MID = variant("mid", 40, 4e8)
+SMALL = variant("small", 60, 2e8, 0.9)
+ALL = named(BIG, MID, SMALL)
+
+
+def test_the_fastest_within_the_limits_is_taken_and_the_next_named() -> None:
+    choice = choose(ALL, Limits(memory=1e9, speed=15, loss="minor"))
+    assert (choice.taken, choice.runner_up) == ("mid", "big")
+    text = advice(ALL, Limits(memory=1e9, speed=15, loss="minor"))
+    assert "Take `mid`" in text and "×2.00" in text
+    assert "`small` out: severe loss is more than the minor loss asked for" in text
+
+
+def test_a_tie_is_said_and_goes_to_the_one_that_takes_less_memory() -> None:
+    noisy = [[39.0, 44.0, 40.0], [43.0, 37.0, 41.5], [38.0, 39.5, 42.0]]
+    lean = variant("lean", 0, 3e8, 0.002, decode=noisy)
+    text = advice(named(MID, lean), Limits())
+    assert "Take `lean`" in text and "a tie in decode speed with `mid`" in text
+    assert "takes least memory" in text and "Runner-up: `mid`" in text
+
+
+def test_a_tie_goes_to_less_loss_before_less_memory() -> None:
+    lossy = variant("lossy", 40, 3e8, 0.9)
+    assert choose(named(MID, lossy), Limits()).taken == "mid"
+    assert "lost least" in advice(named(MID, lossy), Limits())
+
+
+def test_nothing_fits_says_which_limit_fails_by_how_much_and_what_is_nearest() -> None:
+    text = advice(ALL, Limits(memory=3.6e8, loss="minor"))
+    assert text.startswith("**No variant meets these limits.**")
+    assert "Nearest: `mid`" in text
+    assert "`mid` out: memory 400 MB is over the 360 MB asked for by 11 %" in text
+    assert "`big` out: memory 800 MB is over the 360 MB asked for by 122 %" in text
+
+
+def test_a_dominated_variant_is_never_taken_nor_runner_up() -> None:
+    worse = variant("worse", 39, 5e8, 0.002, size=2 * 10**8)
+    choice = choose(named(worse, MID, BIG), Limits())
+    assert (choice.taken, choice.runner_up) == ("mid", "big")
+    text = advice(named(worse, MID, BIG), Limits())
+    assert "`worse` out: `mid` is as good or better in everything" in text
+
+
+def test_what_was_not_measured_cannot_be_judged() -> None:
+    unscored = variant("unscored", 90, 1e8, None)
+    mute = variant("mute", 10, 1e8)
+    mute.metrics["decode_tokens_per_second"] = Metric(
+        value=None, unit="t/s", ci95=None, n=0, samples=[]
+    )
+    results = named(MID, unscored, mute)
+    assert choose(results, Limits(loss="minor")).taken == "mid"
+    text = advice(results, Limits(loss="minor", speed=5))
+    assert "`unscored` out: its quality was not measured" in text
+    assert "`mute` out: its decode speed was not measured" in text
+    assert choose(results, Limits()).taken == "unscored"
+
+
+def test_a_budget_between_two_variants_takes_the_one_below_it() -> None:
+    assert choose(ALL, Limits(memory=6e8, loss="minor")).taken == "mid"
+    assert choose(ALL, Limits(memory=3e8)).taken == "small"
+
+
+def test_meeting_a_limit_by_the_median_alone_is_second_choice_and_said() -> None:
+    wide = variant("wide", 0, 1e8, decode=[[35.0], [50.0], [70.0]])
+    results = named(MID, wide)
+    assert choose(results, Limits(speed=35)).taken == "mid"
+    choice = choose(results, Limits(speed=45))
+    assert choice.taken == "wide"
+    assert "`wide` but: decode speed 50.0 t/s meets" in advice(results, Limits(speed=45))
+    assert "by its median alone" in advice(results, Limits(speed=45))
+
+
+def test_machines_are_never_mixed(tmp_path: Path) -> None:
+    there = variant("small", 90, 1e8, machine="bbbbbbbbbbbb")
+    both = named(BIG, MID, there)
+    assert list(folder.of_one_machine(both, None, "aaaaaaaaaaaa")) == ["big", "mid"]
+    assert list(folder.of_one_machine(both, "bbbbbbbbbbbb", "aaaaaaaaaaaa")) == ["small"]
+    with pytest.raises(LabError, match=r"--machine: `aaaaaaaaaaaa`, `bbbbbbbbbbbb`"):
+        folder.of_one_machine(both, None, "cccccccccccc")
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    parser = argparse.ArgumentParser()
+    pick.add_arguments(parser)
+    pick.main(parser.parse_args(arguments))
+    return capsys.readouterr().out
+
+
+def test_the_command_says_what_it_assumed_and_where_it_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_record(tmp_path / "comparison.json", compare(ALL, "big", "snakemake"))
+    text = run(capsys, "--results", str(tmp_path))
+    assert "Take `mid`" in text  # small lost too much for the default
+    assert "MB free here now; loss at most minor" in text
+    assert "machine `aaaaaaaaaaaa`, which is not this one" in text
+    assert "Take `small`" in run(
+        capsys, "--results", str(tmp_path), "--max-memory", "300MB", "--max-loss", "severe"
+    )
+
+
+@pytest.mark.parametrize("given, bytes_", [("600MB", 6e8), ("1.5GiB", 1.5 * 2**30), ("7 kb", 7e3)])
+def test_sizes_are_read_with_their_unit(given: str, bytes_: float) -> None:
+    assert pick.bytes_of(given) == bytes_
+
+
+@pytest.mark.parametrize("given", ["600", "600XB", "-1MB", "nanMB", "1e9B", ""])
+def test_what_is_no_size_is_refused(given: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="is no size"):
+        pick.bytes_of(given)
+
+
+def test_the_readmes_line_names_the_pick_of_each_machine() -> None:
+    line = pick.recommendation(compare(ALL, "big", "snakemake"))
+    assert "with at most minor loss: `mid`" in line and "Runner-up: `big`" in line
+    there = variant("small", 90, 1e8, machine="bbbbbbbbbbbb")
+    lines = pick.recommendation(compare(named(MID, there), "mid", "snakemake"))
+    assert "on `aaaaaaaaaaaa`**" in lines and "on `bbbbbbbbbbbb`**" in lines
