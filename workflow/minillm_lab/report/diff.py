@@ -1,0 +1,351 @@
+"""What changed between two runs of the lab, beyond what chance and the machine's drift explain.
+
+Machine against machine, yesterday against today, build against build: two results folders, or
+published files. A figure changed when its interval and the other run's do not explain the
+difference:
+
+- Times, speeds and memory are compared on the logarithm. The noise of a figure is the standard
+  error that its interval stands for, or that of the same metric averaged over the run's variants
+  where that is larger: three rounds know little about their own spread, and variants share a
+  machine.
+- An interval holds what varies within a run. Between runs the machine drifts besides, up to
+  ``DRIFT``, and not alike for all variants; only what lies beyond is claimed. So is memory beyond
+  ``MEMORY_DRIFT``, which the allocator takes or not.
+- All figures are judged together (Holm 1979), so that two runs of one thing give a false claim in
+  at most 5 % of all comparisons, however many figures they hold.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from math import exp, inf, log, sqrt
+from pathlib import Path
+
+from scipy.stats import norm
+from scipy.stats import t as student
+from tabulate import tabulate
+
+from minillm_lab.report.inert import code, inert
+from minillm_lab.report.published import QUALITY, Figure, Published, Variant, read_either
+from minillm_lab.report.table import number
+
+LEVEL = 0.05
+DRIFT = 0.20  # of times and speeds between two runs; docs/measurement.md
+MEMORY_DRIFT = 0.02
+SMALLEST = 1e-12  # of a time, speed or size; below it a figure is no measurement
+UNITS = {"seconds": (1.0, "s"), "bytes": (1e-6, "MB"), "second": (1.0, "t/s")}
+PROTOCOL = {  # what must be equal for a metric to be the same metric in both runs
+    "load": ("context",),
+    "memory": ("context", "prompt_tokens", "generated_tokens"),
+    "prefill": ("prompt_tokens",),
+    "decode": ("prompt_tokens", "generated_tokens"),
+    "quality": ("text",),
+    "questions": ("questions",),
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One figure in both runs."""
+
+    variant: str
+    metric: str
+    kind: str  # metrics, ratios, quality
+    before: Figure
+    after: Figure
+
+
+@dataclass(frozen=True)
+class Change:
+    """A compared figure: after over before (quality: minus), its interval, and the verdict."""
+
+    pair: Pair
+    value: float
+    ci95: tuple[float, float]
+    p: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What two runs differ in."""
+
+    identity: list[str]
+    changed: list[Change]
+    unchanged: list[Change]
+    not_compared: list[str]
+
+
+def needs(kind: str, metric: str) -> tuple[str, ...]:
+    """The parts of the protocol that a metric depends on."""
+    if kind == "quality":
+        return PROTOCOL["questions" if metric in QUALITY[3:] else "quality"]
+    if "_at_" in metric:
+        return ()  # the prompt's length is in its name
+    return PROTOCOL[metric.partition("_")[0]]
+
+
+def standard_error(figure: Figure, rounds: int) -> float | None:
+    """Of the logarithm, from the interval: its half-width over Student's quantile."""
+    if figure.ci95 is None or rounds < 2 or figure.ci95[0] < SMALLEST:
+        return None
+    reach = (log(figure.ci95[1]) - log(figure.ci95[0])) / 2
+    return reach / quantile(rounds - 1)
+
+
+@cache
+def quantile(freedom: float) -> float:
+    """Student's, two-sided at 95 %."""
+    return float(student.ppf(0.975, freedom))
+
+
+def spread(run: Published, kind: str, metric: str) -> tuple[float, int]:
+    """Standard error of a metric's logarithm, averaged over the variants, and its freedom."""
+    squares, freedom = [], 0
+    for variant in run.variants.values():
+        figure, rounds = getattr(variant, kind).get(metric), variant.protocol.rounds
+        error = standard_error(figure, rounds) if figure else None
+        if error is not None:
+            squares.append(error**2)
+            freedom += rounds - 1
+    return sqrt(sum(squares) / len(squares)), freedom
+
+
+def by_ratio(pair: Pair, before: Published, after: Published, drift: float) -> Change | None:
+    """After over before; None where one round or a zero gives nothing to judge by."""
+    squares, weighted = 0.0, 0.0
+    for run, figure in ((before, pair.before), (after, pair.after)):
+        own = standard_error(figure, run.variants[pair.variant].protocol.rounds)
+        if own is None:
+            return None
+        usual, degrees = spread(run, pair.kind, pair.metric)
+        square = max(own, usual) ** 2
+        squares += square
+        weighted += square**2 / degrees
+    value = log(pair.after.value / pair.before.value)
+    error = sqrt(squares)
+    freedom = squares**2 / weighted if weighted else inf  # Welch and Satterthwaite
+    allowed = log(1 + (MEMORY_DRIFT if "bytes" in pair.metric else drift))
+    beyond = max(0.0, abs(value) - allowed)
+    p = 2 * float(student.sf(beyond / error, freedom)) if error else float(beyond == 0)
+    reach = quantile(freedom) * error
+    return Change(pair, exp(value), (exp(value - reach), exp(value + reach)), p)
+
+
+def by_difference(pair: Pair) -> Change | None:
+    """After minus before, for quality; the intervals taken for normal ones."""
+    if pair.before.ci95 is None or pair.after.ci95 is None:
+        return None
+    value = pair.after.value - pair.before.value
+    widths = [f.ci95[1] - f.ci95[0] for f in (pair.before, pair.after) if f.ci95]
+    error = sqrt(sum(width**2 for width in widths)) / (2 * float(norm.ppf(0.975)))
+    p = 2 * float(norm.sf(abs(value) / error)) if error else float(value == 0)
+    reach = float(norm.ppf(0.975)) * error
+    return Change(pair, value, (value - reach, value + reach), p)
+
+
+def pairs(before: Published, after: Published) -> Iterator[Pair | str]:
+    """Every figure that both runs hold, or why it is not compared."""
+    for name, old in before.variants.items():
+        new = after.variants.get(name)
+        if new is None:
+            continue
+        if what := unlike(old, new):
+            yield f"{code(name)}: {what}"
+            continue
+        refused: dict[str, list[str]] = {}
+        for kind in ("metrics", "ratios", "quality"):
+            if kind == "ratios" and before.baseline != after.baseline:
+                continue
+            figures, others = getattr(old, kind), getattr(new, kind)
+            for metric in [m for m in figures if m in others]:
+                differ = [
+                    key
+                    for key in needs(kind, metric)
+                    if getattr(old.protocol, key) != getattr(new.protocol, key)
+                ]
+                if differ:
+                    refused.setdefault(metric, differ)
+                else:
+                    yield Pair(name, metric, kind, figures[metric], others[metric])
+        for metric, differ in refused.items():
+            yield f"{code(name)}, {label(metric)}: measured with another {' and '.join(differ)}"
+
+
+def unlike(old: Variant, new: Variant) -> str | None:
+    """Why two variants of one name are not the same thing; None where they are."""
+    for what in ("model", "quantization", "runtime", "backend"):
+        first, second = getattr(old, what), getattr(new, what)
+        if first != second:
+            return f"another {what} ({inert(first)} → {inert(second)})"
+    return None
+
+
+def label(metric: str) -> str:
+    """A metric's name as a person reads it."""
+    for ending in ("_tokens_per_second", "_seconds", "_bytes"):
+        metric = metric.replace(ending, "")
+    return metric.replace("_", " ")
+
+
+def identity(before: Published, after: Published) -> list[str]:
+    """What the two runs themselves differ in: machines, versions, files, protocol, variants."""
+    lines = []
+    for name in before.variants.keys() - after.variants.keys():
+        lines.append(f"{code(name)}: before only")
+    for name in after.variants.keys() - before.variants.keys():
+        lines.append(f"{code(name)}: after only")
+    lines.sort()
+    if before.baseline != after.baseline:
+        lines.append(f"baseline: {code(before.baseline)} → {code(after.baseline)}")
+    found: dict[str, list[str]] = {}
+    for name, old in before.variants.items():
+        new = after.variants.get(name)
+        for text in differences(old, new) if new else []:
+            found.setdefault(text, []).append(code(name))
+    return lines + [f"{', '.join(names)}: {text}" for text, names in found.items()]
+
+
+def differences(old: Variant, new: Variant) -> Iterator[str]:
+    """What a variant differs in between two runs, in words."""
+    if old.machine.fingerprint != new.machine.fingerprint:
+        yield f"another machine: {machine(old)} → {machine(new)}"
+    elif old.machine.os != new.machine.os:
+        yield f"system {inert(old.machine.os)} → {inert(new.machine.os)}"
+    if old.versions != new.versions:
+        yield f"versions {versions(old)} → {versions(new)}"
+    if old.threads != new.threads:
+        yield f"threads {old.threads} → {new.threads}"
+    if sorted(old.sha256) != sorted(new.sha256):
+        yield "the model's file is another one (sha256)"
+    for key in type(old.protocol).model_fields:
+        first, second = getattr(old.protocol, key), getattr(new.protocol, key)
+        if first != second and key in ("text", "questions"):
+            one_sided = None in (first, second)
+            yield f"{key} of quality: {'in one run alone' if one_sided else 'not the same'}"
+        elif first != second:
+            yield f"{key.replace('_', ' ')} {first} → {second}"
+
+
+def machine(variant: Variant) -> str:
+    m = variant.machine
+    memory = f"{m.memory_bytes / 2**30:.0f} GiB"
+    return f"{inert(m.cpu)}, {m.cores} cores, {memory}, {inert(m.os)} ({code(m.fingerprint)})"
+
+
+def versions(variant: Variant) -> str:
+    return ", ".join(f"{inert(n)} {inert(v)}" for n, v in sorted(variant.versions.items()))
+
+
+def compare_runs(before: Published, after: Published, drift: float = DRIFT) -> Difference:
+    """The figures that changed, at a family-wise level of 5 % (Holm's step-down procedure)."""
+    compared, not_compared = [], []
+    for pair in pairs(before, after):
+        if isinstance(pair, str):
+            not_compared.append(pair)
+            continue
+        change = by_difference(pair) if pair.kind == "quality" else by_ratio(
+            pair, before, after, drift
+        )  # fmt: skip
+        if change is None:
+            not_compared.append(f"{code(pair.variant)}, {label(pair.metric)}: no interval")
+        else:
+            compared.append(change)
+    ordered = sorted(compared, key=lambda change: change.p)
+    left = len(ordered)
+    claims = 0
+    while claims < left and ordered[claims].p <= LEVEL / (left - claims):
+        claims += 1
+    changed = {id(change) for change in ordered[:claims]}
+    return Difference(
+        identity=identity(before, after),
+        changed=[c for c in compared if id(c) in changed],
+        unchanged=[c for c in compared if id(c) not in changed],
+        not_compared=not_compared,
+    )
+
+
+def shown(pair: Pair, figure: Figure) -> str:
+    """A figure with its unit."""
+    if pair.kind == "ratios":
+        return f"×{number(figure.value)}"
+    if pair.kind == "quality":
+        return f"{figure.value:.4g}"
+    ending = pair.metric.partition("_at_")[0].rpartition("_")[2]
+    scale, unit = UNITS[ending]
+    return f"{number(scale * figure.value)} {unit}"
+
+
+def row(change: Change) -> list[str]:
+    pair = change.pair
+    sign = "" if pair.kind == "quality" else "×"
+    low, high = change.ci95
+    digits = ".4f" if pair.kind == "quality" else ".3g"
+    what = label(pair.metric) + (", to the baseline" if pair.kind == "ratios" else "")
+    difference = f"{change.value:+{digits}}" if not sign else f"×{change.value:{digits}}"
+    return [
+        code(pair.variant),
+        what,
+        shown(pair, pair.before),
+        shown(pair, pair.after),
+        f"{difference} ({low:{digits}} to {high:{digits}})",
+    ]
+
+
+def markdown(difference: Difference, before: str, after: str, drift: float = DRIFT) -> str:
+    """The difference as Markdown, what the runs themselves differ in first."""
+    parts = [f"## {inert(before)} → {inert(after)}"]
+    if difference.identity:
+        parts.append("\n".join(f"- {line}" for line in difference.identity))
+    else:
+        parts.append("Same machine, versions, model files and protocol.")
+    if difference.changed:
+        header = ["variant", "figure", "before", "after", "change (95 % interval)"]
+        rows = [row(change) for change in difference.changed]
+        parts.append(tabulate(rows, headers=header, tablefmt="github", disable_numparse=True))
+    compared = len(difference.changed) + len(difference.unchanged)
+    if not compared:
+        parts.append("**No figure of the two can be compared.**")
+    elif not difference.changed:
+        parts.append(f"**No difference**: none of {compared} figures changed beyond its interval.")
+    else:
+        parts.append(f"{len(difference.unchanged)} of {compared} figures: no change to be claimed.")
+    if difference.not_compared:
+        lines = "\n".join(f"- {line}" for line in difference.not_compared)
+        parts.append(f"Not compared:\n\n{lines}")
+    parts.append(
+        "Claims hold together at 5 %: two runs of one thing show any in one of twenty comparisons"
+        f" at most. Up to {100 * drift:g} % of a speed, of a time and of a ratio between variants"
+        f" is taken for drift of the machine, and {100 * MEMORY_DRIFT:g} % of memory for the"
+        " allocator's."
+    )
+    return "\n\n".join(parts)
+
+
+def share(given: str) -> float:
+    """20% or 20 as 0.2."""
+    try:
+        found = float(given.removesuffix("%").strip()) / 100
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < 10:
+        raise argparse.ArgumentTypeError(f"{given!r} is no share; write it as 20%")
+    return found
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("before", type=Path, help="a results folder or a published file")
+    parser.add_argument("after", type=Path, help="another")
+    parser.add_argument(
+        "--drift",
+        type=share,
+        default=DRIFT,
+        help="of speeds between runs that is no news (default: 20%%)",
+    )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    before, after = read_either(arguments.before), read_either(arguments.after)
+    difference = compare_runs(before, after, arguments.drift)
+    names = str(arguments.before), str(arguments.after)
+    print(markdown(difference, *names, arguments.drift))
