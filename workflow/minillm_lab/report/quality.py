@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from minillm_lab.config import UNQUANTIZED
 from minillm_lab.quality.verdict import verdict
+from minillm_lab.report.inert import inert
 from minillm_lab.result import QualityMetric, Result
 
 if TYPE_CHECKING:
@@ -68,9 +69,10 @@ def legend(results: dict[str, Result]) -> list[str]:
         dtype = runtime["settings"].get("dtype", "the file's type")
         tokens = result.quality["kld_mean"].n
         lines.append(
-            f"- Quality of {result.model.name}: against {dtype} in {runtime['name']}, {tokens}"
-            f" scored tokens in {protocol['chunks']} chunks of {protocol['context']}; intervals"
-            " resample chunks; what the figures mean and where the verdicts begin: docs/quality.md"
+            f"- Quality of {inert(result.model.name)}: against {dtype} in {runtime['name']},"
+            f" {tokens} scored tokens in {protocol['chunks']} chunks of {protocol['context']};"
+            " intervals resample chunks; what the figures mean and where the verdicts begin:"
+            " docs/quality.md"
         )
     return list(dict.fromkeys(lines))
 
