@@ -19,11 +19,12 @@ test: .venv/installed-test
 	$(BIN)/snakemake --lint
 	$(BIN)/pytest $(ARGS)
 
-.venv/installed: envs/lock.txt
+.venv/installed: envs/lock.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed")'
 	$(PYTHON) -m venv .venv
 	@echo "Installing into .venv; llama.cpp is compiled for this CPU, which takes minutes, once."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement envs/lock.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 .venv/installed-test: envs/lock-test.txt .venv/installed

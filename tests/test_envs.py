@@ -8,7 +8,8 @@ import yaml
 
 from conftest import ROOT
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 NOT_IN_CONDA = {
     "transformers": {"snakemake", "llama-cpp-python"},
     "llama.cpp": {"snakemake"},
@@ -44,4 +45,5 @@ def test_conda_files_hold_the_pins(name: str) -> None:
 
 def test_every_direct_dependency_is_pinned() -> None:
     every = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]
+    every += PYPROJECT["build-system"]["requires"]
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in every)
