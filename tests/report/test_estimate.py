@@ -95,3 +95,12 @@ def test_one_round_gives_no_interval_and_says_so() -> None:
     for metric in single.metrics.values():
         metric.samples = metric.samples[:1]
     assert "No interval: one round" in described(single, 100, 100, False)
+
+
+def test_rounds_that_disagree_are_said() -> None:
+    assert "disagree" not in described(known(), 100, 100, False)
+    disturbed = known()
+    for name, metric in disturbed.metrics.items():
+        if "per_second" in name:
+            metric.samples[0] = [speed / 3 for speed in metric.samples[0]]
+    assert "The rounds disagree" in described(disturbed, 100, 100, False)

@@ -25,6 +25,7 @@ from minillm_lab.result import Result
 from minillm_lab.statistics import Estimate
 
 FARTHEST = 4  # times the longest context measured; beyond that a fit says nothing
+WIDE = 1.5  # times the value: an interval that goes so far says that a round was disturbed
 CACHE_STEP = {"llama.cpp": 256}  # cells that attention works on at once, filled or not
 Point = tuple[float, float]  # tokens, seconds
 
@@ -154,6 +155,8 @@ def described(result: Result, prompt_tokens: int, answer_tokens: int, cold: bool
     lines += [f"- prompt: {text(found.prompt)}", f"- answer: {text(found.answer)}"]
     if found.whole.ci95 is None:
         lines.append("- No interval: one round was measured.")
+    elif found.whole.ci95[1] > WIDE * found.whole.value:
+        lines.append("- The rounds disagree: measure again, or more of them, on a quiet machine.")
     if prompt_tokens + answer_tokens > found.measured_to + TOKENS_AT_DEPTH:
         lines.append(
             f"- Speeds were measured up to {found.measured_to} tokens of context; beyond that this"
