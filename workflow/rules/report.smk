@@ -13,7 +13,12 @@ rule compare:
         results=expand(f"{RESULTS}/{{variant}}.json", variant=EXPERIMENT.variants),
         peers=expand(f"{RESULTS}/peer/{{variant}}.json", variant=EXPERIMENT.held_against_peer),
         code=code(
-            "report/compare", "report/table", "report/quality", "statistics", "quality/verdict"
+            "report/compare",
+            "report/inert",
+            "report/table",
+            "report/quality",
+            "statistics",
+            "quality/verdict",
         ),
     output:
         json=f"{RESULTS}/comparison.json",
@@ -46,6 +51,7 @@ rule readme:
         comparison=f"{RESULTS}/comparison.json",
         code=code(
             "report/readme",
+            "report/inert",
             "report/pick",
             "report/table",
             "report/learnings",
