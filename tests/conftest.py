@@ -19,6 +19,10 @@ ROOT = Path(__file__).parent.parent
 pytest_plugins = ["quality_lab"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="tests that take minutes, at full length")
+
+
 @dataclass
 class Lab:
     """A copy of the workflow in a folder of its own, and the real snakemake in it."""

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import resource
 import subprocess
 import time
 from pathlib import Path
@@ -22,18 +23,22 @@ def allowed_cpus() -> set[int]:
     return set(range(os.cpu_count() or 1))
 
 
+def cgroups(root: Path) -> list[Path]:
+    """The folders of this process's control group (v2) and of those around it."""
+    try:
+        own = Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip().lstrip("/")
+    except OSError:
+        own = ""
+    return [root / own, *(root / own).parents] if own else [root]
+
+
 def cpu_quota(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
     """The CPUs' worth of time that a container's limit leaves; infinite where there is none.
 
     Reads cgroup v2's ``cpu.max`` from this process's group up to the root, and v1's quota.
     """
     quotas = [math.inf]
-    try:
-        own = Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip().lstrip("/")
-    except OSError:
-        own = ""
-    folders = [cgroup / own, *(cgroup / own).parents] if own else [cgroup]
-    for folder in folders:
+    for folder in cgroups(cgroup):
         try:
             limit, period = (folder / "cpu.max").read_text().split()
         except (OSError, ValueError):
@@ -66,6 +71,24 @@ def physical_cores() -> int:
     if not Path("/sys/devices/system/cpu").exists():  # macOS: no topology files, no affinity
         count = psutil.cpu_count(logical=False) or len(allowed)
     return max(1, min(count, math.floor(cpu_quota()) if cpu_quota() < math.inf else count))
+
+
+def memory_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes of memory that this process may take: the machine's, or a container's or shell's limit.
+
+    Reads cgroup v2's ``memory.max``, v1's limit, and RLIMIT_AS.
+    """
+    limits = [psutil.virtual_memory().total]
+    files = [folder / "memory.max" for folder in cgroups(cgroup)]
+    for file in [*files, cgroup / "memory/memory.limit_in_bytes"]:
+        try:
+            limits.append(int(file.read_text()))
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+    address_space = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if address_space != resource.RLIM_INFINITY:
+        limits.append(address_space)
+    return min(limits)
 
 
 def cpu_model() -> str:

@@ -12,9 +12,15 @@ os.environ |= {  # for the jobs: this Python runs `python -m minillm_lab…`
     "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]),
 }
 
+from pathlib import Path
+
+from minillm_lab import lock
 from minillm_lab.command import LabError
 from minillm_lab.config import NAME, RESERVED, load_experiment
 from minillm_lab.runtimes import runtime_versions
+
+LOCK = lock.hold(Path(".snakemake"))
+shell.prefix("exec python -m minillm_lab.job $PPID ")
 
 try:
     EXPERIMENT = load_experiment(config, ", ".join(map(str, workflow.configfiles)))
