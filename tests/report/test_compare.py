@@ -11,6 +11,7 @@ from builders import around, made_up
 from minillm_lab.report import table
 from minillm_lab.report.compare import Comparison, compare
 from minillm_lab.report.learnings import learnings
+from minillm_lab.report.readme import section
 from minillm_lab.result import Result, read_record, write_record
 
 
@@ -141,3 +142,18 @@ def test_what_is_written_is_strict_json_and_reads_back(tmp_path: Path) -> None:
     write_record(tmp_path / "c.json", comparison)
     json.loads((tmp_path / "c.json").read_text(), parse_constant=pytest.fail)
     assert read_record(tmp_path / "c.json", Comparison) == comparison
+
+
+def test_without_the_baseline_there_are_figures_and_no_ratios() -> None:
+    left = compare({"f16": F16}, "fp16", "snakemake", goal=0.02, failed={"fp16": "why"})
+    text = table.markdown(left)
+    assert left.ratios == {"f16": {}} and left.factors == {} and left.precision is None
+    assert "| fp16" in text and "**failed**" in text and "- **Failed**, `fp16`: why" in text
+    assert learnings(left)
+
+
+def test_where_every_variant_failed_the_table_says_so() -> None:
+    none = compare({}, "fp16", "snakemake", failed={"fp16": "why"})
+    assert table.markdown(none) == "No variant has a result.\n\n- **Failed**, `fp16`: why"
+    assert section(none).endswith("- **Failed**, `fp16`: why")
+    assert "fp16,failed,why" in table.csv_of(none)

@@ -1,6 +1,7 @@
 """The workflow end to end on a tiny model, through the real snakemake."""
 
 import copy
+import re
 import shutil
 from pathlib import Path
 
@@ -16,7 +17,9 @@ def lab(tmp_path: Path, tiny_gguf: Path) -> Lab:
     return Lab(tmp_path / "lab", config)
 
 
-def test_one_variant_and_nothing_of_the_others(lab: Lab) -> None:
+def test_one_variant_and_nothing_of_the_others(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "another disk").mkdir()
+    lab.path("models").symlink_to(tmp_path / "another disk")  # which changes nothing
     lab.run("results/q4_k_m.json")
     made = sorted(p.name for p in lab.path("results").rglob("*.json"))
     assert made == ["q4_k_m.1.json", "q4_k_m.json", "tiny.Q4_K_M.json", "tiny.json"]
@@ -45,17 +48,35 @@ def test_rounds_of_all_variants_take_turns(lab: Lab) -> None:
 
 
 def test_a_broken_variant_does_not_take_the_others_down(lab: Lab, tiny_gguf: Path) -> None:
+    """It is in the table with its reason, the status is not zero, and no trace of it stays."""
     whole = tiny_gguf.read_bytes()
     lab.path("broken.F16.gguf").write_bytes(whole[: len(whole) // 2])
+    good = lab.config["variants"]
     lab.config["models"]["broken"] = {"path": "broken.F16.gguf"}
-    lab.config["variants"]["bad"] = {
-        "runtime": "llama.cpp", "quantization": "F16", "model": "broken",
-    }  # fmt: skip
+    lab.config["variants"] = good | {
+        "bad": {"runtime": "llama.cpp", "quantization": "F16", "model": "broken"},
+        "unmade": {"runtime": "llama.cpp", "quantization": "Q8_0", "model": "broken"},
+    }
     lab.write_config()
     done = lab.snakemake("--cores", "1", ok=False)
-    assert "error: " in done.stderr and "broken.F16.gguf" in done.stderr
-    assert lab.path("results/f16.json").exists() and lab.path("results/q4_k_m.json").exists()
+    assert "failed: bad: prompt: models/broken/source/broken.F16.gguf" in done.stderr
     assert not lab.path("results/bad.json").exists()
+    for page in ("RESULTS.md", "results/comparison.md"):
+        text = lab.path(page).read_text()
+        assert re.search(r"\| f16 \(baseline\) +\| q4_k_m +\| bad +\| unmade +\|", text)
+        assert (
+            "- **Failed**, `bad`: prompt: models/broken/source/broken.F16.gguf: llama.cpp" in text
+        )
+        assert "- **Failed**, `unmade`: quantize: " in text
+    assert 'bad,failed,"prompt: ' in lab.path("results/comparison.csv").read_text()
+    again = lab.planned()  # what failed, and the table
+    assert again == {
+        "prompt": 1, "quantize": 1, "facts": 2, "round": 2, "collect": 2, "compare": 1, "readme": 1,
+    }  # fmt: skip
+    lab.config["variants"] = good
+    lab.write_config()
+    lab.run()
+    assert "bad" not in lab.path("RESULTS.md").read_text()
 
 
 def test_neither_failure_nor_deleting_all_output_loses_the_page(lab: Lab) -> None:

@@ -1,5 +1,6 @@
 """The checked experiment, and the names of files that follow from it."""
 
+import json
 import os
 import shlex
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 from minillm_lab import lock
 from minillm_lab.command import LabError
 from minillm_lab.config import NAME, RESERVED, load_experiment
+from minillm_lab.failures import failures
 from minillm_lab.runtimes import runtime_versions
 
 LOCK = lock.hold(Path(".snakemake"))
@@ -110,4 +112,22 @@ def experiment_command():
     changed = [f"{key}={value}" for key, value in workflow.config_settings.config.items()]
     return shlex.join(
         ["snakemake", "--cores", "1", *named, *(["--config", *changed] if changed else [])]
+    )
+
+
+def table_after_failures():
+    """The command that makes a table without the variants that failed; empty where none did."""
+    every = {variant: f"{RESULTS}/{variant}.json" for variant in EXPERIMENT.variants}
+    reasons = failures(workflow.dag, workflow.scheduler.failed, every)
+    if not reasons or not any(job.rule.name == "compare" for job in workflow.dag.jobs):
+        return ""
+    page = ["--page", EXPERIMENT.readme] if EXPERIMENT.readme else []
+    made = [f"--{kind}={RESULTS}/comparison.{kind}" for kind in ("json", "csv")]
+    return shlex.join(
+        [
+            *("python", "-m", "minillm_lab.report.failed", "--results", *every.values()),
+            *("--failed", json.dumps(reasons), "--baseline", EXPERIMENT.baseline),
+            *("--experiment-command", experiment_command(), *page, *made),
+            *("--markdown", f"{RESULTS}/comparison.md", "--log", f"{RESULTS}/logs/failed.log"),
+        ]
     )

@@ -72,6 +72,7 @@ class Comparison(Record):
     factors: dict[str, list[Factor]]
     peers: dict[str, dict[str, Any]] = Field(description="against llama-bench, by variant")
     precision: Precision | None = Field(description="null: no goal was set")
+    failed: dict[str, str] = Field({}, description="why a variant has no result, by variant")
 
 
 def ratio(result: Result, baseline: Result, metric: str) -> Ratio | None:
@@ -185,12 +186,17 @@ def compare(
     command: str,
     goal: float | None = None,
     peers: dict[str, dict[str, Any]] | None = None,
+    failed: dict[str, str] | None = None,
 ) -> Comparison:
-    """Everything that the table, the README and the learnings say, computed once."""
-    ratios: dict[str, dict[str, Ratio]] = {}
-    for name, result in results.items():
-        found = {m: ratio(result, results[baseline], m) for m in metrics_compared(results)}
-        ratios[name] = {m: r for m, r in found.items() if r and name != baseline}
+    """Everything that the table, the README and the learnings say, computed once.
+
+    Without a result of the baseline there are no ratios.
+    """
+    ratios: dict[str, dict[str, Ratio]] = {name: {} for name in results}
+    others = [name for name in results if name != baseline and baseline in results]
+    for name in others:
+        found = {m: ratio(results[name], results[baseline], m) for m in metrics_compared(results)}
+        ratios[name] = {m: r for m, r in found.items() if r}
     return Comparison(
         baseline=baseline,
         command=command,
@@ -200,9 +206,10 @@ def compare(
             m: [name for group in by_machine(results).values() for name in best(group, m)]
             for m in metrics_compared(results)
         },
-        factors={n: factors(n, baseline, results) for n in results if n != baseline},
+        factors={n: factors(n, baseline, results) for n in others},
         peers=peers or {},
-        precision=precision(results, baseline, goal) if goal else None,
+        precision=precision(results, baseline, goal) if goal and baseline in results else None,
+        failed=failed or {},
     )
 
 

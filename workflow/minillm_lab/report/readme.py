@@ -19,6 +19,8 @@ END = "<!-- minillm-lab results: end -->"
 
 def section(comparison: Comparison) -> str:
     """The Markdown between the markers: recommendation, table, experiments, key learnings."""
+    if not comparison.results:
+        return "\n\n".join(["### Comparison", table.markdown(comparison)])
     parts = [recommendation(comparison)]
     parts += ["### Comparison", table.markdown(comparison), "### Experiments"]
     parts += [experiment(result) for result in comparison.results.values()]

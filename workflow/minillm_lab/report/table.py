@@ -113,10 +113,10 @@ def sizes(comparison: "Comparison") -> dict[str, str]:
     """Each variant's size on disk in MB, the smallest in bold."""
     bytes_ = {n: size_of(r) for n, r in comparison.results.items()}
     smallest = min(bytes_.values())
-    base = bytes_[comparison.baseline]
+    base = bytes_.get(comparison.baseline)
     return {
         name: (f"**{number(size / 1e6)}**" if size == smallest else number(size / 1e6))
-        + ("" if name == comparison.baseline else f" (×{number(size / base)})")
+        + ("" if name == comparison.baseline or not base else f" (×{number(size / base)})")
         for name, size in bytes_.items()
     }
 
@@ -127,10 +127,25 @@ def markdown(comparison: "Comparison") -> str:
     Figures of two machines never stand in one table: each machine has its own.
     """
     machines = list(dict.fromkeys(r.machine["fingerprint"] for r in comparison.results.values()))
+    if not machines:
+        return "\n".join(["No variant has a result.", "", *failed_lines(comparison)])
     if len(machines) == 1:
-        return f"{drawn(rows(comparison))}\n\n{legend(comparison)}"
+        return f"{drawn(with_failed(rows(comparison), comparison))}\n\n{legend(comparison)}"
     tables = [f"**Machine `{m}`**\n\n{drawn(rows(comparison, m))}" for m in machines]
     return "\n\n".join([*tables, legend(comparison)])
+
+
+def with_failed(body: list[list[str]], comparison: "Comparison") -> list[list[str]]:
+    """The table with a column for each variant that failed, and nothing in it but that."""
+    for name in comparison.failed:
+        column = [name, "**failed**", *["–"] * (len(body) - 2)]
+        body = [[*row, cell] for row, cell in zip(body, column, strict=True)]
+    return body
+
+
+def failed_lines(comparison: "Comparison") -> list[str]:
+    """Why variants have no figures."""
+    return [f"- **Failed**, `{name}`: {reason}" for name, reason in comparison.failed.items()]
 
 
 def drawn(body: list[list[str]]) -> str:
@@ -151,6 +166,7 @@ def legend(comparison: "Comparison") -> str:
         " rounds; **bold** is best, or not to be told from the best; ≈ means that the data do not"
         " support a difference. ⚠ marks a file that is mostly something else than its name says.",
         "",
+        *failed_lines(comparison),
         *dict.fromkeys(machine_line(r) for r in results),
         f"- Threads: {', '.join(map(str, threads))}; prompt {first.protocol['prompt_tokens']}"
         f" tokens; {first.protocol['rounds']} rounds × {first.protocol['repetitions']} repetitions",
@@ -230,4 +246,6 @@ def csv_of(comparison: "Comparison") -> str:
                 ]
             )  # fmt: skip
         writer.writerows(quality.csv_rows(name, result))
+    for name, reason in comparison.failed.items():
+        writer.writerow([name, "failed", reason, *[""] * 7])
     return out.getvalue()
