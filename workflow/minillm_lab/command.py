@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,26 @@ class LabError(Exception):
 def first_line(error: BaseException) -> str:
     """The first line of another library's error, or its kind where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error, by its kind or its words, is for want of memory."""
+    words = r"allocate memory|(failed|unable) to allocate|bad_alloc|out of memory"
+    return isinstance(error, MemoryError) or bool(re.search(words, str(error), re.I))
+
+
+def explained(error: Exception) -> str:
+    """One line for an error; where memory ran out, with what was taken and what there is."""
+    if not out_of_memory(error):
+        return str(error)
+    from minillm_lab.benchmark.memory import peak
+    from minillm_lab.machine import memory_limit
+
+    return (
+        f"{first_line(error)}: out of memory: this process took up to {peak() / 1e6:.0f} MB, of"
+        f" {memory_limit() / 1e6:.0f} MB; take a smaller quantization or context, or close other"
+        " programs"
+    )
 
 
 def say(message: str) -> None:
@@ -44,8 +65,19 @@ def progress(doing: str, total: int, unit: str) -> Iterator[Callable[..., None]]
         yield advance
 
 
+def keep_log(path: Path) -> None:
+    """Write the log to a file from here on."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    except OSError as error:
+        raise LabError(f"cannot write {path}: {error.strerror}") from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(handler)
+
+
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
-    """Parse the command line, run ``main``, and turn a LabError into one line and exit status 1.
+    """Parse the command line, run ``main``; what a person can put right is one line and status 1.
 
     Every command takes ``--log FILE``: what the runtimes print goes there, not to the terminal.
     """
@@ -53,16 +85,15 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     arguments = parser.parse_args()
     log.setLevel(logging.INFO)
     log.addHandler(logging.NullHandler())
-    if arguments.log:
-        arguments.log.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(arguments.log, mode="w", encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        log.addHandler(handler)
+    logging.raiseExceptions = False  # a log that cannot be written stops nothing
     try:
+        if arguments.log:
+            keep_log(arguments.log)
         main(arguments)
-    except LabError as error:
-        log.error("error: %s", error, exc_info=error.__cause__)
-        sys.exit(f"error: {error}")
-    except Exception:
-        log.exception("unexpected error")
-        raise
+    except Exception as error:
+        if not isinstance(error, LabError) and not out_of_memory(error):
+            log.exception("unexpected error: %s", first_line(error))
+            raise
+        line = explained(error)
+        log.error("error: %s", line, exc_info=error.__cause__)
+        sys.exit(f"error: {line}")

@@ -88,6 +88,15 @@ class Output(Record):
     token_ids: list[int]
 
 
+class Prompt(Record):
+    """The prompt as every variant of a model gets it."""
+
+    text: str
+    token_ids: list[int]
+    chat_template: bool = Field(description="whether the model's own was used")
+    tokenizer: str
+
+
 class ModelFile(Record):
     """One file of the weights."""
 

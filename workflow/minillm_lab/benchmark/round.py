@@ -16,8 +16,15 @@ from minillm_lab.benchmark import memory
 from minillm_lab.command import LabError, progress, run
 from minillm_lab.config import TOKENS_AT_DEPTH
 from minillm_lab.files import weight_files
-from minillm_lab.result import Depth, Output, Repetition, Round, write_record
-from minillm_lab.runtimes import Options, Runtime, open_runtime, resolved, runtime_versions
+from minillm_lab.result import Depth, Output, Prompt, Repetition, Round, read_record, write_record
+from minillm_lab.runtimes import (
+    Options,
+    Runtime,
+    check_memory,
+    open_runtime,
+    resolved,
+    runtime_versions,
+)
 
 
 def answer(runtime: Runtime, prompt: list[int], tokens: int) -> tuple[Repetition, list[int]]:
@@ -89,6 +96,7 @@ def measure_round(
             f"{variant}: {len(ids)} prompt tokens and {generate} new ones exceed the context of"
             f" {options.context}; raise 'context' or lower 'generate'"
         )
+    check_memory(weights, options)
     runtime = open_runtime(settings["runtime"])
     files = weight_files(weights)
 
@@ -178,7 +186,7 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.variant,
         arguments.round,
         arguments.weights,
-        json.loads(arguments.prompt.read_bytes()),
+        read_record(arguments.prompt, Prompt).model_dump(),
         json.loads(arguments.settings),
     )
     write_record(arguments.output, record)

@@ -11,7 +11,7 @@ from typing import Any
 
 from minillm_lab.command import run, say
 from minillm_lab.quality.runtime import opened
-from minillm_lab.result import Output, QualityMetric, write_record
+from minillm_lab.result import Output, Prompt, QualityMetric, read_record, write_record
 
 GRAM = 4
 
@@ -52,7 +52,7 @@ def beside(ids: list[int], reference: list[int]) -> dict[str, QualityMetric]:
 
 def main(arguments: argparse.Namespace) -> None:
     say(f"reference of {arguments.model}: answering the prompt")
-    prompt = json.loads(arguments.prompt.read_bytes())["token_ids"]
+    prompt = read_record(arguments.prompt, Prompt).token_ids
     settings = json.loads(arguments.settings)
     output = greedy_answer(arguments.weights, prompt, settings, arguments.generate)
     write_record(arguments.output, output)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from minillm_lab.command import LabError, progress
 from minillm_lab.quality.questions import CHOICES
 from minillm_lab.quality.text import EvaluationText
-from minillm_lab.runtimes import Runtime, open_runtime, resolved, runtime_versions
+from minillm_lab.runtimes import Runtime, check_memory, open_runtime, resolved, runtime_versions
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ def longest(text: EvaluationText) -> int:
 def opened(weights: Path, settings: dict[str, Any], context: int) -> Iterator[Loaded]:
     """Load a model with room for ``context`` tokens. Raises LabError where it cannot be loaded."""
     options = resolved(settings, context=context, sequences=CHOICES)
+    check_memory(weights, options)
     runtime = open_runtime(settings["runtime"])
     runtime.prepare(weights, options)
     runtime.load(weights, options)

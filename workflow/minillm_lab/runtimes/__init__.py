@@ -6,12 +6,16 @@ variants a class in ``config.py``.
 
 from __future__ import annotations  # numpy is for type checkers only: the Snakefile imports this
 
+import json
 import os
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
+
+from minillm_lab.command import LabError
+from minillm_lab.files import weight_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +28,7 @@ MODULES = {
     "llama.cpp": "minillm_lab.runtimes.llama_cpp",
     "transformers": "minillm_lab.runtimes.transformers",
 }
+BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}  # of a weight
 DISTRIBUTIONS = {
     "llama.cpp": ["llama-cpp-python"],
     "transformers": ["transformers", "torch"],
@@ -104,6 +109,29 @@ class Runtime(Protocol):
         tokens follow, branch after branch. The shape is (len(ids) - first + the branches' tokens,
         vocabulary); nothing is computed for positions before ``first``. Valid until the next call.
         """
+
+
+def size_in(weights: Path, dtype: str) -> int:
+    """Bytes of a GGUF file, or of a folder's safetensors when held as ``dtype``."""
+    size = sum(file.stat().st_size for file in weight_files(weights))
+    try:
+        facts = json.loads((weights / "config.json").read_bytes())
+        stored = str(facts.get("dtype") or facts.get("torch_dtype"))
+    except (OSError, ValueError, AttributeError):
+        return size
+    return size * BYTES[dtype] // BYTES.get(stored, BYTES[dtype])
+
+
+def check_memory(weights: Path, options: Options) -> None:
+    """Raise LabError where the weights alone need more memory than there is. Reads no weights."""
+    from minillm_lab import machine
+
+    needed, there = size_in(weights, options.dtype), machine.memory_limit()
+    if needed > there and options.device == "cpu":
+        raise LabError(
+            f"{weights}: does not fit into memory: its weights alone need {needed / 1e6:.0f} MB,"
+            f" and there are {there / 1e6:.0f} MB; take a smaller quantization, or another machine"
+        )
 
 
 def open_runtime(name: str) -> Runtime:

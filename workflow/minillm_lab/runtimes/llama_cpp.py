@@ -40,7 +40,8 @@ llama_cpp.llama_backend_init()
 
 def said(fallback: str) -> str:
     """The first thing llama.cpp said since the last load that sounds like a reason."""
-    reasons = [m for m in messages if re.search(r"error|fail|unknown|invalid|missing", m, re.I)]
+    told = [m for m in messages if not m.startswith(("print_info", "llama_model_loader: -"))]
+    reasons = [m for m in told if re.search(r"error|fail|unknown|invalid|missing", m, re.I)]
     return reasons[0].strip() if reasons else fallback
 
 
