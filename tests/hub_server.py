@@ -57,6 +57,7 @@ class File:
 
     content: bytes
     large: bool
+    claimed: int = 0  # its size as the hub says it, where that is not so
 
     @cached_property
     def etag(self) -> str:
@@ -178,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self.fail("no file")
         file = files[name]
         if self.command == "HEAD":
-            return self.send_head(200, file, len(file.content))
+            return self.send_head(200, file, file.claimed or len(file.content))
         fault = self.hub.fault(name)
         if fault.error:
             return self.fail(fault.error)
@@ -237,7 +238,7 @@ class _Handler(BaseHTTPRequestHandler):
         if file.large:
             headers |= {
                 "X-Linked-Etag": f'"{file.etag}"',
-                "X-Linked-Size": str(len(file.content)),
+                "X-Linked-Size": str(file.claimed or len(file.content)),
             }
         self.send(status, headers | (more or {}))
 

@@ -254,10 +254,49 @@ def test_a_damaged_beginning_is_not_kept(lab: CommandLine, hub: Hub, beginning: 
     assert [blob.name for blob in lab.blobs()] == [sha256(SMALL)]
 
 
-def test_a_cut_connection_is_taken_up_again(lab: CommandLine, large: Hub) -> None:
-    large.faults[FILE] = Fault(cut_after=HALF, times=1)
+@pytest.mark.parametrize(("percent", "kept"), [(1, 0), (50, 10 << 20), (99, 20 << 20)])
+def test_a_cut_connection_is_taken_up_again(
+    lab: CommandLine, large: Hub, percent: int, kept: int
+) -> None:
+    large.faults[FILE] = Fault(cut_after=len(LARGE) * percent // 100, times=1)
     assert lab.fetch("gguf", gguf(LARGE)).read_bytes() == LARGE
-    assert large.sent[FILE].starts == [0, 10 << 20]
+    assert large.sent[FILE].starts == [0, kept]
+
+
+def test_a_slow_hub_is_waited_for(lab: CommandLine, large: Hub) -> None:
+    large.faults[FILE] = Fault(trickle=0.1)  # of the second that a pause may last
+    assert lab.fetch("gguf", gguf(LARGE)).read_bytes() == LARGE
+    assert large.sent[FILE].starts == [0]
+
+
+def test_a_file_that_ends_early_every_time_is_given_up(lab: CommandLine, hub: Hub) -> None:
+    hub.faults[FILE] = Fault(content=SMALL[:-100])
+    said = lab.refuse("gguf", gguf())
+    assert f"{GGUF}/{FILE} at {COMMIT}" in said and "should be of size" in said
+
+
+def test_a_transfer_that_always_stalls_is_given_up(
+    lab: CommandLine, hub: Hub, pytestconfig: pytest.Config
+) -> None:
+    if not pytestconfig.getoption("--long"):
+        pytest.skip("huggingface_hub tries for ten seconds")
+    hub.faults[FILE] = Fault(stall_after=5000)
+    status, lines = lab.run("gguf", gguf())
+    assert status == 1
+    assert "the hub cannot be reached (timed out)" in lines[-1]
+
+
+def test_no_space_for_a_download_is_said_before_it(lab: CommandLine, hub: Hub) -> None:
+    hub.repositories[GGUF][FILE].claimed = 1 << 60
+    assert "it needs 1152921504606.8 MB, and its disk has" in lab.refuse("gguf", gguf())
+    assert FILE not in hub.sent
+
+
+def test_a_wrong_etag_is_believed_less_than_the_config(lab: CommandLine, hub: Hub) -> None:
+    hub.repositories[GGUF][FILE].etag = "0" * 64
+    assert f"sha256 is {sha256(SMALL)}, expected {'0' * 64}" in lab.refuse("gguf", gguf(None))
+    assert lab.blobs() == []
+    assert lab.fetch("gguf", gguf()).read_bytes() == SMALL
 
 
 def test_a_transfer_that_stalls_is_taken_up_again(lab: CommandLine, hub: Hub) -> None:

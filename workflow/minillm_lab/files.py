@@ -35,6 +35,16 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise LabError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def check_space(path: Path, needed: int) -> None:
+    """Raise LabError where ``needed`` bytes do not fit; called before a large write."""
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise LabError(
+            f"cannot write {path}: it needs {needed / 1e6:.1f} MB, and its disk has"
+            f" {free / 1e6:.1f} MB left; make room, and start again"
+        )
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8 with LF line ends, whole or not at all."""
     with written_whole(path) as part:

@@ -14,8 +14,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from minillm_lab.command import LabError, log, run, say
-from minillm_lab.files import written_whole
+from minillm_lab.files import check_space, written_whole
+from minillm_lab.job import dies_with
 from minillm_lab.models.quantize import quantize
+from minillm_lab.runtimes import size_in
 
 PARTS = ("convert_hf_to_gguf.py", "conversion/", "gguf-py/gguf/")  # of llama.cpp
 
@@ -29,7 +31,9 @@ def unpack_converter(output: Path) -> None:
             sys.executable, "-m", "pip", "download", pinned, "--no-deps", "--quiet",
             "--no-binary", "llama-cpp-python", "--dest", folder, "--disable-pip-version-check",
         ]  # fmt: skip
-        done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            command, stderr=subprocess.PIPE, text=True, preexec_fn=dies_with(os.getpid())
+        )
         if done.returncode:
             raise LabError(f"cannot download the sources of {pinned}: {done.stderr.strip()[-200:]}")
         with tarfile.open(next(Path(folder).glob("*.tar.gz"))) as archive:
@@ -45,6 +49,7 @@ def unpack_converter(output: Path) -> None:
 def convert(safetensors: Path, converter: Path, output: Path) -> None:
     """Convert a folder of safetensors to an F16 GGUF. Raises LabError with the last line said."""
     say(f"converting {safetensors} to F16")
+    check_space(output, size_in(safetensors, "float16"))
     script = converter.resolve() / "convert_hf_to_gguf.py"
     with written_whole(output) as part:
         command = [
@@ -56,6 +61,7 @@ def convert(safetensors: Path, converter: Path, output: Path) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=dies_with(os.getpid()),
             env=os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(converter / "gguf-py")},
         )
         log.info("%s", done.stdout)

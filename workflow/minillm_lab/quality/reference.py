@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from minillm_lab.command import LabError, run, say
-from minillm_lab.files import sha256_of, weight_files, written_whole
+from minillm_lab.files import check_space, sha256_of, weight_files, written_whole
 from minillm_lab.quality.divergence import TAIL, TOP, Compact, compress, log_normalizer
 from minillm_lab.quality.questions import answer_all
 from minillm_lab.quality.runtime import Loaded, evaluate, longest, opened
@@ -66,6 +66,8 @@ def make_reference(
     say(f"reference of {name}: loading {weights}")
     with opened(weights, settings, longest(text)) as loaded, written_whole(output) as part:
         vocabulary = loaded.vocabulary(text)
+        per_token = 4 * vocabulary if exact else 6 * min(top + tail, vocabulary)
+        check_space(output, len(text.chunks) * text.protocol.scored * per_token)
         with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
             for number, arrays in _chunks(loaded, text, name, exact, top, tail):
                 for key, values in arrays.items():
