@@ -39,6 +39,8 @@ TYPE_IN_FILE_NAME = re.compile(
     re.IGNORECASE,
 )
 
+SECRET = r"\bhf_[A-Za-z0-9]{20,}|://[^/\s]+@"
+
 Name = Annotated[str, Field(pattern=rf"^{NAME}$", max_length=80)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
 
@@ -469,10 +471,28 @@ def load_experiment(config: dict[str, Any], origin: str = "config") -> Experimen
 
     Raises LabError with one line per problem: the key, what is wrong, what is allowed.
     """
+    if key := place_of_secret(config):
+        raise LabError(
+            f"{origin}: {key}: holds a token or password, and a config is no place for one;"
+            " set the environment variable HF_TOKEN, or run 'hf auth login'"
+        )
     try:
         return Experiment.model_validate(with_sweeps(config))
     except ValidationError as error:
         raise LabError("\n".join(describe(origin, e) for e in error.errors())) from None
+
+
+def place_of_secret(value: Any) -> str | None:
+    """The key of something that looks like a secret: a hub's token, or a URL with a password."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if re.search(SECRET, str(key)):
+                return "a key"
+            if (place := place_of_secret(inner)) is not None:
+                return f"{key}.{place}".rstrip(".")
+    if isinstance(value, list):
+        return next((p for p in map(place_of_secret, value) if p is not None), None)
+    return "" if isinstance(value, str) and re.search(SECRET, value) else None
 
 
 def with_sweeps(config: dict[str, Any]) -> dict[str, Any]:
