@@ -161,13 +161,18 @@ def revision_of(source: dict[str, Any]) -> str | None:
 def main(arguments: argparse.Namespace) -> None:
     rounds = [read_record(path, Round) for path in arguments.rounds]
     source = json.loads(arguments.source)
-    model = ModelFacts(
-        name=arguments.model,
-        source=source,
-        revision=revision_of(source),
-        quantization=arguments.form,
-        **json.loads(arguments.facts.read_bytes()),
-    )
+    try:
+        model = ModelFacts(
+            name=arguments.model,
+            source=source,
+            revision=revision_of(source),
+            quantization=arguments.form,
+            **json.loads(arguments.facts.read_bytes()),
+        )
+    except (ValueError, TypeError) as error:
+        raise LabError(
+            f"{arguments.facts}: not the facts of a model file; delete it, and it is made again"
+        ) from error
     score = read_record(arguments.score, Score) if arguments.score else None
     answer = read_record(arguments.answer, Output) if arguments.answer else None
     write_record(arguments.output, collect(rounds, model, score, answer))

@@ -1,0 +1,43 @@
+"""Results that were edited, cut, or written by another version are refused by name."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import made_up
+
+from minillm_lab.command import LabError
+from minillm_lab.result import Result, read_record, write_record
+
+EDITS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "schema_version": lambda r: r.update(schema_version=0),
+    "metrics.load_cold_seconds.unit": lambda r: r["metrics"]["load_cold_seconds"].pop("unit"),
+    "model.parameters": lambda r: r["model"].update(parameters="many"),
+    "mine": lambda r: r.update(mine="a note"),
+    "decode_seconds_by_token.0": lambda r: r.update(decode_seconds_by_token=[float("nan")]),
+}
+
+
+@pytest.mark.parametrize("key", EDITS)
+def test_an_edited_result_is_refused_by_its_name_and_key(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "q4.json"
+    write_record(path, made_up("q4"))
+    assert read_record(path, Result).variant == "q4"
+    edited = json.loads(path.read_text())
+    EDITS[key](edited)
+    path.write_text(json.dumps(edited))
+    with pytest.raises(LabError) as refused:
+        read_record(path, Result)
+    assert str(refused.value).startswith(f"{path}: not a results file of this version ({key}: ")
+    assert str(refused.value).endswith("; delete it, and it is made again")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_result_that_was_cut_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "q4.json"
+    write_record(path, made_up("q4"))
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(LabError, match=r"q4\.json: not a results file"):
+        read_record(path, Result)
