@@ -1,5 +1,8 @@
 """A tiny model made on the spot: real file formats, real runtimes, random weights."""
 
+import json
+import pickle
+import struct
 from pathlib import Path
 
 import gguf
@@ -13,6 +16,37 @@ TEMPLATE = (
 MERGES = ["h e", "l l", "Ġ t", "i n", "he ll"]
 
 
+def as_gguf(content: bytes) -> bytes:
+    """A whole GGUF file that holds any bytes as one tensor; no runtime can run it."""
+    name, int8 = b"content", 24
+    header = struct.pack("<4sIQQQ7sI", b"GGUF", 3, 1, 0, len(name), name, 1)
+    header += struct.pack("<QIQ", len(content), int8, 0)
+    return header + bytes(-len(header) % 32) + content
+
+
+def as_safetensors(content: bytes) -> bytes:
+    """The same as safetensors."""
+    about = {"dtype": "U8", "shape": [len(content)], "data_offsets": [0, len(content)]}
+    header = json.dumps({"content": about}).encode()
+    return struct.pack("<Q", len(header)) + header + content
+
+
+def plant_code(folder: Path, canary: Path) -> None:
+    """Add what would run code where a library lets it: modules, named in the configs; a pickle."""
+
+    class Harm:
+        def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+            return exec, (f"open({str(canary)!r}, 'a').write('pickle ')",)
+
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Harm()))
+    (folder / "evil.py").write_text(f"open({str(canary)!r}, 'a').write('module ')\n")
+    auto: dict[str, object] = {n: f"evil.{n}" for n in ("AutoConfig", "AutoModelForCausalLM")}
+    auto["AutoTokenizer"] = ["evil.Tokenizer", "evil.Tokenizer"]
+    for file in ("config.json", "tokenizer_config.json"):
+        settings = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps(settings | {"auto_map": auto}))
+
+
 def byte_symbols() -> list[str]:
     """The 256 printable symbols that byte-level BPE writes bytes with, in byte order."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -21,9 +55,19 @@ def byte_symbols() -> list[str]:
 
 
 def write_tiny_gguf(
-    path: Path, *, width: int = 256, layers: int = 2, heads: int = 4, feed: int = 512
+    path: Path,
+    *,
+    width: int = 256,
+    layers: int = 2,
+    heads: int = 4,
+    feed: int = 512,
+    template: str = TEMPLATE,
+    output: float | None = None,
 ) -> None:
-    """Write a Qwen2 model in F16; rows of 256 so that K-quants need no fallback."""
+    """Write a Qwen2 model in F16; rows of 256 so that K-quants need no fallback.
+
+    With ``output`` the last norm, which every logit goes through, is filled with that value.
+    """
     random = np.random.default_rng(7)
     tokens = byte_symbols() + [m.replace(" ", "") for m in MERGES]
     tokens += [f"unused{i}" for i in range(300 - len(tokens) - len(VOCABULARY_SPECIAL))]
@@ -52,7 +96,7 @@ def write_tiny_gguf(
     writer.add_bos_token_id(tokens.index("<|endoftext|>"))
     writer.add_pad_token_id(tokens.index("<|endoftext|>"))
     writer.add_add_bos_token(False)
-    writer.add_chat_template(TEMPLATE)
+    writer.add_chat_template(template)
 
     def matrix(name: str, rows: int, columns: int, scale: float = 1.0) -> None:
         values = random.normal(0, scale / np.sqrt(columns), (rows, columns))
@@ -73,7 +117,7 @@ def write_tiny_gguf(
         matrix(f"blk.{i}.ffn_gate.weight", feed, width)
         matrix(f"blk.{i}.ffn_up.weight", feed, width)
         matrix(f"blk.{i}.ffn_down.weight", width, feed)
-    vector("output_norm.weight", width, 1.0)
+    vector("output_norm.weight", width, 1.0 if output is None else output)
     matrix("output.weight", len(tokens), width, 8.0)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -17,22 +17,23 @@ from typing import Any
 import pytest
 
 from hub_server import COMMIT, Fault, Hub
+from tiny_model import as_gguf, as_safetensors
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "hf_secretsecretsecret"
 GGUF = "acme/tiny-GGUF"
 SAFETENSORS = "acme/tiny"
 FILE = "tiny-q4_k_m.gguf"
-SMALL = b"GGUF" + bytes(range(256)) * 40
+SMALL = as_gguf(bytes(range(256)) * 40)
 # huggingface_hub hands on what arrives in pieces of 10 MiB, so less than one is lost by a cut.
-LARGE = bytes(range(256)) * (24 << 12)
+LARGE = as_gguf(bytes(range(256)) * (24 << 12))
 HALF = len(LARGE) // 2
 WRONG = bytes(reversed(SMALL))
 FOLDER = {
     "README.md": b"# tiny",
     "config.json": b"{}",
     "merges.txt": b"a b",
-    "model.safetensors": b"weights" * 1000,
+    "model.safetensors": as_safetensors(b"weights" * 1000),
     "onnx/model.json": b"{}",
     "tokenizer.json": b'{"a": 1}',
 }
@@ -332,8 +333,9 @@ def test_offline_a_cached_tokenizer_is_no_model(lab: CommandLine, hub: Hub) -> N
 def test_offline_a_missing_part_of_the_weights_is_named(lab: CommandLine, hub: Hub) -> None:
     parts = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
     index = json.dumps({"weight_map": {"a": parts[0], "b": parts[1]}}).encode()
-    hub.publish(SAFETENSORS, {"model.safetensors.index.json": index, parts[0]: SMALL})
-    lab.fetch("safetensors", folder(), "safetensors").rename(lab.folder / "first")
+    part = as_safetensors(SMALL)
+    hub.publish(SAFETENSORS, {"model.safetensors.index.json": index, parts[0]: part})
+    assert parts[1] in lab.refuse("safetensors", folder())  # never published, and so not cached
     lab.environment["HF_HUB_OFFLINE"] = "1"
     assert f"{SAFETENSORS}/{parts[1]}" in lab.refuse("safetensors", folder())
 
@@ -487,7 +489,7 @@ def test_a_local_file_is_linked_not_copied(lab: CommandLine) -> None:
 def test_a_local_folder_is_linked_file_by_file(lab: CommandLine) -> None:
     (lab.folder / "mine").mkdir()
     for name in ("config.json", "model.safetensors", "notes.md"):
-        (lab.folder / "mine" / name).write_bytes(SMALL)
+        (lab.folder / "mine" / name).write_bytes(as_safetensors(SMALL))
     output = lab.fetch("safetensors", {"path": "mine"}, "safetensors")
     assert sorted(f.name for f in output.iterdir()) == ["config.json", "model.safetensors"]
     assert all(f.is_symlink() and f.exists() for f in output.iterdir())

@@ -4,10 +4,8 @@ The suite kills a small run a few times. The whole test, three variants and thre
 quality, 30 kills: ``pytest tests/workflow/test_kills.py --long -s``.
 """
 
-import os
 import random
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from conftest import ROOT, Lab, tiny_config
+from conftest import Lab, tiny_config
 from hub_server import COMMIT, Fault, Hub
 from minillm_lab.files import sha256_of
 from quality_lab import QUESTIONS, TEXT
@@ -181,16 +179,3 @@ def test_a_second_run_is_refused_and_leaves_the_first_its_lock(tmp_path: Path, h
     copy = prepared(tmp_path / "copy", lab.config, hub)  # a copy of the folder is its own
     copy.run("results/prompts/tiny.json")
     lab.run("results/prompts/tiny.json")
-
-
-def test_a_job_says_what_killed_it(tmp_path: Path) -> None:
-    log = tmp_path / "a.log"
-    own_death = "import os, signal; os.kill(os.getpid(), signal.{})"
-    for name, says in (("SIGKILL", "out of memory"), ("SIGABRT", "crashed (SIGABRT)")):
-        job = [sys.executable, "-m", "minillm_lab.job", str(psutil.Process().pid)]
-        command = [*job, sys.executable, "-c", own_death.format(name), "--log", str(log)]
-        env = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
-        done = subprocess.run(command, capture_output=True, text=True, env=env)
-        assert done.returncode > 128
-        assert says in done.stderr and done.stderr.count("\n") == 1
-        assert log.read_text().splitlines()[-1] == done.stderr.strip()

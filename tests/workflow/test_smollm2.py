@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from conftest import SMOLLM2, Lab
+from tiny_model import plant_code
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +61,20 @@ def test_fallback_is_flagged(done: Lab) -> None:
 
 
 def test_safetensors_alone_give_the_same_quantization(done: Lab, tmp_path: Path) -> None:
-    """A folder of safetensors goes the whole way; its Q4_K_M is the packaged path's."""
-    folder = done.path("models/smollm2-135m-instruct/safetensors")
+    """A folder of safetensors goes the whole way; its Q4_K_M is the packaged path's.
+
+    Code planted in the folder does not run on the way, llama.cpp's converter included.
+    """
+    folder = tmp_path / "source"
+    shutil.copytree(done.path("models/smollm2-135m-instruct/safetensors"), folder)
+    plant_code(folder, tmp_path / "canary")
     config = yaml.safe_load(done.path("config.yaml").read_text())
     config["models"] = {"smollm2-135m-instruct": {"path": str(folder)}}
     config["variants"] = {v: config["variants"][v] for v in ("fp16", "q4_k_m")}
     config["readme"] = "PAGE.md"
     lab = Lab(tmp_path / "lab", config)
     lab.run()
+    assert not (tmp_path / "canary").exists()
     name = "models/smollm2-135m-instruct/Q4_K_M.gguf"
     ours, theirs = (gguf.GGUFReader(where.path(name)).tensors for where in (lab, done))
     ours_by_name, theirs_by_name = ({t.name: t for t in tensors} for tensors in (ours, theirs))

@@ -1,5 +1,8 @@
 """Run a job's command for snakemake: it does not outlive snakemake, and its death is explained.
 
+llama.cpp ends its process where something that it takes for granted is not so, and a system that is
+out of memory kills one: neither leaves room for a message of the command's own.
+
 ``python -m minillm_lab.job PARENT COMMAND…``, where PARENT is snakemake's process.
 """
 
@@ -14,12 +17,17 @@ from itertools import pairwise
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
+READ = ("--weights", "--gguf", "--source", "--tokenizer")  # options that name what a job reads
 
 
 def dies_with(parent: int) -> Callable[[], None]:
-    """What a process calls to be killed when ``parent``, which started it, is gone (Linux)."""
+    """What a process calls to be killed when ``parent``, which started it, is gone (Linux).
+
+    It leaves no core dump, which would be as large as its model.
+    """
 
     def bind() -> None:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != parent:  # gone before that
@@ -49,7 +57,8 @@ def cause_of_death(number: int) -> str:
 def explain(command: list[str], number: int) -> None:
     """Say in one line, at the terminal and in the command's log, what ended it."""
     options = dict(pairwise(command))
-    what = options.get("--output") or options.get("-m", command[0])
+    read = (options[name] for name in READ if not options.get(name, "{").startswith("{"))
+    what = next(read, options.get("--output") or options.get("-m", command[0]))
     line = f"error: {what}: {cause_of_death(number)}"
     print(line, file=sys.stderr)
     if "--log" in options:
@@ -61,7 +70,9 @@ def main() -> None:
     parent, *command = sys.argv[1:]
     dies_with(int(parent))()
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches the command by itself
-    status = subprocess.Popen(command, preexec_fn=dies_with(os.getpid())).wait()
+    environment = os.environ | {"GGML_NO_BACKTRACE": "1"}
+    child = subprocess.Popen(command, env=environment, preexec_fn=dies_with(os.getpid()))
+    status = child.wait()
     if status < 0:
         explain(command, -status)
     sys.exit(status if status >= 0 else 128 - status)

@@ -143,7 +143,7 @@ rule export:
 rule facts:
     input:
         weights=lambda wildcards: EXPERIMENT.weights(wildcards.model, wildcards.form),
-        code=code("models/facts"),
+        code=code("models/facts", "models/header"),
     output:
         f"{RESULTS}/models/{{model}}.{{form}}.json",
     log:

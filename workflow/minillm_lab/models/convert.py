@@ -47,11 +47,15 @@ def unpack_converter(output: Path) -> None:
 
 
 def convert(safetensors: Path, converter: Path, output: Path) -> None:
-    """Convert a folder of safetensors to an F16 GGUF. Raises LabError with the last line said."""
+    """Convert a folder of safetensors to an F16 GGUF. Raises LabError with the last line said.
+
+    The converter would let a tokenizer run code of its own (``trust_remote_code``): the folder has
+    none, and the hub's cache, where there might be some, is out of its sight.
+    """
     say(f"converting {safetensors} to F16")
     check_space(output, size_in(safetensors, "float16"))
     script = converter.resolve() / "convert_hf_to_gguf.py"
-    with written_whole(output) as part:
+    with written_whole(output) as part, tempfile.TemporaryDirectory() as nothing:
         command = [
             sys.executable, str(script), str(safetensors.resolve()),
             "--outtype", "f16", "--outfile", str(part.resolve()),
@@ -62,7 +66,9 @@ def convert(safetensors: Path, converter: Path, output: Path) -> None:
             stderr=subprocess.STDOUT,
             text=True,
             preexec_fn=dies_with(os.getpid()),
-            env=os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(converter / "gguf-py")},
+            env=os.environ
+            | {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": nothing, "HF_MODULES_CACHE": nothing}
+            | {"PYTHONPATH": str(converter / "gguf-py")},
         )
         log.info("%s", done.stdout)
         if done.returncode:

@@ -20,7 +20,12 @@ def export(gguf: Path, output: Path) -> None:
     """
     check_space(output, size_in(gguf, "float16"))
     transformers.utils.logging.disable_progress_bar()
-    source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+    source = {
+        "pretrained_model_name_or_path": gguf.parent,
+        "gguf_file": gguf.name,
+        "local_files_only": True,
+        "trust_remote_code": False,
+    }
     try:
         model = AutoModelForCausalLM.from_pretrained(
             **source, quantization_config=GgufConfig(dequantize=True), dtype=torch.float16

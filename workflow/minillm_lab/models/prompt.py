@@ -2,10 +2,17 @@
 
 The text comes from the model's own chat template, the ids from the tokenizer of the model's
 source. Each runtime's tokenizer is held against them in its rounds.
+
+A chat template is a program that came with the model: it runs in Jinja's sandbox, with little time
+and memory.
 """
 
 import argparse
 import json
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +21,11 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from minillm_lab.command import LabError, first_line, run
 from minillm_lab.files import write_text
+from minillm_lab.models.header import LONGEST_TEMPLATE
+
+TEMPLATE_SECONDS = 5
+TEMPLATE_BYTES = 1 << 30  # of address space, beside what the process has
+LONGEST_PROMPT = 1 << 18  # characters that a template may make of a question
 
 
 def from_folder(folder: Path, question: str) -> dict[str, Any]:
@@ -27,7 +39,12 @@ def from_folder(folder: Path, question: str) -> dict[str, Any]:
     if tokenizer.chat_template is None:
         return prompt_of(question, tokenizer(question)["input_ids"], False, "transformers")
     chat = [{"role": "user", "content": question}]
-    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+
+    def render() -> str:
+        text: str = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        return text
+
+    text = rendered(folder, str(tokenizer.chat_template), render)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     return prompt_of(text, ids, True, "transformers")
 
@@ -48,14 +65,58 @@ def from_gguf(path: Path, question: str) -> dict[str, Any]:
         for name in ("bos", "eos"):
             token = getattr(llama_cpp, f"llama_vocab_{name}")(vocab)
             text = llama_cpp.llama_vocab_get_text(vocab, token) if token >= 0 else b""
-            special[f"{name}_token"] = text.decode()
+            special[f"{name}_token"] = text.decode(errors="replace")
+        written = template.decode(errors="replace")
         chat = [{"role": "user", "content": question}]
-        texts, _ = render_jinja_template(
-            [chat], chat_template=template.decode(), add_generation_prompt=True, **special
-        )
-        return prompt_of(texts[0], tokenize(model, texts[0]), True, "llama.cpp")
+
+        def render() -> str:
+            texts, _ = render_jinja_template(
+                [chat], chat_template=written, add_generation_prompt=True, **special
+            )
+            return str(texts[0])
+
+        text = rendered(path, written, render)
+        return prompt_of(text, tokenize(model, text), True, "llama.cpp")
     finally:
         llama_cpp.llama_model_free(model)
+
+
+def rendered(source: Path, template: str, render: Callable[[], str]) -> str:
+    """What a chat template makes of a question. Raises LabError where it cannot be used."""
+    if len(template.encode(errors="replace")) > LONGEST_TEMPLATE:
+        raise LabError(f"{source}: its chat template is longer than {LONGEST_TEMPLATE} bytes")
+    try:
+        with bounded(TEMPLATE_SECONDS, TEMPLATE_BYTES):
+            text = render()
+    except Exception as error:  # a template may raise whatever it likes
+        raise LabError(
+            f"{source}: its chat template cannot be used: {first_line(error):.200}"
+        ) from error
+    if not 0 < len(text) <= LONGEST_PROMPT:
+        raise LabError(f"{source}: its chat template makes a prompt of {len(text)} characters")
+    return text
+
+
+@contextmanager
+def bounded(seconds: int, bytes_: int) -> Iterator[None]:
+    """Raise TimeoutError or MemoryError in a block that takes more (of memory: on Linux)."""
+
+    def too_long(*_: object) -> None:
+        raise TimeoutError(f"it takes more than {seconds} seconds")
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    before = signal.signal(signal.SIGALRM, too_long)
+    try:
+        if (status := Path("/proc/self/statm")).exists():
+            now = int(status.read_text().split()[0]) * resource.getpagesize()
+            most = now + bytes_ if hard == resource.RLIM_INFINITY else min(now + bytes_, hard)
+            resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+        signal.alarm(seconds)
+        yield
+    finally:
+        signal.alarm(0)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        signal.signal(signal.SIGALRM, before)
 
 
 def prompt_of(text: str, ids: list[int], chat_template: bool, tokenizer: str) -> dict[str, Any]:

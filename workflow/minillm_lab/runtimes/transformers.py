@@ -36,11 +36,14 @@ class Transformers:
         self.tokenizer: Any = None
         self.cache: Any = None
         self._logits: Any = None
+        self.device = "cpu"
 
     def prepare(self, weights: Path, options: Options) -> None:
         torch.zeros(1, device=detect_device(options.device))  # starts the GPU's driver
         try:
-            config = AutoConfig.from_pretrained(weights, local_files_only=True)
+            config = AutoConfig.from_pretrained(
+                weights, local_files_only=True, trust_remote_code=False
+            )
             with torch.device("meta"):
                 AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         except Exception as error:
