@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from itertools import chain
 
 import pytest
 import yaml
@@ -22,6 +23,11 @@ def normal(pins: list[str]) -> set[str]:
     return {f"{re.sub('[-_.]+', '-', name).lower()}=={version}" for name, version in split}
 
 
+def locked(file: str) -> list[str]:
+    lines = (ROOT / "envs" / file).read_text().splitlines()
+    return [line for line in lines if "==" in line]
+
+
 @pytest.mark.parametrize(
     "file, wanted",
     [
@@ -30,9 +36,7 @@ def normal(pins: list[str]) -> set[str]:
     ],
 )
 def test_lock_files_hold_the_pins(file: str, wanted: list[str]) -> None:
-    lines = (ROOT / "envs" / file).read_text().splitlines()
-    locked = [line for line in lines if "==" in line]
-    assert normal(wanted) <= normal(locked)
+    assert normal(wanted) <= normal(locked(file))
 
 
 @pytest.mark.parametrize("name", NOT_IN_CONDA)
@@ -43,7 +47,22 @@ def test_conda_files_hold_the_pins(name: str) -> None:
     assert normal(pip) == normal(pins)
 
 
+FLOORS = {"jinja2": (3, 1, 6), "torch": (2, 10), "transformers": (5, 5)}  # advisories below them
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_the_lock_is_above_known_advisories(name: str) -> None:
+    (pin,) = (p for p in normal(locked("lock.txt")) if p.startswith(f"{name}=="))
+    assert tuple(map(int, pin.partition("==")[2].split("."))) >= FLOORS[name]
+
+
+@pytest.mark.parametrize("name", ["peft", "kernels"])
+def test_nothing_is_installed_that_would_fetch_code_for_a_model(name: str) -> None:
+    assert not any(p.startswith(f"{name}==") for p in normal(locked("lock-test.txt")))
+    assert not any(p.startswith(f"{name}==") for p in normal(locked("lock.txt")))
+
+
 def test_every_direct_dependency_is_pinned() -> None:
-    every = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]
+    every = [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]
     every += PYPROJECT["build-system"]["requires"]
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in every)

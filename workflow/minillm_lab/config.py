@@ -53,7 +53,9 @@ def stays_below(path: str) -> str:
 
 
 RelativePath = Annotated[str, Field(pattern=r"^[^\\\s{}]+$"), AfterValidator(stays_below)]
-
+AnyPath = Annotated[str, Field(pattern=r"^[^{}\x00-\x1f]+$")]  # braces are Snakemake's
+Repository = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$"), AfterValidator(stays_below)]
+Revision = Annotated[str, Field(pattern=r"^[\w./-]+$"), AfterValidator(stays_below)]
 
 TOKENIZER_FILES = (
     "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt",
@@ -86,8 +88,8 @@ class HubFile(Strict):
 class HubGguf(Strict):
     """GGUF files that a publisher ships, by quantization type."""
 
-    repository: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name on the hub")
-    revision: str = Field(pattern=r"^[\w./-]+$", description="a commit (best), tag or branch")
+    repository: Repository = Field(description="owner/name on the hub")
+    revision: Revision = Field(description="a commit (best), tag or branch")
     files: dict[QuantizationType, HubFile] = Field(min_length=1)
 
     @field_validator("files")
@@ -102,12 +104,8 @@ class HubGguf(Strict):
 class Hub(Strict):
     """A repository on the Hugging Face hub: safetensors, and where there are any, GGUF files."""
 
-    repository: str | None = Field(
-        None, pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name of the safetensors"
-    )
-    revision: str | None = Field(
-        None, pattern=r"^[\w./-]+$", description="a commit (best), tag or branch"
-    )
+    repository: Repository | None = Field(None, description="owner/name of the safetensors")
+    revision: Revision | None = Field(None, description="a commit (best), tag or branch")
     sha256: dict[RelativePath, Sha256] = Field({}, description="checksums, by file name")
     gguf: HubGguf | None = None
 
@@ -125,7 +123,7 @@ class Model(Strict):
 
     package: Package | None = None
     hub: Hub | None = None
-    path: str | None = Field(None, min_length=1, description="a GGUF file or safetensors folder")
+    path: AnyPath | None = Field(None, description="a GGUF file or safetensors folder")
     quantization: QuantizationType | None = Field(
         None, description="the type of the GGUF file, where its name does not end in it"
     )
@@ -210,7 +208,10 @@ Variant = Annotated[TransformersVariant | LlamaCppVariant, Discriminator("runtim
 class ReferenceFile(Strict):
     """A reference made elsewhere, for a machine on which the unquantized model does not fit."""
 
-    file: str = Field(min_length=1, description="an .npz file; {model} stands for the model's name")
+    file: str = Field(
+        pattern=r"^([^{}\x00-\x1f]|\{model\})+$",
+        description="an .npz file; {model} stands for the model's name",
+    )
 
 
 def kind_of_reference(reference: Any) -> str | None:
@@ -225,9 +226,9 @@ def kind_of_reference(reference: Any) -> str | None:
 class Quality(Strict):
     """How far variants are from the reference: docs/quality.md."""
 
-    text: str = Field("own", min_length=1, description="evaluation text, a path; own: the lab's")
-    questions: str | None = Field(
-        "own", min_length=1, description="multiple-choice questions, likewise; null: none"
+    text: AnyPath = Field("own", description="evaluation text, a path; own: the lab's")
+    questions: AnyPath | None = Field(
+        "own", description="multiple-choice questions, likewise; null: none"
     )
     protocol: Literal["lab", "llama-perplexity"] = Field(
         "lab", description="llama-perplexity scores the second half of every chunk"
@@ -274,7 +275,12 @@ class Experiment(Strict):
     models: dict[Name, Model] = Field(min_length=1)
     variants: dict[Name, Variant] = Field(min_length=1)
     baseline: Name = Field(description="the variant that ratios are computed against")
-    prompt: str = Field(min_length=1, description="asked through the model's own chat template")
+    prompt: str = Field(
+        min_length=1,
+        max_length=20_000,
+        pattern=r"^[^\x00]*$",
+        description="asked through the model's own chat template",
+    )
     generate: int = Field(80, ge=2, description="new tokens, exactly")
     context: int = Field(1024, ge=16, description="context size in tokens")
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
@@ -295,13 +301,12 @@ class Experiment(Strict):
         Quality | None,
         BeforeValidator(lambda found: None if found in (False, "false", "null") else found),
     ] = Field(Quality.model_validate({}), description="null or false: not measured")
-    llama_bench: str | None = Field(
+    llama_bench: AnyPath | None = Field(
         None,
-        min_length=1,
         description="path, or name on PATH, of llama-bench: speeds are held against its",
     )
     results: RelativePath = Field("results", description="folder of results")
-    readme: str | None = Field("README.md", description="page whose section the table goes to")
+    readme: AnyPath | None = Field("README.md", description="page whose section the table goes to")
 
     @field_validator("variants")
     @classmethod
@@ -513,7 +518,7 @@ def with_sweeps(config: dict[str, Any]) -> dict[str, Any]:
 def describe(origin: str, error: Any) -> str:
     """One validation error as a person would say it."""
     tags = {"transformers", "llama.cpp", "a name", "a file", "[key]", "int", "literal['auto']"}
-    place = [str(p) for p in error["loc"]]
+    place = [name if (name := str(p)).isprintable() else repr(name) for p in error["loc"]]
     place = [
         p for i, p in enumerate(place) if not (p in tags and i >= 2) and "constrained" not in p
     ]
@@ -532,16 +537,25 @@ def describe(origin: str, error: Any) -> str:
             value = error["input"]
             if error["type"] == "union_tag_invalid":
                 key, value = f"{key}.runtime", context["tag"]
-            text = f"{value!r} is not one of {expected}"
+            text = f"{shown(value)} is not one of {expected}"
         case "union_tag_not_found":
             text = "runtime is missing: 'transformers' or 'llama.cpp'"
         case "string_pattern_mismatch":
-            text = f"{error['input']!r} is not allowed; it must match {context['pattern']}"
+            text = f"{shown(error['input'])} is not allowed; it must match {context['pattern']}"
         case "value_error":
             text = str(context["error"])
         case _:
-            text = f"{error['msg'][0].lower()}{error['msg'][1:]} (found {error['input']!r:.60})"
+            text = f"{error['msg'][0].lower()}{error['msg'][1:]} (found {shown(error['input'])})"
     return f"{origin}: {key}: {text}" if key else f"{origin}: {text}"
+
+
+def shown(value: Any) -> str:
+    """What was found, on one line and not longer than it helps."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more than 4300 digits
+        return "a number too long to show"
+    return text if len(text) <= 80 else text[:60] + "…"
 
 
 def keys_allowed(place: tuple[int | str, ...]) -> list[str]:

@@ -1,17 +1,9 @@
 """The checked experiment, and the names of files that follow from it."""
 
 import json
-import os
 import shlex
 import shutil
 import sys
-
-LAB = os.path.relpath(workflow.current_basedir.join("..").get_path_or_uri(secret_free=True))
-sys.path.insert(0, os.path.abspath(LAB))
-os.environ |= {  # for the jobs: this Python runs `python -m minillm_lab…`
-    "PYTHONPATH": os.path.abspath(LAB),
-    "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]),
-}
 
 from pathlib import Path
 
