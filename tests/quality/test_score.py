@@ -5,7 +5,9 @@ import pytest
 from minillm_lab.command import LabError
 from minillm_lab.models.quantize import quantize
 from minillm_lab.quality.text import EvaluationText
+from minillm_lab.result import write_record
 from quality_lab import FLOAT32, LLAMA, make_reference, scored, value
+from tiny_model import write_tiny_gguf
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +76,13 @@ def test_a_reference_of_another_text_is_refused(
     with pytest.raises(LabError, match="another text") as caught:
         scored(tiny_gguf, other, reference, LLAMA)
     assert "\n" not in str(caught.value)
+
+
+def test_values_that_are_not_numbers_are_said_and_give_no_figure(
+    text: EvaluationText, reference: Path, tmp_path: Path
+) -> None:
+    write_tiny_gguf(tmp_path / "nan.gguf", output=float("nan"))
+    found = scored(tmp_path / "nan.gguf", text, reference)
+    assert found.metrics == {} and "not numbers" in found.warnings[0]
+    write_record(tmp_path / "score.json", found)
+    assert "NaN" not in (tmp_path / "score.json").read_text()

@@ -6,14 +6,20 @@ import math
 import os
 import platform
 import resource
+import signal
 import subprocess
+import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from minillm_lab.result import Conditions
+
+SLEEP_SHOWS = 0.05  # seconds; two clocks that are read one after the other differ by less
+_stops = 0  # how often this process was continued
 
 
 def allowed_cpus() -> set[int]:
@@ -116,6 +122,45 @@ def accelerators() -> list[dict[str, str]]:
         return []
     rows = (line.split(", ") for line in listed.splitlines())
     return [dict(zip(("name", "driver", "memory"), row, strict=True)) for row in rows]
+
+
+@dataclass(frozen=True)
+class Interruptions:
+    """What took the machine or the process out of a measurement, counted up to now."""
+
+    asleep: float  # seconds that the machine was suspended since it started
+    stops: int  # how often this process was stopped (Ctrl-Z, SIGSTOP) and continued
+
+    def since(self, before: "Interruptions") -> str | None:
+        """What happened after ``before``, in words; None where nothing did."""
+        if (slept := self.asleep - before.asleep) > SLEEP_SHOWS:
+            return f"the machine slept for {slept:.1f} s"
+        return "the process was stopped" if self.stops > before.stops else None
+
+
+def interruptions() -> Interruptions:
+    """Read the counts. The clocks that time samples stand still while the machine sleeps.
+
+    Linux: CLOCK_BOOTTIME counts sleep and CLOCK_MONOTONIC does not; macOS: CLOCK_MONOTONIC does
+    and CLOCK_UPTIME_RAW does not. A virtual machine that its host pauses cannot tell.
+    """
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        counting, standing = time.CLOCK_BOOTTIME, time.CLOCK_MONOTONIC
+    elif sys.platform == "darwin":
+        counting, standing = time.CLOCK_MONOTONIC, time.CLOCK_UPTIME_RAW
+    else:
+        return Interruptions(0.0, _stops)
+    return Interruptions(time.clock_gettime(counting) - time.clock_gettime(standing), _stops)
+
+
+def notice_stops() -> None:
+    """Count from now on how often this process is continued after it was stopped."""
+
+    def continued(*_: object) -> None:
+        global _stops
+        _stops += 1
+
+    signal.signal(signal.SIGCONT, continued)
 
 
 class Watch:

@@ -86,6 +86,9 @@ class Output(Record):
 
     text: str
     token_ids: list[int]
+    flaw: str | None = Field(
+        default=None, description="why it means nothing, in words; null: it does"
+    )
 
 
 class Prompt(Record):
@@ -164,7 +167,9 @@ class Result(Record):
 def write_record(path: Path, record: Record) -> None:
     """Write a record as JSON, whole or not at all."""
     write_text(
-        path, json.dumps(record.model_dump(mode="json"), ensure_ascii=False, indent=1) + "\n"
+        path,
+        json.dumps(record.model_dump(mode="json"), ensure_ascii=False, indent=1, allow_nan=False)
+        + "\n",
     )
 
 

@@ -31,7 +31,9 @@ rule compare:
     params:
         baseline=EXPERIMENT.baseline,
         command=lambda wildcards: experiment_command(),
-        peers=lambda wildcards, input: f"--peers {input.peers}" if input.peers else "",
+        peers=lambda wildcards, input: (
+            shlex.join(["--peers", *input.peers]) if input.peers else ""
+        ),
         precision=f"--precision {EXPERIMENT.precision}" if EXPERIMENT.precision else "",
     shell:
         "python -m minillm_lab.report.compare"

@@ -101,6 +101,8 @@ def collect(
     warnings = list(dict.fromkeys(w for r in rounds for w in r.warnings)) + instabilities(rounds)
     if any(r.output.token_ids != first.output.token_ids for r in rounds):
         warnings.append("greedy answers differ between rounds; the first is kept")
+    if flaw := next((r.output.flaw for r in rounds if r.output.flaw), None):
+        warnings.insert(0, f"the answer means nothing: {flaw}; no figure of it is ranked")
     return Result(
         variant=first.variant,
         model=model,
@@ -124,9 +126,9 @@ def collect(
             )
         ],
         quality=quality_of(first.output, score, answer),
-        output=first.output,
+        output=first.output.model_copy(update={"flaw": flaw}),
         measured_at=max(r.measured_at for r in rounds),
-        warnings=warnings + unpacked(model),
+        warnings=warnings + (score.warnings if score else []) + unpacked(model),
     )
 
 
@@ -143,7 +145,7 @@ def quality_of(
     output: Output, score: Score | None, answer: Output | None
 ) -> dict[str, QualityMetric] | None:
     """The variant's score, and its answer beside the reference's; None where not measured."""
-    if score is None:
+    if score is None or not score.metrics:
         return None
     compared = beside(output.token_ids, answer.token_ids) if answer else {}
     return score.metrics | compared

@@ -7,9 +7,13 @@ import argparse
 import gc
 import json
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
 
 from minillm_lab import machine
 from minillm_lab.benchmark import memory
@@ -25,6 +29,9 @@ from minillm_lab.runtimes import (
     resolved,
     runtime_versions,
 )
+
+T = TypeVar("T")
+TRIES = 3  # for one sample
 
 
 def answer(runtime: Runtime, prompt: list[int], tokens: int) -> tuple[Repetition, list[int]]:
@@ -53,6 +60,30 @@ def answer(runtime: Runtime, prompt: list[int], tokens: int) -> tuple[Repetition
         decode_seconds=steps,
         generate_seconds=clock() - start,
     ), ids
+
+
+def flaw_of(ids: list[int], text: str, finite: bool) -> str | None:
+    """Why an answer means nothing, or None. ``finite``: whether the last logits were numbers."""
+    if not finite:
+        return "the model computes values that are not numbers"
+    if len(ids) > 1 and len({*ids}) == 1:
+        return "it is one token, repeated"
+    return None if text.strip() else "it is empty"
+
+
+def undisturbed(take: Callable[[], T], what: str, warnings: list[str]) -> T:
+    """A sample during which the machine did not sleep and the process was not stopped.
+
+    One that was disturbed is thrown away with a warning and taken again. Raises LabError when
+    that does not help.
+    """
+    for _ in range(TRIES):
+        before = machine.interruptions()
+        sample = take()
+        if (told := machine.interruptions().since(before)) is None:
+            return sample
+        warnings.append(f"{what}: {told} meanwhile; the sample was thrown away and taken again")
+    raise LabError(f"{what}: interrupted {TRIES} times; run it while the machine stays awake")
 
 
 def at_depth(runtime: Runtime, prompt: list[int], depth: int) -> Depth:
@@ -87,7 +118,7 @@ def measure_round(
 ) -> Round:
     """Run one round. Raises LabError where the model cannot be loaded or does not fit."""
     measured_at = datetime.now(UTC).isoformat(timespec="seconds")
-    warnings = []
+    warnings: list[str] = []
     options = resolved(settings)
     ids = prompt["token_ids"]
     generate = settings["generate"]
@@ -104,8 +135,17 @@ def measure_round(
     watch = machine.Watch()
     before = memory.measure()
     load_cold, cold_read = None, None
+
+    def load_again(evicted: bool) -> tuple[float, int | None]:
+        runtime.unload()
+        gc.collect()
+        if evicted:
+            memory.evict(files)
+        return timed_load(runtime, weights, options)
+
+    machine.notice_stops()
     if memory.evict(files):
-        load_cold, cold_read = timed_load(runtime, weights, options)
+        load_cold, cold_read = undisturbed(lambda: load_again(True), "load_cold_seconds", warnings)
     else:
         warnings.append("load_cold_seconds: this system cannot drop the file from its page cache")
         runtime.load(weights, options)
@@ -121,7 +161,7 @@ def measure_round(
     if settings["device"] == "gpu" and facts["backend"] == "CPU":
         warnings.append("device: gpu was asked for, but this build found none; it ran on the CPU")
 
-    warmups, repetitions, answers, depths = [], [], [], []
+    warmups, repetitions, answers, depths, finite = [], [], [], [], True
     steps = settings["warmups"] + settings["repetitions"] + len(settings["depths"])
     with progress(f"{variant} round {number}", steps, "steps") as advance:
         advance(0, "warm-up")
@@ -130,10 +170,12 @@ def measure_round(
             advance(1)
         watch.clock_starts()
         for i in range(settings["repetitions"]):
-            advance(0, f"repetition {i + 1} of {settings['repetitions']}")
-            repetition, said = answer(runtime, ids, generate)
+            what = f"repetition {i + 1} of {settings['repetitions']}"
+            advance(0, what)
+            repetition, said = undisturbed(lambda: answer(runtime, ids, generate), what, warnings)
             repetitions.append(repetition)
             answers.append(said)
+            finite = finite and bool(np.isfinite(runtime.logits().max()))
             advance(1)
         if any(said != answers[0] for said in answers):
             warnings.append("greedy answers differ between repetitions; the first is kept")
@@ -141,14 +183,14 @@ def measure_round(
         text = runtime.detokenize(answers[0])
         after_generation = memory.measure()
         for depth in settings["depths"]:
-            advance(0, f"prompt of {depth} tokens")
-            depths.append(at_depth(runtime, ids, depth))
+            what = f"prompt of {depth} tokens"
+            advance(0, what)
+            take = partial(at_depth, runtime, ids, depth)
+            depths.append(undisturbed(take, what, warnings))
             advance(1)
     accelerator_peak = runtime.accelerator_memory_peak()
 
-    runtime.unload()
-    gc.collect()
-    load_warm, warm_read = timed_load(runtime, weights, options)
+    load_warm, warm_read = undisturbed(lambda: load_again(False), "load_warm_seconds", warnings)
     runtime.unload()
     return Round(
         variant=variant,
@@ -176,7 +218,7 @@ def measure_round(
         repetitions=repetitions,
         depths=depths,
         conditions=watch.conditions(),
-        output=Output(text=text, token_ids=answers[0]),
+        output=Output(text=text, token_ids=answers[0], flaw=flaw_of(answers[0], text, finite)),
         warnings=warnings,
     )
 

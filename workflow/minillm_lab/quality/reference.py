@@ -93,6 +93,10 @@ def _chunks(
     random = np.random.default_rng(SEED)
     for number, logits, targets in evaluate(loaded, text, f"reference of {name}"):
         normalizers = log_normalizer(logits)
+        if not np.isfinite(normalizers).all():
+            raise LabError(
+                f"{name}: the model computes values that are not numbers; it can be no reference"
+            )
         rows = np.arange(len(logits))
         arrays: dict[str, NDArray[Any]] = {
             "surprise": (normalizers - logits[rows, targets]).astype(np.float32)

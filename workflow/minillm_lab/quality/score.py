@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from minillm_lab.command import LabError, run, say
 from minillm_lab.quality.divergence import divergence, exact_divergence, log_normalizer
@@ -28,6 +29,11 @@ class Score(Record):
     protocol: dict[str, Any]
     metrics: dict[str, QualityMetric]
     answers: list[int]
+    warnings: list[str] = Field(default_factory=list)
+
+
+class NotFiniteError(Exception):
+    """The model computed values that are not numbers."""
 
 
 def score(
@@ -47,9 +53,14 @@ def score(
                     f"{path}: has a vocabulary of {reference.facts.vocabulary} tokens, and the"
                     f" model of {variant} one of {size}: it belongs to another model"
                 )
-            metrics = distances(variant, loaded, text, reference)
-            answers = answer_all(loaded.runtime, text.questions)
-    metrics |= question_metrics(answers, reference.facts.answers, text.questions)
+            try:
+                metrics = distances(variant, loaded, text, reference)
+                answers = answer_all(loaded.runtime, text.questions)
+                metrics |= question_metrics(answers, reference.facts.answers, text.questions)
+                warnings = []
+            except NotFiniteError:
+                metrics, answers = {}, []
+                warnings = ["quality: the model computes values that are not numbers: no figures"]
     facts = reference.facts
     protocol = text.protocol.model_dump() | {
         "chunks": len(text.chunks),
@@ -57,7 +68,9 @@ def score(
         "questions_sha256": text.questions_sha256,
         "reference": {"kind": facts.kind, "weights": facts.weights, "runtime": facts.runtime},
     }
-    return Score(variant=variant, protocol=protocol, metrics=metrics, answers=answers)
+    return Score(
+        variant=variant, protocol=protocol, metrics=metrics, answers=answers, warnings=warnings
+    )
 
 
 def distances(
@@ -70,9 +83,7 @@ def distances(
     for number, logits, targets in evaluate(loaded, text, variant):
         chunk, normalizers = reference.chunk(number), log_normalizer(logits)
         if not np.isfinite(normalizers).all():
-            raise LabError(
-                f"{variant}: the model computes values that are not finite; its dtype overflows"
-            )
+            raise NotFiniteError
         if chunk.exact is not None:
             kld[number] = exact_divergence(chunk.exact, logits, normalizers)
         elif chunk.compact is not None:

@@ -89,8 +89,11 @@ def ratio(result: Result, baseline: Result, metric: str) -> Ratio | None:
 
 
 def best(results: dict[str, Result], metric: str) -> list[str]:
-    """The variants with the best value: one, or all that the data cannot tell from it."""
-    measured = {n: r.metrics.get(metric) for n, r in results.items()}
+    """The variants with the best value: one, or all that the data cannot tell from it.
+
+    A variant whose answer means nothing is not among them.
+    """
+    measured = {n: r.metrics.get(metric) for n, r in results.items() if not r.output.flaw}
     values = {n: m.value for n, m in measured.items() if m and m.value is not None}
     if len(values) < 2:
         return []
@@ -144,6 +147,8 @@ def factors(name: str, baseline: str, results: dict[str, Result]) -> list[Factor
     start_from, ours = results[baseline], results[name]
     if same_conditions(start_from) != same_conditions(ours):
         return []  # another model, machine or number of threads is none of these three changes
+    if start_from.output.flaw or ours.output.flaw:
+        return []
 
     def key(result: Result) -> tuple[str, str, str]:
         form = result.model.quantization
@@ -153,7 +158,7 @@ def factors(name: str, baseline: str, results: dict[str, Result]) -> list[Factor
     comparable = {
         key(r): n
         for n, r in reversed(results.items())
-        if same_conditions(r) == same_conditions(ours)
+        if same_conditions(r) == same_conditions(ours) and not r.output.flaw
     }
     comparable |= {key(start_from): baseline, key(ours): name}
     start, end = key(start_from), key(ours)

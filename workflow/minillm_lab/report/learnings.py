@@ -73,6 +73,8 @@ def load(comparison: "Comparison") -> list[str]:
     """How much of a first load is the page cache."""
     slower = {}
     for name, result in comparison.results.items():
+        if result.output.flaw:
+            continue
         cold, warm = (result.metrics[f"load_{how}_seconds"] for how in ("cold", "warm"))
         if cold.samples and warm.samples:
             estimate = paired_ratio(cold.samples, warm.samples)

@@ -112,10 +112,15 @@ def size_of(result: Result) -> int:
 def sizes(comparison: "Comparison") -> dict[str, str]:
     """Each variant's size on disk in MB, the smallest in bold."""
     bytes_ = {n: size_of(r) for n, r in comparison.results.items()}
-    smallest = min(bytes_.values())
+    sound = [n for n, r in comparison.results.items() if not r.output.flaw]
+    smallest = min((bytes_[n] for n in sound), default=0)
     base = bytes_.get(comparison.baseline)
     return {
-        name: (f"**{number(size / 1e6)}**" if size == smallest else number(size / 1e6))
+        name: (
+            f"**{number(size / 1e6)}**"
+            if size == smallest and name in sound
+            else number(size / 1e6)
+        )
         + ("" if name == comparison.baseline or not base else f" (×{number(size / base)})")
         for name, size in bytes_.items()
     }

@@ -1,0 +1,86 @@
+"""A sample that the machine slept through, or the process stood still in, is thrown away."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fuzz
+import pytest
+
+from conftest import ROOT
+from minillm_lab import machine
+from minillm_lab.benchmark.round import undisturbed
+from minillm_lab.command import LabError
+
+AWAKE = machine.Interruptions(5.0, 0)
+SLEPT = machine.Interruptions(65.0, 0)
+
+
+def at(monkeypatch: pytest.MonkeyPatch, *readings: machine.Interruptions) -> None:
+    """What the clocks say, one reading before and one after each sample."""
+    left = iter(readings)
+    monkeypatch.setattr(machine, "interruptions", lambda: next(left))
+
+
+def test_a_sample_over_a_suspend_is_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    at(monkeypatch, AWAKE, SLEPT, SLEPT, SLEPT)
+    samples, warnings = iter([100.0, 1.0]), list[str]()
+    assert undisturbed(lambda: next(samples), "repetition 1", warnings) == 1.0
+    assert warnings == [
+        "repetition 1: the machine slept for 60.0 s meanwhile; the sample was thrown away and taken"
+        " again"
+    ]
+
+
+def test_a_quiet_sample_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    at(monkeypatch, AWAKE, machine.Interruptions(5.00001, 0))
+    warnings: list[str] = []
+    assert undisturbed(lambda: 1.0, "repetition 1", warnings) == 1.0 and not warnings
+
+
+def test_a_machine_that_does_not_stay_awake_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = (machine.Interruptions(60.0 * i, 0) for i in itertools.count())
+    monkeypatch.setattr(machine, "interruptions", lambda: next(readings))
+    with pytest.raises(LabError, match="interrupted 3 times"):
+        undisturbed(lambda: 1.0, "repetition 1", [])
+
+
+def test_this_machine_has_not_slept_between_two_readings() -> None:
+    before = machine.interruptions()
+    assert machine.interruptions().since(before) is None
+
+
+def test_no_measured_time_comes_from_a_clock_that_steps() -> None:
+    for file in (ROOT / "workflow/minillm_lab").rglob("*.py"):
+        assert "time.time()" not in file.read_text(), file
+
+
+def test_a_round_that_was_stopped_measures_that_sample_again(
+    tiny_gguf: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "prompt.json").write_text(json.dumps(fuzz.PROMPT))
+    settings = {"runtime": "llama.cpp", "device": "cpu", "threads": 1, "context": 2048}
+    settings |= {"generate": 1000, "repetitions": 1, "warmups": 0, "depths": []}
+    with subprocess.Popen(
+        [sys.executable, "-m", "minillm_lab.benchmark.round", "--variant", "v", "--round", "1",
+         "--weights", tiny_gguf, "--prompt", tmp_path / "prompt.json",
+         "--settings", json.dumps(settings), "--output", tmp_path / "round.json"],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "workflow")},
+        stderr=subprocess.PIPE, text=True,
+    ) as started:  # fmt: skip
+        assert started.stderr is not None
+        for line in started.stderr:
+            if "repetition 1" in line:
+                for _ in range(2):  # the first may come before the sample begins
+                    started.send_signal(signal.SIGSTOP)
+                    time.sleep(0.1)
+                    started.send_signal(signal.SIGCONT)
+                    time.sleep(0.1)
+    found = json.loads((tmp_path / "round.json").read_text())
+    assert [w for w in found["warnings"] if "the process was stopped meanwhile" in w]
+    assert len(found["repetitions"]) == 1
