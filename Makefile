@@ -1,11 +1,12 @@
 # make run: everything, from an empty folder to the table in README.md.
 # make test: formatters, lint, types, tests.
+# make audit: fails where a dependency has a known advisory; asks a service, so not in CI.
 
 PYTHON ?= python3
 BIN = .venv/bin
 ARGS ?=
 
-.PHONY: run test lock
+.PHONY: run test lock audit
 .DELETE_ON_ERROR:
 
 run: .venv/installed
@@ -34,3 +35,12 @@ test: .venv/installed-test
 # Resolve the pins of pyproject.toml anew, in an environment of its own.
 lock:
 	$(PYTHON) envs/lock.py
+
+audit: .venv-audit/installed
+	.venv-audit/bin/pip-audit --requirement envs/lock-test.txt --no-deps --disable-pip --strict
+
+.venv-audit/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check \
+		"$$(sed -n 's/^audit = \["\(.*\)"\]$$/\1/p' pyproject.toml)"
+	@touch $@
