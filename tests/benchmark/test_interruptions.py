@@ -69,18 +69,18 @@ def test_a_round_that_was_stopped_measures_that_sample_again(
     with subprocess.Popen(
         [sys.executable, "-m", "minillm_lab.benchmark.round", "--variant", "v", "--round", "1",
          "--weights", tiny_gguf, "--prompt", tmp_path / "prompt.json",
-         "--settings", json.dumps(settings), "--output", tmp_path / "round.json"],
+         "--settings", json.dumps(settings), "--output", tmp_path / "round.json",
+         "--log", tmp_path / "log"],
         env=os.environ | {"PYTHONPATH": str(ROOT / "workflow")},
-        stderr=subprocess.PIPE, text=True,
     ) as started:  # fmt: skip
-        assert started.stderr is not None
-        for line in started.stderr:
-            if "repetition 1" in line:
-                for _ in range(2):  # the first may come before the sample begins
-                    started.send_signal(signal.SIGSTOP)
-                    time.sleep(0.1)
-                    started.send_signal(signal.SIGCONT)
-                    time.sleep(0.1)
+        log = tmp_path / "log"
+        while started.poll() is None and not (log.exists() and "repetition 1" in log.read_text()):
+            time.sleep(0.01)
+        for _ in range(2):  # the first may come before the sample begins
+            started.send_signal(signal.SIGSTOP)
+            time.sleep(0.1)
+            started.send_signal(signal.SIGCONT)
+            time.sleep(0.1)
     found = json.loads((tmp_path / "round.json").read_text())
     assert [w for w in found["warnings"] if "the process was stopped meanwhile" in w]
     assert len(found["repetitions"]) == 1

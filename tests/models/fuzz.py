@@ -29,7 +29,8 @@ EDGES += [2**64 - 1, 2**64 - 32, 10**6, 10**9]
 LOAD_SECONDS = 60  # for one file; a whole one takes about two
 SETTINGS = {"runtime": "llama.cpp", "quantization": "F16", "device": "cpu", "threads": 1}
 SETTINGS |= {"context": 64, "generate": 4, "repetitions": 1, "warmups": 0, "depths": []}
-PROMPT = {"text": "Why?", "token_ids": [54, 71, 88, 30], "tokenizer": "llama.cpp"}
+PROMPT = {"text": "Why?", "token_ids": [54, 71, 88, 30], "chat_template": False}
+PROMPT |= {"tokenizer": "llama.cpp"}
 
 
 def mutated(whole: bytes, header: int, seed: int) -> bytes:

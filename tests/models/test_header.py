@@ -102,10 +102,10 @@ def test_what_is_whole_passes(tmp_path: Path, tiny_gguf: Path) -> None:
     file = tmp_path / "whole.gguf"
     pairs = [key("a", 9, struct.pack("<IQ", 8, 2) + 2 * string), key("b", 7, b"\x01")]
     file.write_bytes(with_keys(*pairs, key("general.alignment", 4, struct.pack("<I", 32))))
-    assert [(t.name, t.type, t.shape, t.bytes) for t in read_header(file)] == [
+    assert [(t.name, t.type, t.shape, t.bytes) for t in read_header(file).tensors] == [
         ("content", "I8", (64,), 64)
     ]
-    assert len(read_header(tiny_gguf)) == 27
+    assert len(read_header(tiny_gguf).tensors) == 27
 
 
 def test_whatever_is_done_to_a_file_it_passes_or_is_refused_in_one_line(

@@ -48,7 +48,7 @@ def say(message: str) -> None:
 
 @contextmanager
 def progress(doing: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
-    """A bar with the time left at a terminal, nothing elsewhere.
+    """A bar with the time left at a terminal, nothing elsewhere; its stages are in the log.
 
     Yields ``advance(n, stage="")``: so many units are done, and what comes next.
     """
@@ -58,6 +58,8 @@ def progress(doing: str, total: int, unit: str) -> Iterator[Callable[..., None]]
     with tqdm(desc=doing, total=total, unit=f" {unit}", disable=None, leave=False) as bar:
 
         def advance(n: int, stage: str = "") -> None:
+            if stage:
+                log.info("%s: %s", doing, stage)
             bar.set_postfix_str(stage, refresh=False)
             bar.update(n)
             bar.refresh()

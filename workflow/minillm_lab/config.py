@@ -28,6 +28,7 @@ from minillm_lab.command import LabError
 NAME = r"[a-z0-9][a-z0-9._-]*"
 RESERVED = {"all", "comparison", "readme", "reference", "report"}
 TOKENS_AT_DEPTH = 16  # decoded after a prompt of each of the depths
+LONGEST = 2**31 - 1  # tokens; llama.cpp counts them in 32 bits
 UNQUANTIZED = ("F32", "BF16", "F16")
 QuantizationType = Literal[
     "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S",
@@ -172,7 +173,9 @@ class Settings(Strict):
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] | None = Field(
         None, description="inference threads, where not the experiment's own"
     )
-    context: int | None = Field(None, ge=16, description="context size in tokens, likewise")
+    context: int | None = Field(
+        None, ge=16, le=LONGEST, description="context size in tokens, likewise"
+    )
 
 
 class TransformersVariant(Settings):
@@ -190,7 +193,10 @@ class LlamaCppVariant(Settings):
     runtime: Literal["llama.cpp"]
     quantization: QuantizationType = Field(description="as llama.cpp spells it: Q4_K_M, Q8_0, …")
     gpu_layers: int | None = Field(
-        None, ge=0, description="layers offered to the GPU; all of them where device is gpu"
+        None,
+        ge=0,
+        le=10_000,
+        description="layers offered to the GPU; all of them where device is gpu",
     )
     flash_attention: Literal["auto", "on", "off"] = Field(
         "auto", description="auto is llama.cpp's own default"
@@ -233,12 +239,20 @@ class Quality(Strict):
     protocol: Literal["lab", "llama-perplexity"] = Field(
         "lab", description="llama-perplexity scores the second half of every chunk"
     )
-    context: int = Field(512, ge=4, description="length of a chunk of the text in tokens")
+    context: int = Field(
+        512, ge=4, le=LONGEST, description="length of a chunk of the text in tokens"
+    )
     score_from: int | None = Field(
-        None, ge=1, description="tokens at a chunk's start that are not scored; 32 if not set"
+        None,
+        ge=1,
+        le=LONGEST,
+        description="tokens at a chunk's start that are not scored; 32 if not set",
     )
     chunks: int | None = Field(
-        None, ge=2, description="at most so many, spread evenly over the text; null: all"
+        None,
+        ge=2,
+        le=LONGEST,
+        description="at most so many, spread evenly over the text; null: all",
     )
     reference: Annotated[
         Annotated[Name, Tag("a name")]
@@ -281,15 +295,15 @@ class Experiment(Strict):
         pattern=r"^[^\x00]*$",
         description="asked through the model's own chat template",
     )
-    generate: int = Field(80, ge=2, description="new tokens, exactly")
-    context: int = Field(1024, ge=16, description="context size in tokens")
+    generate: int = Field(80, ge=2, le=LONGEST, description="new tokens, exactly")
+    context: int = Field(1024, ge=16, le=LONGEST, description="context size in tokens")
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
         "auto", description="inference threads; auto: the physical cores this process may use"
     )
     rounds: int = Field(5, ge=1, le=1000, description="fresh processes per variant")
     repetitions: int = Field(2, ge=1, le=1000, description="measured answers in each round")
     warmups: int = Field(1, ge=0, le=100, description="full-length answers before them")
-    depths: list[Annotated[int, Field(ge=TOKENS_AT_DEPTH)]] = Field(
+    depths: list[Annotated[int, Field(ge=TOKENS_AT_DEPTH, le=LONGEST)]] = Field(
         [128, 512], description="prompt lengths at which prefill and decode are measured besides"
     )
     precision: str | None = Field(

@@ -54,16 +54,12 @@ def context_of(weights: Path) -> int | None:
         said = json.loads(config.read_bytes()) if config.exists() else {}
         found = said.get("max_position_embeddings")
         return found if isinstance(found, int) else None
-    from gguf import GGUFReader
-
-    fields = GGUFReader(weights).fields
-    name = next((field for field in fields if field.endswith(".context_length")), None)
-    return int(fields[name].contents()) if name else None
+    return read_header(weights).context
 
 
 def _gguf(path: Path) -> list[tuple[str, int, int, int]]:
     """(type, elements, bytes, row length) of each tensor."""
-    return [(t.type, prod(t.shape), t.bytes, t.shape[0]) for t in read_header(path)]
+    return [(t.type, prod(t.shape), t.bytes, t.shape[0]) for t in read_header(path).tensors]
 
 
 def _safetensors(path: Path) -> list[tuple[str, int, int, int]]:

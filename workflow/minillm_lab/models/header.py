@@ -38,6 +38,14 @@ class Tensor:
     bytes: int
 
 
+@dataclass(frozen=True)
+class Header:
+    """What the lab believes of a GGUF file's header."""
+
+    tensors: list[Tensor]
+    context: int | None  # tokens that the model is made for; None where it does not say
+
+
 class _Cursor:
     """A place in the header; what reaches beyond it is a ValueError."""
 
@@ -77,8 +85,8 @@ class _Cursor:
         return count
 
 
-def read_header(path: Path, name: str = "") -> list[Tensor]:
-    """The tensors that a GGUF file holds, every claim held against the file's size.
+def read_header(path: Path, name: str = "") -> Header:
+    """What a GGUF file holds, every claim held against the file's size.
 
     ``name`` says in messages what the file is. Raises LabError with what is wrong with it. Takes
     time in proportion to the header, at most LARGEST_HEADER, and next to no memory.
@@ -92,24 +100,24 @@ def read_header(path: Path, name: str = "") -> list[Tensor]:
         raise LabError(f"{name or path}: not a GGUF file that can be used: {error}") from None
 
 
-def _read(cursor: _Cursor) -> list[Tensor]:
+def _read(cursor: _Cursor) -> Header:
     if cursor.data[:4] != b"GGUF":
         raise ValueError("it does not begin as one")
     cursor.skip(4)
     if (version := cursor.number("I")) not in (2, 3):
         raise ValueError(f"its version is {version}; 2 and 3 are known")
     tensors = cursor.count("tensors", MOST_ENTRIES)
-    alignment = _values(cursor, cursor.count("keys", MOST_ENTRIES))
+    alignment, context = _values(cursor, cursor.count("keys", MOST_ENTRIES))
     entries = [_tensor(cursor) for _ in range(tensors)]
     if not entries:
         raise ValueError("it holds no tensors")
     _check_places(entries, cursor.at, alignment, len(cursor.data))
-    return [tensor for tensor, _ in entries]
+    return Header([tensor for tensor, _ in entries], context)
 
 
-def _values(cursor: _Cursor, count: int) -> int:
-    """Pass over the key-value pairs; the alignment of tensors that they set."""
-    alignment, seen = DEFAULT_ALIGNMENT, set()
+def _values(cursor: _Cursor, count: int) -> tuple[int, int | None]:
+    """Pass over the key-value pairs; the alignment of tensors and the context that they set."""
+    alignment, context, seen = DEFAULT_ALIGNMENT, None, set()
     for _ in range(count):
         key = cursor.text("a key", LONGEST_KEY)
         if key in seen or not key:
@@ -121,13 +129,16 @@ def _values(cursor: _Cursor, count: int) -> int:
             if alignment < 1 or alignment & (alignment - 1):
                 raise ValueError("general.alignment is not a power of two")
             continue
+        if key.endswith(".context_length") and kind == UINT32:
+            context = cursor.number("I")
+            continue
         if key == "split.count" and kind == 2 and cursor.number("H") > 1:
             raise ValueError("it is one part of a split model; merge it with llama-gguf-split")
         cursor.at = start
         _skip_value(cursor, key, kind)
         if key.startswith("tokenizer.chat_template") and cursor.at - start > LONGEST_TEMPLATE:
             raise ValueError(f"{key:.80} has {cursor.at - start} bytes, {LONGEST_TEMPLATE} at most")
-    return alignment
+    return alignment, context
 
 
 def _skip_value(cursor: _Cursor, key: str, kind: int) -> None:
