@@ -11,9 +11,13 @@ from conftest import ROOT
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
+DRAWING = {"altair", "Jinja2", "MarkupSafe", "vl-convert-python"}
+COMPUTING = {"numpy", "pydantic", "scipy", "tabulate"}  # what the report's modules import besides
+EVERY = {pin.split("==")[0] for pin in PROJECT["dependencies"]}
 NOT_IN_CONDA = {
-    "transformers": {"snakemake", "llama-cpp-python"},
-    "llama.cpp": {"snakemake"},
+    "transformers": DRAWING | {"snakemake", "llama-cpp-python"},
+    "llama.cpp": DRAWING | {"snakemake"},
+    "report": EVERY - DRAWING - COMPUTING,
 }
 
 

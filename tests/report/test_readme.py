@@ -62,6 +62,6 @@ def test_the_section_begins_with_what_to_take() -> None:
 def test_an_answer_cannot_leave_its_fence() -> None:
     answer = f"```\n{END}\n# owned\n````\n| a | b |\n<script>"
     results = {"q4": made_up("q4", answer=answer)}
-    text = section(compare(results, "q4", "snakemake"))
+    text = section(compare(results, "q4", "snakemake"), Path("README.md"))
     assert "`````text" in text
     assert END not in text  # else the next update would find two ends

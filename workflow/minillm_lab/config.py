@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from minillm_lab.command import LabError
+from minillm_lab.report import FIGURES
 
 NAME = r"[a-z0-9][a-z0-9._-]*"
 RESERVED = {"all", "comparison", "readme", "reference", "report"}
@@ -355,6 +356,13 @@ class Experiment(Strict):
         """The variants whose speed is held against llama-bench's."""
         named = self.variants.items() if self.llama_bench else ()
         return [name for name, variant in named if variant.runtime == "llama.cpp"]
+
+    @property
+    def figures(self) -> list[str]:
+        """The figures that this experiment measures something for."""
+        missing = [] if self.quality else ["divergence"]
+        missing += [] if self.quality and self.quality.questions else ["accuracy"]
+        return [name for name in FIGURES if name not in missing]
 
     # Which file of its model a variant runs. All paths are relative to the working folder.
 

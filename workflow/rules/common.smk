@@ -11,6 +11,7 @@ from minillm_lab import lock
 from minillm_lab.command import LabError
 from minillm_lab.config import NAME, RESERVED, load_experiment
 from minillm_lab.failures import failures
+from minillm_lab.report import FIGURES, PAGES
 from minillm_lab.runtimes import runtime_versions
 
 LOCK = lock.hold(Path(".snakemake"))
@@ -24,6 +25,9 @@ except LabError as error:
 RESULTS = EXPERIMENT.results
 SCORING = [f"quality/{name}" for name in ("divergence", "questions", "reference", "runtime")]
 SCORING += ["machine", "runtimes/__init__"]
+FIGURE_CODE = ["report/figures", "report/tradeoff", "report/picture", "report/placing"]
+FIGURE_CODE += ["report/table", "report/quality", "quality/verdict"]
+CAPTIONS = {page: "interactive" if page == "figures" else page for page in PAGES}
 REFERENCE_RUNTIME = "runtimes/transformers"
 if EXPERIMENT.quality and EXPERIMENT.reference:
     REFERENCE_RUNTIME = f"runtimes/{EXPERIMENT.reference.runtime.replace('.', '_')}"
@@ -95,6 +99,14 @@ def converter(wildcards):
     if EXPERIMENT.models[wildcards.model].ships_safetensors:
         return f"models/.converter/{runtime_versions('llama.cpp')['llama-cpp-python']}"
     return []
+
+
+def reference_answers():
+    """What the reference of each model answered, where there is one."""
+    if EXPERIMENT.quality is None or EXPERIMENT.reference is None:
+        return []
+    models = dict.fromkeys(map(EXPERIMENT.model_name, EXPERIMENT.variants))
+    return expand(f"{RESULTS}/quality/answers/{{model}}.json", model=models)
 
 
 def experiment_command():

@@ -1,10 +1,12 @@
-"""Report: all variants in one comparison, and the page's section.
+"""Report: all variants in one comparison, its figures, the page's section, the report's pages.
 
 in   results/<variant>.json of every variant
 out  results/comparison.md / .csv / .json
+     results/<figure>.svg     one file per figure, and the page's picture once more for the dark
+     results/report/*.html    the pages of `snakemake --report`
      results/readme.md        the section as it stands between the page's markers
 
-The page itself (README.md) is no output: Snakemake deletes the outputs of failed jobs.
+The page itself (README.md) and its pictures are no output: Snakemake deletes the outputs of failed jobs.
 """
 
 
@@ -48,9 +50,74 @@ rule compare:
         " --log {log:q}"
 
 
+rule plots:
+    input:
+        comparison=f"{RESULTS}/comparison.json",
+        code=code("report/plots", *FIGURE_CODE),
+    output:
+        [
+            report(
+                f"{RESULTS}/{figure}.svg",
+                caption=f"../report/{figure}.rst",
+                category=PAGES["figures"],
+                labels={"figure": FIGURES[figure]},
+            )
+            for figure in EXPERIMENT.figures
+        ],
+        dark=f"{RESULTS}/tradeoff-dark.svg",
+    log:
+        f"{RESULTS}/logs/plots.log",
+    conda:
+        "../../envs/report.yaml"
+    shell:
+        "python -m minillm_lab.report.plots"
+        " --comparison {input.comparison:q}"
+        " --svg {output:q}"
+        " --log {log:q}"
+
+
+rule pages:
+    input:
+        comparison=f"{RESULTS}/comparison.json",
+        answers=reference_answers(),
+        templates=expand(f"{LAB}/report/{{page}}.html", page=["base", *PAGES]),
+        captions=expand(f"{LAB}/report/{{name}}.rst", name=[*FIGURES, *CAPTIONS.values()]),
+        code=code("report/pages", "report/plots", "report/learnings", *FIGURE_CODE),
+    output:
+        [
+            report(
+                f"{RESULTS}/report/{page}.html",
+                caption=f"../report/{CAPTIONS[page]}.rst",
+                category=category,
+                labels={"figure": "all, interactive"} if page == "figures" else {"page": page},
+            )
+            for page, category in PAGES.items()
+        ],
+    log:
+        f"{RESULTS}/logs/pages.log",
+    conda:
+        "../../envs/report.yaml"
+    params:
+        figures=EXPERIMENT.figures,
+        templates=lambda wildcards, input: os.path.dirname(input.templates[0]),
+        answers=lambda wildcards, input: (
+            f"--answers {shlex.join(input.answers)}" if input.answers else ""
+        ),
+    shell:
+        "python -m minillm_lab.report.pages"
+        " --comparison {input.comparison:q}"
+        " {params.answers}"
+        " --figures {params.figures:q}"
+        " --templates {params.templates:q}"
+        " --pages {output:q}"
+        " --log {log:q}"
+
+
 rule readme:
     input:
         comparison=f"{RESULTS}/comparison.json",
+        light=f"{RESULTS}/tradeoff.svg",
+        dark=f"{RESULTS}/tradeoff-dark.svg",
         code=code(
             "report/readme",
             "report/inert",
@@ -58,6 +125,7 @@ rule readme:
             "report/table",
             "report/learnings",
             "report/quality",
+            "report/picture",
             "quality/verdict",
         ),
     output:
@@ -71,6 +139,8 @@ rule readme:
     shell:
         "python -m minillm_lab.report.readme"
         " --comparison {input.comparison:q}"
+        " --light {input.light:q}"
+        " --dark {input.dark:q}"
         " --page {params.page:q}"
         " --output {output:q}"
         " --log {log:q}"

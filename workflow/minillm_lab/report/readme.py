@@ -7,7 +7,7 @@ from pathlib import Path
 
 from minillm_lab.command import LabError, run, say
 from minillm_lab.files import write_text
-from minillm_lab.report import table
+from minillm_lab.report import picture, table
 from minillm_lab.report.compare import Comparison
 from minillm_lab.report.learnings import learnings
 from minillm_lab.report.pick import recommendation
@@ -17,11 +17,15 @@ BEGIN = "<!-- minillm-lab results: begin (written by the workflow; edits here ar
 END = "<!-- minillm-lab results: end -->"
 
 
-def section(comparison: Comparison) -> str:
-    """The Markdown between the markers: recommendation, table, experiments, key learnings."""
+def section(comparison: Comparison, page: Path | None = None) -> str:
+    """The Markdown between the markers: recommendation, picture, table, experiments, key learnings.
+
+    Without ``page`` there is no picture: it is drawn of whole experiments alone.
+    """
     if not comparison.results:
         return "\n\n".join(["### Comparison", table.markdown(comparison)])
     parts = [recommendation(comparison)]
+    parts += [picture.element(comparison, page)] if page else []
     parts += ["### Comparison", table.markdown(comparison), "### Experiments"]
     parts += [experiment(result) for result in comparison.results.values()]
     parts += ["### Key learnings", "\n".join(f"- {line}" for line in learnings(comparison))]
@@ -93,8 +97,10 @@ def update(page: Path, text: str, check: bool = False) -> bool:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    text = section(read_record(arguments.comparison, Comparison))
+    text = section(read_record(arguments.comparison, Comparison), arguments.page)
     current = update(arguments.page, text, arguments.check)
+    drawn = (arguments.light, arguments.dark)
+    current = picture.put(arguments.page, drawn, arguments.check) and current
     if arguments.check:
         say(f"{arguments.page} is {'current' if current else 'not current: run snakemake'}")
         sys.exit(0 if current else 1)
@@ -107,6 +113,8 @@ def main(arguments: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--comparison", type=Path, required=True, help="results/comparison.json")
+    parser.add_argument("--light", type=Path, required=True, help="the picture, drawn")
+    parser.add_argument("--dark", type=Path, required=True, help="the same for dark pages")
     parser.add_argument("--page", type=Path, required=True, help="the page to keep current")
     parser.add_argument("--output", type=Path, help="where the section is kept as well")
     parser.add_argument("--check", action="store_true", help="only say whether it is current")

@@ -1,0 +1,364 @@
+"""The figures as declarative specifications (Vega-Lite, through Altair): one function each.
+
+A function takes the comparison, the variants to draw (of one machine) and the width of the plot in
+pixels; it returns a chart, or None where there is nothing to draw. Colours of text and ground are
+not here but in the themes of plots.py, so that one specification serves light and dark, the page
+and the report.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import altair as alt
+
+from minillm_lab.report import FIGURES
+from minillm_lab.report.compare import Comparison, by_machine
+from minillm_lab.report.table import number
+from minillm_lab.report.tradeoff import tradeoff
+from minillm_lab.result import Metric, QualityMetric
+
+WIDE, NARROW = 560, 230  # the plotting area: a page, a telephone
+SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right"]
+ROW = 26  # height of a variant's row
+Row = dict[str, Any]
+
+
+def measured(name: str, metric: Metric | QualityMetric | None, factor: float = 1.0) -> Row | None:
+    """A variant's figure as a row: value, interval (the value itself where there is none)."""
+    if metric is None or metric.value is None:
+        return None
+    low, high = metric.ci95 or (metric.value, metric.value)
+    return {
+        "variant": name,
+        "value": factor * metric.value,
+        "low": factor * low,
+        "high": factor * high,
+    }
+
+
+def rows_of(
+    comparison: Comparison, names: list[str], metric: str, factor: float = 1.0, **more: object
+) -> list[Row]:
+    """A row for each variant that has the metric, of speed or of quality."""
+    found = []
+    for name in names:
+        result = comparison.results[name]
+        figure = result.metrics.get(metric) or (result.quality or {}).get(metric)
+        if row := measured(name, figure, factor):
+            found.append(row | more)
+    return found
+
+
+def variant_axis(names: list[str]) -> alt.Y:
+    return alt.Y("variant:N", sort=names, title=None)
+
+
+def shapes(what: str, kinds: list[str], **more: Any) -> alt.Shape:
+    """A shape for each kind, beside its colour; there are seven, so that pairs repeat late."""
+    cycled = [SHAPES[i % len(SHAPES)] for i in range(len(kinds))]
+    return alt.Shape(f"{what}:N", title=None, scale=alt.Scale(domain=kinds, range=cycled), **more)
+
+
+def of_field(channel: alt.X | alt.Y, field: str) -> Any:
+    """The same axis for another field."""
+    other = channel.copy()
+    other["shorthand"] = f"{field}:Q"
+    return other
+
+
+def tooltip(what: str, unit: str) -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("variant:N", title="Variant"),
+        alt.Tooltip(f"{what}:N", title="Figure"),
+        alt.Tooltip("value:Q", title=unit, format=".4g"),
+        alt.Tooltip("low:Q", title="95 % from", format=".4g"),
+        alt.Tooltip("high:Q", title="to", format=".4g"),
+    ]
+
+
+def dots(
+    rows: list[Row], names: list[str], what: str, kinds: list[str], x: alt.X, width: int, unit: str
+) -> alt.LayerChart:
+    """A row per variant, a marker with its interval for each kind of figure."""
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        y=variant_axis(names),
+        color=alt.Color(f"{what}:N", title=None, scale=alt.Scale(domain=kinds)),
+        yOffset=alt.YOffset(f"{what}:N", sort=kinds),
+        tooltip=tooltip(what, unit),
+    )
+    intervals = base.mark_rule(strokeWidth=2, clip=True).encode(x=of_field(x, "low"), x2="high")
+    points = base.mark_point(filled=True, size=70, opacity=1).encode(
+        x=of_field(x, "value"),
+        shape=shapes(what, kinds),
+    )
+    step = max(ROW, 12 * len(kinds))
+    return alt.layer(intervals, points).properties(width=width, height=step * len(names))
+
+
+def load(comparison: Comparison, names: list[str], width: int) -> alt.LayerChart | None:
+    """Seconds to load, from disk and from the page cache."""
+    rows = [
+        *rows_of(comparison, names, "load_cold_seconds", cache="cold: from disk"),
+        *rows_of(comparison, names, "load_warm_seconds", cache="warm: read before"),
+    ]
+    if not rows:
+        return None
+    high = max(min(r["high"], 2 * r["value"]) for r in rows)
+    x = alt.X(
+        "value:Q",
+        title="Load time ↓, s",
+        scale=alt.Scale(domain=[0, 1.05 * high]),
+        axis=alt.Axis(tickCount=6),
+    )
+    kinds = list(dict.fromkeys(r["cache"] for r in rows))
+    return dots(rows, names, "cache", kinds, x, width, "s")
+
+
+def memory(comparison: Comparison, names: list[str], width: int) -> alt.LayerChart | None:
+    """Memory after generation by part, and its peak."""
+    parts: list[Row] = []
+    for name in names:
+        of_part = [
+            *rows_of(comparison, [name], "memory_anonymous_bytes", 1e-6, part="anonymous"),
+            *rows_of(comparison, [name], "memory_file_backed_bytes", 1e-6, part="file-backed"),
+        ]
+        whole = rows_of(
+            comparison, [name], "memory_after_generation_bytes", 1e-6, part="not told apart"
+        )
+        parts += of_part or whole
+    peaks = rows_of(comparison, names, "memory_peak_bytes", 1e-6, part="peak")
+    if not parts:
+        return None
+    kinds = list(dict.fromkeys(r["part"] for r in parts))
+    base = alt.Chart(alt.Data(values=parts)).encode(y=variant_axis(names))
+    bars = base.mark_bar().encode(
+        x=alt.X(
+            "value:Q",
+            title="Memory after generation ↓, MB",
+            stack="zero",
+            axis=alt.Axis(tickCount=6),
+        ),
+        color=alt.Color("part:N", sort=kinds, title=None),
+        order=alt.Order("part:N"),
+        tooltip=tooltip("part", "MB"),
+    )
+    ticks = (
+        alt.Chart(alt.Data(values=peaks))
+        .mark_point(filled=True, size=60, opacity=1, style="ink")
+        .encode(
+            x="value:Q",
+            y=variant_axis(names),
+            shape=alt.Shape("part:N", title=None, scale=alt.Scale(range=["diamond"])),
+            tooltip=tooltip("part", "MB"),
+        )
+    )
+    return alt.layer(bars, ticks).properties(width=width, height=ROW * len(names))
+
+
+def lengths(comparison: Comparison, names: list[str], width: int) -> alt.TopLevelMixin | None:
+    """Prefill and decode speed against the length of the prompt."""
+    panels = []
+    narrow = width <= NARROW
+    for phase in ("prefill", "decode"):
+        prefix = f"{phase}_tokens_per_second"
+        rows = []
+        for name in names:
+            result = comparison.results[name]
+            at = {
+                m: int(m.rpartition("_")[2]) for m in result.metrics if m.startswith(prefix + "_")
+            }
+            at[prefix] = result.protocol["prompt_tokens"]
+            for metric, tokens in sorted(at.items(), key=lambda item: item[1]):
+                rows += rows_of(comparison, [name], metric, prompt=tokens)
+        if rows:
+            panels.append(length_panel(rows, names, phase, width if narrow else width // 2 - 40))
+    if not panels:
+        return None
+    return alt.vconcat(*panels) if narrow else alt.hconcat(*panels)
+
+
+def length_panel(rows: list[Row], names: list[str], phase: str, width: int) -> alt.LayerChart:
+    prompts = sorted({r["prompt"] for r in rows})
+    high = 1.05 * max(min(r["high"], 1.5 * r["value"]) for r in rows)
+    y = alt.Y("value:Q", title=f"{phase.capitalize()} ↑, t/s", scale=alt.Scale(domain=[0, high]))
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=alt.X(
+            "prompt:Q",
+            title="Prompt, tokens",
+            scale=alt.Scale(type="log", base=2, nice=False, padding=12),
+            axis=alt.Axis(values=prompts, format="d", grid=False),
+        ),
+        color=alt.Color("variant:N", title=None, scale=alt.Scale(domain=names)),
+        tooltip=[alt.Tooltip("prompt:Q", title="Prompt, tokens"), *tooltip("variant", "t/s")],
+    )
+    lines = base.mark_line(strokeWidth=1.5).encode(y=y)
+    intervals = base.mark_rule(opacity=0.5, clip=True).encode(y=of_field(y, "low"), y2="high")
+    points = base.mark_point(filled=True, size=60, opacity=1).encode(
+        y=y, shape=shapes("variant", names)
+    )
+    return alt.layer(intervals, lines, points).properties(width=width, height=220)
+
+
+def factors(comparison: Comparison, names: list[str], width: int) -> alt.LayerChart | None:
+    """Each variant's decode speed over the baseline's, multiplied together step by step."""
+    rows: list[Row] = []
+    reached: list[Row] = []
+    for name in names:
+        at = 1.0
+        for step in comparison.factors.get(name, []):
+            ratio = step.decode
+            low, high = ratio.ci95 or (ratio.value, ratio.value)
+            rows.append(
+                {
+                    "variant": name, "change": step.change, "start": at, "end": at * ratio.value,
+                    "value": ratio.value, "low": low, "high": high,
+                    "step": f"{step.start} → {step.end}",
+                    "said": "not to be told from 1" if ratio.tie else "supported by the data",
+                }
+            )  # fmt: skip
+            at *= ratio.value
+        if comparison.factors.get(name):
+            reached.append({"variant": name, "end": at, "text": f"×{number(at)}"})
+    if not rows:
+        return None
+    shown = [name for name in names if comparison.factors.get(name)]
+    ends = [1.0, *(r["start"] for r in rows), *(r["end"] for r in rows)]
+    domain = [0.9 * min(ends), 1.25 * max(ends)]
+    x = alt.X(
+        "start:Q",
+        title=f"Decode speed, × {comparison.baseline}",
+        scale=alt.Scale(type="log", domain=domain, nice=False),
+        axis=alt.Axis(format="~g", tickCount=6),
+    )
+    changes = list(dict.fromkeys(r["change"] for r in rows))
+    bars = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_bar(stroke="white", strokeWidth=0.5)
+        .encode(
+            x=x,
+            x2="end",
+            y=variant_axis(shown),
+            yOffset=alt.YOffset("change:N", sort=changes),
+            color=alt.Color("change:N", sort=changes, title=None),
+            opacity=alt.Opacity(
+                "said:N",
+                title=None,
+                scale=alt.Scale(
+                    domain=["supported by the data", "not to be told from 1"], range=[1, 0.4]
+                ),
+            ),
+            tooltip=[alt.Tooltip("step:N", title="Step"), *tooltip("change", "×"), "said:N"],
+        )
+    )
+    text = (
+        alt.Chart(alt.Data(values=reached))
+        .mark_text(align="left", dx=5, style="label")
+        .encode(x="end:Q", y=variant_axis(shown), text="text:N")
+    )
+    one = alt.Chart(alt.Data(values=[{"at": 1}])).mark_rule(style="quiet").encode(x="at:Q")
+    height = max(ROW, 12 * len(changes)) * len(shown)
+    return alt.layer(one, bars, text).properties(width=width, height=height)
+
+
+def divergence(comparison: Comparison, names: list[str], width: int) -> alt.LayerChart | None:
+    """The mean, the 99th percentile and the largest divergence from the reference."""
+    kinds = {"kld_mean": "mean", "kld_p99": "99th percentile", "kld_max": "largest"}
+    rows = [
+        row
+        for metric, kind in kinds.items()
+        for row in rows_of(comparison, names, metric, quantile=kind)
+    ]
+    positive = [r for r in rows if r["value"] > 0]
+    if not positive:
+        return None
+    low = min(r["value"] for r in positive) / 2
+    for row in rows:  # a logarithm has no place for zero: it is drawn at the plot's edge
+        row["drawn"] = max(row["value"], low)
+        row["low"] = max(row["low"], low)
+    high = max(r["high"] for r in positive) * 1.5
+    x = alt.X(
+        "drawn:Q",
+        title="KL divergence ↓, nats",
+        scale=alt.Scale(type="log", domain=[low, high], nice=False),
+        axis=alt.Axis(format="~g", tickCount=5),
+    )
+    shown = [n for n in names if any(r["variant"] == n for r in rows)]
+    return dots(rows, shown, "quantile", list(kinds.values()), x, width, "nats")
+
+
+def accuracy(comparison: Comparison, names: list[str], width: int) -> alt.TopLevelMixin | None:
+    """The share of questions answered right, by group of questions."""
+    prefix = "question_accuracy: "
+    groups = list(
+        dict.fromkeys(
+            metric.removeprefix(prefix)
+            for name in names
+            for metric in comparison.results[name].quality or {}
+            if metric.startswith(prefix)
+        )
+    )
+    if not groups:
+        return None
+    rows = [
+        row
+        for group in groups
+        for row in rows_of(comparison, names, prefix + group, 100.0, group=group)
+    ]
+    columns = 1 if width <= NARROW else 3
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        y=variant_axis([n for n in names if any(r["variant"] == n for r in rows)]),
+        color=alt.Color("variant:N", legend=None, scale=alt.Scale(domain=names)),
+        tooltip=tooltip("group", "%"),
+    )
+    x = alt.X(
+        "value:Q",
+        title="Right ↑, %",
+        scale=alt.Scale(domain=[0, 100]),
+        axis=alt.Axis(values=[0, 25, 50, 75]),
+    )
+    intervals = base.mark_rule(strokeWidth=2).encode(x=of_field(x, "low"), x2="high")
+    points = base.mark_point(filled=True, size=60, opacity=1).encode(
+        x=x,
+        shape=shapes("variant", names, legend=None),
+    )
+    panel = width if columns == 1 else (width - 60) // 3
+    return (
+        alt.layer(intervals, points)
+        .properties(width=panel, height=18 * len(names))
+        .facet(facet=alt.Facet("group:N", sort=groups, title=None), columns=columns)
+    )
+
+
+Draw = Callable[[Comparison, list[str], int], alt.TopLevelMixin | None]
+DRAW: dict[str, Draw] = {
+    "tradeoff": tradeoff,
+    "load": load,
+    "memory": memory,
+    "lengths": lengths,
+    "factors": factors,
+    "divergence": divergence,
+    "accuracy": accuracy,
+}
+
+
+def figure(name: str, comparison: Comparison, width: int = WIDE) -> alt.TopLevelMixin:
+    """A figure with its title; machines are drawn beneath each other, never in one plot."""
+    charts = []
+    machines = by_machine(comparison.results)
+    for machine, results in machines.items():
+        chart = DRAW[name](comparison, list(results), width) or missing(width)
+        if len(machines) > 1:
+            chart = chart.properties(title=f"Machine {machine}")
+        charts.append(chart)
+    whole = charts[0] if len(charts) == 1 else alt.vconcat(*charts)
+    return whole if name == "tradeoff" else whole.properties(title=FIGURES[name])
+
+
+def missing(width: int) -> alt.Chart:
+    """What is shown where nothing was measured."""
+    return (
+        alt.Chart(alt.Data(values=[{"text": "Not measured in this experiment."}]))
+        .mark_text(style="label")
+        .encode(text="text:N")
+        .properties(width=width, height=60)
+    )

@@ -1,0 +1,204 @@
+"""The report's pages: summary, figures, answers, details; each one HTML file that needs no network.
+
+What a model said, and every name, goes through templates that escape it. The templates and the
+captions are in workflow/report/.
+"""
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from minillm_lab.command import LabError, run
+from minillm_lab.files import write_text
+from minillm_lab.report import FIGURES, PAGES, table
+from minillm_lab.report.compare import Comparison, by_machine
+from minillm_lab.report.figures import NARROW, WIDE, figure
+from minillm_lab.report.learnings import learnings
+from minillm_lab.report.plots import THEMES
+from minillm_lab.report.quality import ROWS as QUALITY
+from minillm_lab.report.quality import cell as quality_cell
+from minillm_lab.result import Metric, Output, QualityMetric, Result, read_record
+
+
+def code(text: str) -> Markup:
+    """A sentence with what stands between backticks as code."""
+    parts = re.split("`([^`]*)`", text)
+    marked = (
+        Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts)
+    )
+    return Markup("").join(marked)
+
+
+def paragraphs(text: str) -> Markup:
+    """A caption's paragraphs; captions are plain text, which is reStructuredText as well."""
+    found = (Markup('<p class="quiet">{}</p>').format(p) for p in text.strip().split("\n\n"))
+    return Markup("\n").join(found)
+
+
+def shown(name: str, metric: Metric | QualityMetric | None, text: str) -> dict[str, str]:
+    """A cell of the summary: the text, the JSON's own value to sort by, the interval."""
+    value = "" if metric is None or metric.value is None else repr(metric.value)
+    interval = "one round: no interval"
+    if metric and metric.ci95:
+        interval = f"95 % from {metric.ci95[0]:.4g} to {metric.ci95[1]:.4g} {metric.unit}"
+    return {"metric": name, "value": value, "text": text, "interval": interval}
+
+
+def summary(comparison: Comparison) -> dict[str, Any]:
+    """Rows by machine, columns as in the comparison, learnings and warnings."""
+    results = comparison.results
+    speed = table.ROWS | table.depth_rows(results)
+    quality = {
+        n: r for n, r in QUALITY.items() if any(n in (v.quality or {}) for v in results.values())
+    }
+    tokens = "/".join(
+        str(t) for t in sorted({r.protocol["generated_tokens"] for r in results.values()})
+    )
+    columns = ["Model size ↓, MB", "Bits per weight"]
+    columns += [f"{label.format(tokens=tokens)}, {unit}" for label, unit in speed.values()]
+    columns += [label for label, _, _ in quality.values()]
+
+    def cells(result: Result) -> list[dict[str, str]]:
+        size, bits = table.size_of(result), result.model.bits_per_weight
+        plain = {"interval": "counted, not measured"}
+        found = [
+            plain
+            | {"metric": "model_bytes", "value": repr(size), "text": table.number(size / 1e6)},
+            plain | {"metric": "bits_per_weight", "value": repr(bits), "text": f"{bits:.2f}"},
+        ]
+        for name, (_, unit) in speed.items():
+            metric = result.metrics.get(name)
+            value = metric.value if metric else None
+            text = "–" if value is None else table.number(value * table.SCALES[unit])
+            found.append(shown(name, metric, text))
+        for name, (_, factor, digits) in quality.items():
+            measured = (result.quality or {}).get(name)
+            bare = measured.model_copy(update={"ci95": None}) if measured else None
+            found.append(shown(name, measured, quality_cell(bare, factor, digits)))
+        return found
+
+    warnings: dict[str, list[str]] = {}
+    for name, result in results.items():
+        for warning in result.warnings:
+            warnings.setdefault(warning, []).append(name)
+    return {
+        "title": "Summary",
+        "baseline": comparison.baseline,
+        "columns": columns,
+        "machines": {
+            machine: [{"variant": n, "cells": cells(r)} for n, r in group.items()]
+            for machine, group in by_machine(results).items()
+        },
+        "learnings": learnings(comparison),
+        "warnings": warnings,
+    }
+
+
+def figures(comparison: Comparison, names: list[str]) -> dict[str, Any]:
+    """Each figure's specification, compiled for Vega, in two widths; Vega itself, once."""
+
+    def compiled(name: str, width: int) -> Any:
+        spec = figure(name, comparison, width).to_dict()
+        return vl_convert.vegalite_to_vega(spec, config=THEMES["light"])
+
+    return {
+        "title": "Figures",
+        "figures": [{"name": name, "title": FIGURES[name]} for name in names],
+        "specs": {
+            name: {"wide": compiled(name, WIDE), "narrow": compiled(name, NARROW)} for name in names
+        },
+        "vega": vl_convert.javascript_bundle("window.vega = vega;").replace(
+            "</script", "<\\/script"
+        ),
+    }
+
+
+def agreed(text: str, other: str) -> str:
+    """What two texts begin with alike."""
+    n = min(len(text), len(other))
+    return text[: next((i for i in range(n) if text[i] != other[i]), n)]
+
+
+def answers(comparison: Comparison, references: dict[str, Output]) -> dict[str, Any]:
+    """Each variant's answer beside its reference's, split where the texts part."""
+    found = []
+    for name, result in comparison.results.items():
+        text, reference = result.output.text, references.get(result.model.name)
+        metric = (result.quality or {}).get("first_divergence_token")
+        common = agreed(text, reference.text) if reference else text
+        said = "No answer of the unquantized model to lay beside it."
+        if metric and metric.value is not None:
+            same = metric.value >= metric.n
+            said = f"Goes with the reference's for {metric.value:.0f} of {metric.n} tokens."
+            said = f"The reference's, token by token ({metric.n})." if same else said
+        found.append(
+            {
+                "variant": name,
+                "said": said,
+                "common": common,
+                "own": text[len(common) :],
+                "reference": reference.text[len(common) :] if reference else None,
+            }
+        )
+    return {"title": "Answers", "answers": found}
+
+
+def details(comparison: Comparison) -> dict[str, Any]:
+    """What each file holds, the machine, the runtimes, the protocol."""
+    lines = [line.removeprefix("- ") for line in table.legend(comparison).splitlines()]
+    kept = [n for n in lines if n and not n.startswith(("Values are", "Machine", "Warning"))]
+    return {
+        "title": "Files and machine",
+        "results": comparison.results,
+        "machines": list(
+            dict.fromkeys(
+                table.machine_line(r).removeprefix("- ") for r in comparison.results.values()
+            )
+        ),
+        "protocol": kept,
+        "holds": table.holds,
+        "megabytes": lambda result: table.number(table.size_of(result) / 1e6),
+    }
+
+
+def page(name: str, context: dict[str, Any], folder: Path) -> str:
+    """One page from its template in ``folder``, where the captions lie as well."""
+    environment = Environment(
+        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters["code"] = code
+
+    def caption(of: str) -> Markup:
+        return paragraphs((folder / f"{of}.rst").read_text(encoding="utf-8"))
+
+    return environment.get_template(f"{name}.html").render(context | {"caption": caption}) + "\n"
+
+
+def main(arguments: argparse.Namespace) -> None:
+    comparison = read_record(arguments.comparison, Comparison)
+    references = {path.stem: read_record(path, Output) for path in arguments.answers}
+    contexts = {
+        "summary": lambda: summary(comparison),
+        "figures": lambda: figures(comparison, arguments.figures),
+        "answers": lambda: answers(comparison, references),
+        "details": lambda: details(comparison),
+    }
+    for path in arguments.pages:
+        if path.stem not in contexts:
+            raise LabError(f"{path}: no such page; pages: {', '.join(PAGES)}")
+        write_text(path, page(path.stem, contexts[path.stem](), arguments.templates))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--comparison", type=Path, required=True, help="results/comparison.json")
+    parser.add_argument("--answers", type=Path, nargs="+", default=[], help="the references'")
+    parser.add_argument("--figures", nargs="+", required=True, choices=FIGURES)
+    parser.add_argument("--templates", type=Path, required=True, help="templates and captions")
+    parser.add_argument("--pages", type=Path, nargs="+", required=True, help="summary.html, …")
+    run(main, parser)

@@ -1,0 +1,135 @@
+"""The page's picture: its points, the same in words, and how the page shows it.
+
+The picture is drawn by plots.py; its files lie beside the page, in ``docs/``, since results are
+never committed.
+"""
+
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from minillm_lab.files import write_text
+from minillm_lab.quality.verdict import verdict
+from minillm_lab.report import quality
+from minillm_lab.report.compare import Comparison, by_machine
+from minillm_lab.report.table import number
+
+SPEED, LOSS = "decode_tokens_per_second", "kld_mean"
+MEMORY = "memory_after_generation_bytes"
+LONGEST = 26  # characters of a name that are shown
+
+
+@dataclass(frozen=True)
+class Point:
+    """A variant in the plot; in t/s, nats (MB where ``loss`` is of memory) and MB."""
+
+    name: str
+    label: str
+    model: str
+    runtime: str
+    verdict: str
+    speed: float
+    speed_low: float
+    speed_high: float
+    loss: float
+    loss_low: float
+    loss_high: float
+    memory: float
+
+
+def points(comparison: Comparison, names: list[str], loss: str) -> list[Point]:
+    """The variants that have both figures."""
+    found = []
+    for name in names:
+        result = comparison.results[name]
+        factor = 1e-6 if loss == MEMORY else 1.0
+        speed = result.metrics.get(SPEED)
+        lost = result.metrics.get(loss) or (result.quality or {}).get(loss)
+        if not speed or not lost or speed.value is None or lost.value is None:
+            continue
+        memory = result.metrics[MEMORY].value if MEMORY in result.metrics else None
+        low, high = lost.ci95 or (lost.value, lost.value)
+        shown = name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+        found.append(
+            Point(
+                name=name,
+                label=f"{shown} (baseline)" if name == comparison.baseline else shown,
+                model=result.model.name,
+                runtime=f"{result.runtime['name']}, {result.runtime['backend']}",
+                verdict=verdict(result.quality) or "not measured",
+                speed=speed.value,
+                speed_low=(speed.ci95 or (speed.value, speed.value))[0],
+                speed_high=(speed.ci95 or (speed.value, speed.value))[1],
+                loss=factor * lost.value,
+                loss_low=factor * low,
+                loss_high=factor * high,
+                memory=(memory or 0) / 1e6,
+            )
+        )
+    return found
+
+
+def front(found: list[Point]) -> list[Point]:
+    """The variants that none of the same model beats in speed and loss, slowest first."""
+
+    def beaten(a: Point) -> bool:
+        return any(
+            b.model == a.model
+            and b.speed >= a.speed
+            and b.loss <= a.loss
+            and (b.speed, b.loss) != (a.speed, a.loss)
+            for b in found
+        )
+
+    return sorted((p for p in found if not beaten(p)), key=lambda p: (p.model, p.speed, p.name))
+
+
+def described(comparison: Comparison, names: list[str]) -> str:
+    """The plot in words, for those who do not see it: every variant's figures."""
+    loss = LOSS if points(comparison, names, LOSS) else MEMORY
+    said = [
+        f"{p.label} {number(p.speed)} t/s,"
+        + (f" {lost_in_words(comparison, p)}," if loss == LOSS else "")
+        + f" {number(p.memory)} MB"
+        for p in points(comparison, names, loss)
+    ]
+    what = "Quality lost (mean KL divergence in nats)" if loss == LOSS else "Memory"
+    return f"{what} against decode speed, less and faster being better: {'; '.join(said)}."
+
+
+def lost_in_words(comparison: Comparison, p: Point) -> str:
+    measured = (comparison.results[p.name].quality or {})[LOSS]
+    return f"{quality.cell(measured.model_copy(update={'ci95': None}), 1.0, 4)} nats"
+
+
+def files(page: Path) -> tuple[Path, Path]:
+    """Where a page's picture lies: light, dark."""
+    name = f"{page.stem.lower()}-tradeoff"
+    return page.parent / "docs" / f"{name}.svg", page.parent / "docs" / f"{name}-dark.svg"
+
+
+def element(comparison: Comparison, page: Path) -> str:
+    """The picture as HTML for the page: light or dark as the reader has it, and in words."""
+    light, dark = (file.relative_to(page.parent).as_posix() for file in files(page))
+    machines = by_machine(comparison.results)
+    words = [described(comparison, list(results)) for results in machines.values()]
+    return "\n".join(
+        [
+            "<picture>",
+            f'  <source media="(prefers-color-scheme: dark)" srcset="{escape(dark)}">',
+            f'  <img alt="{escape(" ".join(words))}" src="{escape(light)}">',
+            "</picture>",
+        ]
+    )
+
+
+def put(page: Path, drawn: tuple[Path, Path], check: bool = False) -> bool:
+    """Put the drawn files beside the page; say whether they were. ``check`` writes nothing."""
+    current = True
+    for source, target in zip(drawn, files(page), strict=True):
+        text = source.read_text(encoding="utf-8")
+        if not target.exists() or target.read_text(encoding="utf-8") != text:
+            current = False
+            if not check:
+                write_text(target, text)
+    return current
