@@ -1,4 +1,5 @@
 # make run: everything, from an empty folder to the table in README.md.
+# make report: the same, and report.html: tables, figures, answers in one file, without network.
 # make test: formatters, lint, types, tests.
 # make audit: fails where a dependency has a known advisory; asks a service, so not in CI.
 
@@ -6,11 +7,14 @@ PYTHON ?= python3
 BIN = .venv/bin
 ARGS ?=
 
-.PHONY: run test lock audit
+.PHONY: run report test lock audit
 .DELETE_ON_ERROR:
 
 run: .venv/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores 1 $(ARGS)
+
+report: run
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --report report.html $(ARGS)
 
 test: .venv/installed-test
 	$(BIN)/ruff format --check

@@ -17,7 +17,7 @@ from minillm_lab.report.table import number
 from minillm_lab.report.tradeoff import tradeoff
 from minillm_lab.result import Metric, QualityMetric
 
-WIDE, NARROW = 560, 230  # the plotting area: a page, a telephone
+WIDE, NARROW = 560, 225  # the plotting area: a page, a telephone
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right"]
 ROW = 26  # height of a variant's row
 Row = dict[str, Any]
@@ -86,7 +86,7 @@ def dots(
         yOffset=alt.YOffset(f"{what}:N", sort=kinds),
         tooltip=tooltip(what, unit),
     )
-    intervals = base.mark_rule(strokeWidth=2, clip=True).encode(x=of_field(x, "low"), x2="high")
+    intervals = base.mark_rule(strokeWidth=2).encode(x=of_field(x, "low"), x2="high")
     points = base.mark_point(filled=True, size=70, opacity=1).encode(
         x=of_field(x, "value"),
         shape=shapes(what, kinds),
@@ -107,7 +107,7 @@ def load(comparison: Comparison, names: list[str], width: int) -> alt.LayerChart
     x = alt.X(
         "value:Q",
         title="Load time ↓, s",
-        scale=alt.Scale(domain=[0, 1.05 * high]),
+        scale=alt.Scale(domain=[0, 1.05 * high], clamp=True),
         axis=alt.Axis(tickCount=6),
     )
     kinds = list(dict.fromkeys(r["cache"] for r in rows))
@@ -180,7 +180,11 @@ def lengths(comparison: Comparison, names: list[str], width: int) -> alt.TopLeve
 def length_panel(rows: list[Row], names: list[str], phase: str, width: int) -> alt.LayerChart:
     prompts = sorted({r["prompt"] for r in rows})
     high = 1.05 * max(min(r["high"], 1.5 * r["value"]) for r in rows)
-    y = alt.Y("value:Q", title=f"{phase.capitalize()} ↑, t/s", scale=alt.Scale(domain=[0, high]))
+    y = alt.Y(
+        "value:Q",
+        title=f"{phase.capitalize()} ↑, t/s",
+        scale=alt.Scale(domain=[0, high], clamp=True),
+    )
     base = alt.Chart(alt.Data(values=rows)).encode(
         x=alt.X(
             "prompt:Q",
@@ -192,7 +196,7 @@ def length_panel(rows: list[Row], names: list[str], phase: str, width: int) -> a
         tooltip=[alt.Tooltip("prompt:Q", title="Prompt, tokens"), *tooltip("variant", "t/s")],
     )
     lines = base.mark_line(strokeWidth=1.5).encode(y=y)
-    intervals = base.mark_rule(opacity=0.5, clip=True).encode(y=of_field(y, "low"), y2="high")
+    intervals = base.mark_rule(opacity=0.5).encode(y=of_field(y, "low"), y2="high")
     points = base.mark_point(filled=True, size=60, opacity=1).encode(
         y=y, shape=shapes("variant", names)
     )

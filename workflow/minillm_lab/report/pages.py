@@ -100,21 +100,25 @@ def summary(comparison: Comparison) -> dict[str, Any]:
 
 
 def figures(comparison: Comparison, names: list[str]) -> dict[str, Any]:
-    """Each figure's specification, compiled for Vega, in two widths; Vega itself, once."""
+    """Each figure's specification in two widths, and once what draws them."""
 
-    def compiled(name: str, width: int) -> Any:
-        spec = figure(name, comparison, width).to_dict()
-        return vl_convert.vegalite_to_vega(spec, config=THEMES["light"])
+    def spec(name: str, width: int) -> Any:
+        drawn = figure(name, comparison, width).to_dict()
+        return {key: value for key, value in drawn.items() if key != "title"}  # the page has it
 
+    stacked = THEMES["light"]["legend"] | {
+        "columns": 1,
+        "layout": {"bottom": {"direction": "vertical", "margin": 12}},
+    }
+    short = THEMES["light"]["axis"] | {"labelLimit": 80}
+    program: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return {
         "title": "Figures",
         "figures": [{"name": name, "title": FIGURES[name]} for name in names],
-        "specs": {
-            name: {"wide": compiled(name, WIDE), "narrow": compiled(name, NARROW)} for name in names
-        },
-        "vega": vl_convert.javascript_bundle("window.vega = vega;").replace(
-            "</script", "<\\/script"
-        ),
+        "specs": {name: {"wide": spec(name, WIDE), "narrow": spec(name, NARROW)} for name in names},
+        "wide": THEMES["light"],
+        "narrow": THEMES["light"] | {"padding": 4, "legend": stacked, "axis": short},
+        "program": program.replace("</script", "<\\/script"),
     }
 
 
