@@ -11,6 +11,7 @@ from quality_lab import QUESTIONS, TEXT
 
 FP16 = {"runtime": "transformers", "dtype": "float16"}
 Q4_K_M = {"runtime": "llama.cpp", "quantization": "Q4_K_M"}
+DRAWN = {"plots": 1, "pages": 1, "readme": 1}
 ONCE = {"rounds": 1, "repetitions": 1, "warmups": 0}
 
 
@@ -50,8 +51,8 @@ def test_another_text_reruns_scores_not_rounds(lab: Lab) -> None:
     planned = lab.planned()
     lab.path("text.txt").write_text(TEXT)
     assert planned == {
-        "text": 1, "reference": 1, "score": 2, "collect": 2, "compare": 1, "readme": 1,
-    }  # fmt: skip
+        "text": 1, "reference": 1, "score": 2, "collect": 2, "compare": 1,
+    } | DRAWN  # fmt: skip
 
 
 def test_new_scoring_code_reruns_scores_not_rounds(lab: Lab) -> None:
@@ -60,7 +61,7 @@ def test_new_scoring_code_reruns_scores_not_rounds(lab: Lab) -> None:
     module.write_text(before + "\n# changed\n")
     planned = lab.planned()
     module.write_text(before)
-    assert planned == {"score": 2, "collect": 2, "compare": 1, "readme": 1}
+    assert planned == {"score": 2, "collect": 2, "compare": 1} | DRAWN
 
 
 def test_another_prompt_reruns_the_answers_not_the_scores(lab: Lab) -> None:
@@ -69,11 +70,12 @@ def test_another_prompt_reruns_the_answers_not_the_scores(lab: Lab) -> None:
     planned = lab.planned()
     lab.config["prompt"] = "Why?"
     lab.write_config()
-    assert planned.keys() == {"prompt", "round", "answer", "collect", "compare", "readme"}
+    assert planned.keys() == {"prompt", "round", "answer", "collect", "compare", *DRAWN}
 
 
 def test_more_rounds_score_nothing_again(lab: Lab) -> None:
-    assert lab.planned("--config", "rounds=2").keys() == {"round", "collect", "compare", "readme"}
+    planned = lab.planned("--config", "rounds=2")
+    assert planned.keys() == {"round", "collect", "compare", *DRAWN}
 
 
 def test_quality_can_be_left_out(lab: Lab) -> None:

@@ -35,6 +35,7 @@ def test_the_readme_is_current(done: Lab) -> None:
     assert table in done.path("README.md").read_text()
     check = [sys.executable, "-m", "minillm_lab.report.readme", "--check"]
     files = ["--comparison", "results/comparison.json", "--page", "README.md"]
+    files += ["--light", "results/tradeoff.svg", "--dark", "results/tradeoff-dark.svg"]
     env = os.environ | {"PYTHONPATH": "workflow"}
     assert subprocess.run(check + files, cwd=done.folder, env=env).returncode == 0
     readme = done.path("README.md")

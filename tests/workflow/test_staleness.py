@@ -10,8 +10,9 @@ import pytest
 
 from conftest import Lab, tiny_config
 
-AFTER_ONE = {"collect": 1, "compare": 1, "readme": 1}
-AFTER_ALL = {"collect": 3, "compare": 1, "readme": 1}
+DRAWN = {"plots": 1, "pages": 1, "readme": 1}
+AFTER_ONE = {"collect": 1, "compare": 1} | DRAWN
+AFTER_ALL = {"collect": 3, "compare": 1} | DRAWN
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +94,11 @@ def test_more_rounds_cost_only_the_new_ones(done: Lab) -> None:
 @pytest.mark.parametrize(
     "module, jobs",
     [
-        ("report/table", {"compare": 1, "readme": 1}),
+        ("report/table", {"compare": 1} | DRAWN),
         ("report/readme", {"readme": 1}),
-        ("report/learnings", {"readme": 1}),
+        ("report/learnings", {"pages": 1, "readme": 1}),
+        ("report/pages", {"pages": 1}),
+        ("report/tradeoff", DRAWN),
     ],
 )
 def test_the_words_of_the_report(module: str, jobs: dict[str, int], done: Lab) -> None:
@@ -106,12 +109,15 @@ def test_the_words_of_the_report(module: str, jobs: dict[str, int], done: Lab) -
 @pytest.mark.parametrize("runtime, variants", [("llama_cpp", 2), ("transformers", 1)])
 def test_a_runtimes_module(runtime: str, variants: int, done: Lab) -> None:
     with edited(done, f"runtimes/{runtime}"):
-        assert done.planned() == {
-            "round": 2 * variants,
-            "collect": variants,
-            "compare": 1,
-            "readme": 1,
-        }
+        assert (
+            done.planned()
+            == {
+                "round": 2 * variants,
+                "collect": variants,
+                "compare": 1,
+            }
+            | DRAWN
+        )
 
 
 @pytest.mark.parametrize("package, variants", [("llama-cpp-python", 2), ("transformers", 1)])
