@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 
 from minillm_lab.command import LabError, run
 from minillm_lab.files import write_text
+from minillm_lab.quality.verdict import verdict
 from minillm_lab.report import FIGURES, PAGES, table
 from minillm_lab.report.compare import Comparison, by_machine
 from minillm_lab.report.figures import NARROW, WIDE, figure
@@ -91,7 +92,14 @@ def summary(comparison: Comparison) -> dict[str, Any]:
         "baseline": comparison.baseline,
         "columns": columns,
         "machines": {
-            machine: [{"variant": n, "cells": cells(r)} for n, r in group.items()]
+            machine: [
+                {
+                    "variant": n,
+                    "verdict": verdict(r.quality) or r.runtime["name"],
+                    "cells": cells(r),
+                }
+                for n, r in group.items()
+            ]
             for machine, group in by_machine(results).items()
         },
         "learnings": learnings(comparison),
