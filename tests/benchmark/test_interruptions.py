@@ -43,6 +43,19 @@ def test_a_quiet_sample_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert undisturbed(lambda: 1.0, "repetition 1", warnings) == 1.0 and not warnings
 
 
+@pytest.mark.parametrize(
+    ("loads", "taken"),
+    [([1.0, 0.0], 2.0), ([0.1], 1.0), ([None], 1.0), ([1.0, 1.0, 1.0], 3.0)],
+    ids=["a burst passes", "a quiet machine", "too short to tell", "it stays busy"],
+)
+def test_a_sample_beside_other_work_is_taken_again(
+    loads: list[float | None], taken: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, samples = iter(loads), itertools.count(1.0)
+    monkeypatch.setattr(machine.Watch, "other_load", lambda self: next(told))
+    assert undisturbed(lambda: next(samples), "repetition 1", []) == taken
+
+
 def test_a_machine_that_does_not_stay_awake_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     readings = (machine.Interruptions(60.0 * i, 0) for i in itertools.count())
     monkeypatch.setattr(machine, "interruptions", lambda: next(readings))

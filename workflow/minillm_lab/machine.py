@@ -163,6 +163,10 @@ def notice_stops() -> None:
     signal.signal(signal.SIGCONT, continued)
 
 
+SHORTEST_WATCH = 0.2  # seconds; the system counts CPU time in steps of 0.01
+OTHER_LOAD = 0.2  # cores kept busy by other processes, beyond which a sample is doubtful
+
+
 class Watch:
     """Watches what else the machine does, from its making until ``conditions``."""
 
@@ -180,15 +184,22 @@ class Watch:
         """Note it again, after what is measured."""
         self.clocks[1] = _frequency()
 
+    def other_load(self) -> float | None:
+        """Cores that other processes kept busy since the start; None after too short a time."""
+        elapsed = time.monotonic() - self.start
+        if elapsed < SHORTEST_WATCH:
+            return None
+        others = _cpu_seconds()[0] - self.busy - (time.process_time() - self.own)
+        return max(0.0, others / elapsed)
+
     def conditions(self) -> Conditions:
         """Other load, stolen time and clock change since the start; governor and power now."""
         elapsed = time.monotonic() - self.start
-        busy, stolen = _cpu_seconds()
-        others = busy - self.busy - (time.process_time() - self.own)
+        stolen = _cpu_seconds()[1]
         first, last = self.clocks
         battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
         return Conditions(
-            other_load_cores=max(0.0, others / elapsed),
+            other_load_cores=self.other_load() or 0.0,
             stolen_share=(
                 None
                 if stolen is None or self.stolen is None

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from itertools import chain
 from statistics import median
 
+from minillm_lab.machine import OTHER_LOAD
 from minillm_lab.result import Repetition, Round
 
 SPREAD_WITHIN = 0.10  # of decode speed between repetitions of a round
 SPREAD_BETWEEN = 0.10  # of decode speed between rounds
-OTHER_LOAD = 0.2  # cores kept busy by other processes
 STOLEN = 0.02  # of the CPU time
 SLOWDOWN = 0.05  # of decode speed from the first repetition to the last
 CLOCK_DROP = 0.10
