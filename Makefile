@@ -2,12 +2,13 @@
 # make report: the same, and report.html: tables, figures, answers in one file, without network.
 # make test: formatters, lint, types, tests.
 # make audit: fails where a dependency has a known advisory; asks a service, so not in CI.
+# make cluster: what `snakemake --profile workflow/profiles/slurm` needs besides.
 
 PYTHON ?= python3
 BIN = .venv/bin
 ARGS ?=
 
-.PHONY: run report test lock audit
+.PHONY: run report test lock audit cluster
 .DELETE_ON_ERROR:
 
 run: .venv/installed
@@ -23,6 +24,9 @@ test: .venv/installed-test
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint
 	$(BIN)/pytest $(ARGS)
+
+cluster: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement envs/lock-slurm.txt
 
 .venv/installed: envs/lock.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed")'

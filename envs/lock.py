@@ -1,4 +1,4 @@
-"""Resolve the pins of pyproject.toml into envs/lock.txt and envs/lock-test.txt."""
+"""Resolve the pins of pyproject.toml into envs/lock.txt, lock-test.txt and lock-slurm.txt."""
 
 import subprocess
 import sys
@@ -26,6 +26,7 @@ def resolved(requirements: list[str], constraints: list[str]) -> list[str]:
 
 run = resolved(project["dependencies"], [])
 (HERE / "lock.txt").write_text("# Made by `make lock`.\n" + "\n".join(run) + "\n")
-both = resolved(project["dependencies"] + project["optional-dependencies"]["test"], run)
-extra = ["-r lock.txt", *(line for line in both if line not in run)]
-(HERE / "lock-test.txt").write_text("# Made by `make lock`.\n" + "\n".join(extra) + "\n")
+for name in ("test", "slurm"):
+    both = resolved(project["dependencies"] + project["optional-dependencies"][name], run)
+    extra = ["-r lock.txt", *(line for line in both if line not in run)]
+    (HERE / f"lock-{name}.txt").write_text("# Made by `make lock`.\n" + "\n".join(extra) + "\n")

@@ -37,6 +37,7 @@ def locked(file: str) -> list[str]:
     [
         ("lock.txt", PROJECT["dependencies"]),
         ("lock-test.txt", PROJECT["optional-dependencies"]["test"]),
+        ("lock-slurm.txt", PROJECT["optional-dependencies"]["slurm"]),
     ],
 )
 def test_lock_files_hold_the_pins(file: str, wanted: list[str]) -> None:
