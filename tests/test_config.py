@@ -30,6 +30,29 @@ BAD = {
     "a folder outside": ("results", "../elsewhere", "relative path"),
     "two sources": ("models.smollm2-135m-instruct.path", "/x.gguf", "exactly one of"),
     "a short checksum": ("models.smollm2-135m-instruct.package.sha256", "abc", "must match"),
+    "a node that is not there": ("variants.q4_k_m.node", "nope", "no node 'nope'"),
+    "options smuggled into a partition": (
+        "nodes",
+        {"big": {"partition": "p --exclusive; touch x"}},
+        "nodes.big.partition: 'p --exclusive; touch x' is not allowed",
+    ),
+    "a line smuggled into a constraint": (
+        "nodes",
+        {"big": {"constraint": "rome\ntouch x"}},
+        "nodes.big.constraint: 'rome\\ntouch x' is not allowed",
+    ),
+    "a line after an account": (
+        "nodes",
+        {"big": {"account": "us\n"}},
+        "nodes.big.account: 'us\\n' is not allowed",
+    ),
+    "a command as a constraint": ("nodes", {"big": {"constraint": "$(touch x)"}}, "not allowed"),
+    "an option as an account": ("nodes", {"big": {"account": "--uid=0"}}, "not allowed"),
+    "an unknown type in a sweep": (
+        "variants.q4_k_m.quantization",
+        ["Q8_0", "Q9"],
+        "'Q9' is not one of",
+    ),
     "an option of the other runtime": ("variants.fp16.gpu_layers", 3, "unknown key"),
 }
 
@@ -109,6 +132,36 @@ def test_a_thread_sweep_is_one_short_list() -> None:
     assert {"q4_k_m-t1", "q4_k_m-t2"} <= swept.variants.keys()
     assert "q4_k_m" not in swept.variants
     assert json.loads(swept.settings("q4_k_m-t2"))["threads"] == 2
+
+
+def test_a_sweep_names_its_variants_by_what_varies() -> None:
+    lists = {"quantization": ["Q8_0", "Q4_K_M"], "threads": [1, 2], "context": [256, 512]}
+    entry = {"runtime": "llama.cpp", "flash_attention": "on"} | lists
+    swept = load_experiment(changed("variants.s", entry))
+    names = [name for name in swept.variants if name.startswith("s-")]
+    assert len(names) == 8 and {"s-q8_0-t1-c256", "s-q4_k_m-t2-c512"} <= set(names)
+    chosen = json.loads(swept.settings("s-q4_k_m-t2-c512"))
+    assert [chosen[key] for key in ("quantization", "threads", "context")] == ["Q4_K_M", 2, 512]
+    assert chosen["flash_attention"] == "on"
+    larger = load_experiment(changed("variants.s", entry | {"threads": [1, 2, 4]}))
+    assert len(larger.variants) == len(swept.variants) + 4
+    assert all(larger.settings(name) == swept.settings(name) for name in swept.variants)
+
+
+def test_a_sweep_makes_no_name_twice() -> None:
+    config = changed("variants.q4_k_m-t2", {"runtime": "transformers"})
+    config["variants"]["q4_k_m"]["threads"] = [1, 2]
+    with pytest.raises(LabError, match=r"variants\.q4_k_m-t2: makes the name 'q4_k_m-t2' a second"):
+        load_experiment(config)
+
+
+def test_a_variant_on_another_kind_of_node_is_measured_anew() -> None:
+    def settings(constraint: str, account: str) -> str:
+        config = changed("variants.q4_k_m.node", "big")
+        config["nodes"] = {"big": {"constraint": constraint, "account": account}}
+        return load_experiment(config).settings("q4_k_m")
+
+    assert settings("rome", "ours") == settings("rome", "theirs") != settings("milan", "ours")
 
 
 def test_depths_beyond_the_context_are_left_out() -> None:

@@ -5,8 +5,10 @@ generated from them (``python -m minillm_lab.config``).
 """
 
 import difflib
+import itertools
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -166,6 +168,17 @@ class Model(Strict):
         return {self.quantization or (found.group(1).upper() if found else "unknown"): file}
 
 
+class Node(Strict):
+    """A kind of node of a Slurm cluster, as sbatch names it: docs/scaling.md."""
+
+    account: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    partition: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._,-]*$")
+    constraint: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9(\[][A-Za-z0-9._&|*()\[\]-]*$", description="of its features"
+    )
+    gpus: int | None = Field(None, ge=1, le=64)
+
+
 class Settings(Strict):
     """What every variant may set for itself."""
 
@@ -177,6 +190,7 @@ class Settings(Strict):
     context: int | None = Field(
         None, ge=16, le=LONGEST, description="context size in tokens, likewise"
     )
+    node: Name | None = Field(None, description="on Slurm, the kind of node it is measured on")
 
 
 class TransformersVariant(Settings):
@@ -288,6 +302,7 @@ class Experiment(Strict):
 
     model: Name | None = Field(None, description="the model of every variant that names no other")
     models: dict[Name, Model] = Field(min_length=1)
+    nodes: dict[Name, Node] = Field({}, description="kinds of node that variants may name")
     variants: dict[Name, Variant] = Field(min_length=1)
     baseline: Name = Field(description="the variant that ratios are computed against")
     prompt: str = Field(
@@ -343,6 +358,11 @@ class Experiment(Strict):
             if model not in self.models:
                 raise ValueError(
                     f"variants.{name}: no model {model!r}; models: {', '.join(self.models)}"
+                )
+            if variant.node is not None and variant.node not in self.nodes:
+                raise ValueError(
+                    f"variants.{name}: no node {variant.node!r};"
+                    f" nodes: {', '.join(self.nodes) or 'none'}"
                 )
         reference = self.quality.reference if self.quality else None
         if isinstance(reference, str) and reference not in self.variants:
@@ -420,7 +440,9 @@ class Experiment(Strict):
 
     def settings(self, variant: str) -> str:
         """All that a round of this variant must know, as sorted JSON."""
-        chosen = self.variants[variant].model_dump(exclude={"model"})
+        chosen = self.variants[variant].model_dump(exclude={"model", "node"})
+        if self.variants[variant].node:  # measured elsewhere, it is measured anew
+            chosen["node"] = self.node(variant).model_dump(exclude={"account"}, exclude_none=True)
         chosen["threads"] = chosen["threads"] or self.threads
         chosen["context"] = chosen["context"] or self.context
         for key in ("generate", "repetitions", "warmups"):
@@ -428,6 +450,22 @@ class Experiment(Strict):
         room = chosen["context"] - TOKENS_AT_DEPTH
         chosen["depths"] = [depth for depth in self.depths if depth <= room]
         return json.dumps(chosen, sort_keys=True)
+
+    def node(self, variant: str) -> Node:
+        """The kind of node that a variant names; one that asks for nothing where it names none."""
+        name = self.variants[variant].node
+        return self.nodes[name] if name else Node.model_validate({})
+
+    def tokens(self, variant: str) -> tuple[int, int]:
+        """How many tokens a round of this variant processes: in prompts, and one by one.
+
+        The prompt counts as filling the context.
+        """
+        context = self.variants[variant].context or self.context
+        answers = self.warmups + self.repetitions
+        depths = [depth for depth in self.depths if depth <= context - TOKENS_AT_DEPTH]
+        prompts = answers * context + 2 * sum(depths)
+        return prompts, answers * self.generate + len(depths) * TOKENS_AT_DEPTH
 
     def runtime_settings(self, variant: str) -> str:
         """How a variant computes, without how its speed is measured, as sorted JSON."""
@@ -461,7 +499,7 @@ class Experiment(Strict):
         return json.dumps(protocol | {"chunks": q.chunks}, sort_keys=True)
 
     def _computing(self, settings: TransformersVariant | LlamaCppVariant) -> str:
-        chosen = settings.model_dump(exclude={"model", "context"})
+        chosen = settings.model_dump(exclude={"model", "context", "node"})
         chosen["threads"] = chosen["threads"] or self.threads
         return json.dumps(chosen, sort_keys=True)
 
@@ -504,7 +542,7 @@ def load_experiment(config: dict[str, Any], origin: str = "config") -> Experimen
             " set the environment variable HF_TOKEN, or run 'hf auth login'"
         )
     try:
-        return Experiment.model_validate(with_sweeps(config))
+        return Experiment.model_validate(with_sweeps(config, origin))
     except ValidationError as error:
         raise LabError("\n".join(describe(origin, e) for e in error.errors())) from None
 
@@ -522,19 +560,39 @@ def place_of_secret(value: Any) -> str | None:
     return "" if isinstance(value, str) and re.search(SECRET, value) else None
 
 
-def with_sweeps(config: dict[str, Any]) -> dict[str, Any]:
-    """A variant with a list of threads as one variant per entry: <name>-t1, <name>-t2, …"""
+AXES = {"model": "", "quantization": "", "dtype": "", "threads": "t", "context": "c", "node": ""}
+
+
+def with_sweeps(config: dict[str, Any], origin: str) -> dict[str, Any]:
+    """A variant with lists in it as one variant per combination: <name>-<model>-q4_k_m-t2-c1024.
+
+    The names say the values of what is a list, in the order of ``AXES``, so that one more value
+    leaves the other names as they are. Raises LabError where a name would come twice.
+    """
     variants = config.get("variants")
     if not isinstance(variants, dict):
         return config
     swept: dict[str, Any] = {}
-    for name, settings in variants.items():
-        threads = settings.get("threads") if isinstance(settings, dict) else None
-        if isinstance(threads, list) and threads:  # an empty one is refused further on
-            swept |= {f"{name}-t{n}": settings | {"threads": n} for n in threads}
-        else:
-            swept[name] = settings
+    for entry, settings in variants.items():
+        for name, chosen in combinations(entry, settings):
+            if name in swept:
+                raise LabError(
+                    f"{origin}: variants.{entry}: makes the name {name!r} a second time;"
+                    " rename the entry, or take a value out of its lists"
+                )
+            swept[name] = chosen
     return config | {"variants": swept}
+
+
+def combinations(entry: str, settings: Any) -> Iterator[tuple[str, Any]]:
+    """The names and settings that one entry stands for: itself alone where nothing is a list."""
+    found = settings if isinstance(settings, dict) else {}
+    # an empty list is refused further on
+    lists = {key: found[key] for key in AXES if isinstance(found.get(key), list) and found[key]}
+    for values in itertools.product(*lists.values()):
+        chosen = dict(zip(lists, values, strict=True))
+        suffix = "".join(f"-{AXES[key]}{value}".lower() for key, value in chosen.items())
+        yield f"{entry}{suffix}", {**settings, **chosen} if chosen else settings
 
 
 def describe(origin: str, error: Any) -> str:
@@ -591,6 +649,7 @@ def keys_allowed(place: tuple[int | str, ...]) -> list[str]:
         "hub": Hub,
         "models": Model,
         "a file": ReferenceFile,
+        "nodes": Node,
         "quality": Quality,
     }
     parents = [str(p) for p in place[:-1]]
