@@ -25,6 +25,8 @@ rule round:
     conda:
         lambda wildcards: f"../../envs/{runtime(wildcards)}.yaml"
     threads: 1024  # Snakemake scales it down to every core it has
+    resources:
+        **on_node(tokens_of_round),
     params:
         settings=lambda wildcards: EXPERIMENT.settings(wildcards.variant),
         versions=lambda wildcards: runtime_versions(runtime(wildcards)),
@@ -92,6 +94,8 @@ rule peer:
     conda:
         "../../envs/llama.cpp.yaml"
     threads: 1024
+    resources:
+        **on_node(tokens_of_round),
     params:
         program=lambda wildcards: shutil.which(EXPERIMENT.llama_bench) or EXPERIMENT.llama_bench,
         settings=lambda wildcards: EXPERIMENT.runtime_settings(wildcards.variant),

@@ -7,7 +7,7 @@ import sys
 
 from pathlib import Path
 
-from minillm_lab import lock
+from minillm_lab import cluster, lock
 from minillm_lab.command import LabError
 from minillm_lab.config import NAME, RESERVED, load_experiment
 from minillm_lab.failures import failures
@@ -63,6 +63,40 @@ def weights(wildcards):
 def runtime(wildcards):
     """The name of a variant's runtime."""
     return EXPERIMENT.variants[wildcards.variant].runtime
+
+
+def reading_model(tokens=lambda wildcards, input: (0, 0)):
+    """What a job asks of a cluster whose first input is a model; ``tokens``: in batches, singly."""
+    return {
+        "mem_mb": lambda wildcards, input, attempt: cluster.megabytes(input[0], attempt),
+        "runtime": lambda wildcards, input, attempt: cluster.minutes(
+            input[0], *tokens(wildcards, input), attempt
+        ),
+    }
+
+
+def on_node(tokens):
+    """Likewise, for a job that runs where its variant's node says."""
+    names = {
+        "account": "slurm_account",
+        "partition": "slurm_partition",
+        "constraint": "constraint",
+        "gpus": "gpu",
+    }
+    used = {key for node in EXPERIMENT.nodes.values() for key, value in node if value}
+    return {**reading_model(tokens), **{names[key]: of_node(key) for key in sorted(used)}}
+
+
+def of_node(key):
+    return lambda wildcards: getattr(EXPERIMENT.node(wildcards.variant), key)
+
+
+def tokens_of_round(wildcards, input):
+    return EXPERIMENT.tokens(wildcards.variant)
+
+
+def tokens_of_text(wildcards, input):
+    return cluster.tokens_in(input.text), 0
 
 
 def scores(wildcards, what):

@@ -87,6 +87,8 @@ rule convert:
     priority: 2000000
     conda:
         "../../envs/llama.cpp.yaml"
+    resources:
+        **reading_model(),
     params:
         converter=lambda wildcards, input: (
             f"--converter {shlex.quote(input.converter)}" if input.converter else ""
@@ -112,6 +114,8 @@ rule quantize:
     priority: 2000000
     conda:
         "../../envs/llama.cpp.yaml"
+    resources:
+        **reading_model(),
     params:
         versions=runtime_versions("llama.cpp"),
     shell:
@@ -133,6 +137,8 @@ rule export:
     priority: 2000000
     conda:
         "../../envs/transformers.yaml"
+    resources:
+        **reading_model(),
     shell:
         "python -m minillm_lab.models.export"
         " --gguf {input.gguf:q}"
@@ -151,6 +157,8 @@ rule facts:
     priority: 2000000
     conda:
         "../../envs/transformers.yaml"
+    resources:
+        **reading_model(),
     params:
         origin=lambda wildcards, input: EXPERIMENT.origin(wildcards.model, str(input.weights)),
     shell:

@@ -54,6 +54,8 @@ rule score:
     conda:
         lambda wildcards: f"../../envs/{runtime(wildcards)}.yaml"
     threads: 1024  # nothing runs beside it, and it beside no round
+    resources:
+        **on_node(tokens_of_text),
     params:
         settings=lambda wildcards: EXPERIMENT.runtime_settings(wildcards.variant),
         versions=lambda wildcards: runtime_versions(runtime(wildcards)),
@@ -83,6 +85,8 @@ if EXPERIMENT.reference:
         conda:
             f"../../envs/{EXPERIMENT.reference.runtime}.yaml"
         threads: 1024
+        resources:
+            **reading_model(tokens_of_text),
         params:
             settings=EXPERIMENT.reference_settings(),
             versions=runtime_versions(EXPERIMENT.reference.runtime),
@@ -110,6 +114,8 @@ if EXPERIMENT.reference:
         conda:
             f"../../envs/{EXPERIMENT.reference.runtime}.yaml"
         threads: 1024
+        resources:
+            **reading_model(),
         params:
             settings=EXPERIMENT.reference_settings(),
             generate=EXPERIMENT.generate,

@@ -96,7 +96,8 @@ def collect(
     if len(machines) > 1:
         raise LabError(
             f"{first.variant}: its rounds come from {len(machines)} machines; delete the rounds of"
-            " all but one (results/rounds/), and they are measured again"
+            " all but one (results/rounds/), and they are measured again; on a cluster, name the"
+            " kind of node (docs/scaling.md)"
         )
     warnings = list(dict.fromkeys(w for r in rounds for w in r.warnings)) + instabilities(rounds)
     if any(r.output.token_ids != first.output.token_ids for r in rounds):
