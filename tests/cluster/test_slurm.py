@@ -147,7 +147,7 @@ def test_losing_jobs_a_node_and_the_controller_repeats_no_finished_round(
         while not list(lab.path(".").glob("results/rounds/*")) and running.poll() is None:
             time.sleep(0.2)
         cluster.stop("n-large", signal.SIGKILL)
-        cluster.stop("slurmctld", signal.SIGKILL)
+        cluster.stop("slurmctld")
         cluster.start("slurmctld")
         cluster.start("n-large")
         cluster.wait_until_up()
