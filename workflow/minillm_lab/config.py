@@ -7,6 +7,7 @@ generated from them (``python -m minillm_lab.config``).
 import difflib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -560,6 +561,7 @@ def place_of_secret(value: Any) -> str | None:
     return "" if isinstance(value, str) and re.search(SECRET, value) else None
 
 
+MOST_VARIANTS = 100_000  # that one entry may stand for
 AXES = {"model": "", "quantization": "", "dtype": "", "threads": "t", "context": "c", "node": ""}
 
 
@@ -574,6 +576,11 @@ def with_sweeps(config: dict[str, Any], origin: str) -> dict[str, Any]:
         return config
     swept: dict[str, Any] = {}
     for entry, settings in variants.items():
+        if math.prod(map(len, lists_of(settings).values())) > MOST_VARIANTS:
+            raise LabError(
+                f"{origin}: variants.{shown(entry)}: its lists make more than {MOST_VARIANTS}"
+                " variants; take values out of them"
+            )
         for name, chosen in combinations(entry, settings):
             if name in swept:
                 raise LabError(
@@ -584,14 +591,21 @@ def with_sweeps(config: dict[str, Any], origin: str) -> dict[str, Any]:
     return config | {"variants": swept}
 
 
+def lists_of(settings: Any) -> dict[str, list[Any]]:
+    """What is swept; an empty list is not, and is refused further on."""
+    found = settings if isinstance(settings, dict) else {}
+    return {key: found[key] for key in AXES if isinstance(found.get(key), list) and found[key]}
+
+
 def combinations(entry: str, settings: Any) -> Iterator[tuple[str, Any]]:
     """The names and settings that one entry stands for: itself alone where nothing is a list."""
-    found = settings if isinstance(settings, dict) else {}
-    # an empty list is refused further on
-    lists = {key: found[key] for key in AXES if isinstance(found.get(key), list) and found[key]}
+    lists = lists_of(settings)
     for values in itertools.product(*lists.values()):
         chosen = dict(zip(lists, values, strict=True))
-        suffix = "".join(f"-{AXES[key]}{value}".lower() for key, value in chosen.items())
+        suffix = "".join(
+            f"-{AXES[key]}{value if isinstance(value, str) else shown(value)}".lower()
+            for key, value in chosen.items()
+        )
         yield f"{entry}{suffix}", {**settings, **chosen} if chosen else settings
 
 

@@ -14,7 +14,7 @@ from minillm_lab.failures import failures
 from minillm_lab.report import FIGURES, PAGES
 from minillm_lab.runtimes import runtime_versions
 
-LOCK = lock.hold(Path(".snakemake"))
+LOCK = lock.hold(Path(".snakemake")) if workflow.is_main_process else None  # not on a node
 shell.prefix("exec python -m minillm_lab.job $PPID ")
 
 try:
