@@ -23,6 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="tests that take minutes, at full length")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What shares a costly fixture runs in one process, the longest of them first."""
     for item in items:
@@ -136,7 +137,7 @@ SMOLLM2 = yaml.safe_load((ROOT / "config.yaml").read_text())
 @pytest.fixture(scope="session")
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """The default experiment on the real SmolLM2, one round of one repetition, not yet run."""
-    fast = {"rounds": 1, "repetitions": 1, "warmups": 0, "depths": [128]}
+    fast = {"rounds": 1, "repetitions": 1, "warmups": 0, "depths": [128], "threads": 1}
     fast["quality"] = SMOLLM2["quality"] | {"chunks": 2, "questions": None}
     lab = Lab(tmp_path_factory.mktemp("smollm2") / "lab", SMOLLM2 | fast)
     shutil.copy(ROOT / "README.md", lab.folder)

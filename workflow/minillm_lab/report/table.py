@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from minillm_lab.report import quality
+from minillm_lab.report.inert import inert
 from minillm_lab.result import Result
 
 if TYPE_CHECKING:
@@ -150,7 +151,9 @@ def with_failed(body: list[list[str]], comparison: "Comparison") -> list[list[st
 
 def failed_lines(comparison: "Comparison") -> list[str]:
     """Why variants have no figures."""
-    return [f"- **Failed**, `{name}`: {reason}" for name, reason in comparison.failed.items()]
+    return [
+        f"- **Failed**, `{name}`: {inert(reason)}" for name, reason in comparison.failed.items()
+    ]
 
 
 def drawn(body: list[list[str]]) -> str:
