@@ -23,7 +23,7 @@ test: .venv/installed-test
 	$(BIN)/snakefmt --check workflow Snakefile
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint
-	$(BIN)/pytest --numprocesses auto --dist loadgroup $(ARGS)
+	$(BIN)/pytest --numprocesses auto --dist loadfile $(ARGS)
 
 cluster: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement envs/lock-slurm.txt

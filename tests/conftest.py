@@ -23,15 +23,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="tests that take minutes, at full length")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares a costly fixture runs in one process, the longest of them first."""
-    for item in items:
-        real = "smollm2" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("smollm2" if real else item.path.name))
-    items.sort(key=lambda item: "smollm2" not in getattr(item, "fixturenames", ()))
-
-
 @dataclass
 class Lab:
     """A copy of the workflow in a folder of its own, and the real snakemake in it."""

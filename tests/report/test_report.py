@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from conftest import SMOLLM2, Lab
+from conftest import Lab, tiny_config
 from minillm_lab.report import FIGURES, PAGES
+from quality_lab import TEXT
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROME = next(filter(None, map(shutil.which, NAMES)), None)
@@ -19,12 +20,28 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+VARIANTS = {
+    "fp16": {"runtime": "transformers", "dtype": "float16"},
+    "f16": {"runtime": "llama.cpp", "quantization": "F16"},
+    "q4_k_m": {"runtime": "llama.cpp", "quantization": "Q4_K_M"},
+}
+
+
 @pytest.fixture(scope="module")
-def report(smollm2: Lab) -> Path:
-    """What `snakemake --report` makes of the default experiment's real results."""
-    smollm2.run()
-    smollm2.snakemake("--report", "report.html")
-    return smollm2.path("report.html")
+def lab(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """An experiment with everything but questions, run, and its report."""
+    quality = {"text": "text.txt", "questions": None, "context": 64}
+    config = tiny_config(tiny_gguf, variants=VARIANTS, baseline="fp16", quality=quality)
+    lab = Lab(tmp_path_factory.mktemp("report") / "lab", config)
+    lab.path("text.txt").write_text(TEXT)
+    lab.run()
+    lab.snakemake("--report", "report.html")
+    return lab
+
+
+@pytest.fixture
+def report(lab: Lab) -> Path:
+    return lab.path("report.html")
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +107,13 @@ def test_every_category_shows_its_pages_and_figures(report: Path, page: Page) ->
 
 
 def test_the_summarys_figures_are_the_jsons_and_can_be_sorted(
-    report: Path, page: Page, smollm2: Lab
+    report: Path, page: Page, lab: Lab
 ) -> None:
     page.goto((report.parent / "results/report/summary.html").as_uri())
     assert fits(page)
     for row in page.locator("tbody tr").all():
         name = row.locator("th").get_attribute("data-value")
-        result: Any = smollm2.json(f"results/{name}.json")
+        result: Any = lab.json(f"results/{name}.json")
         known = {m: v["value"] for m, v in (result["metrics"] | result["quality"]).items()}
         known["model_bytes"] = sum(file["bytes"] for file in result["model"]["files"])
         known["bits_per_weight"] = result["model"]["bits_per_weight"]
@@ -111,7 +128,7 @@ def test_the_summarys_figures_are_the_jsons_and_can_be_sorted(
     sizes = [
         float(c.get_attribute("data-value") or 0) for c in page.locator("td:nth-child(2)").all()
     ]
-    assert len(sizes) == len(SMOLLM2["variants"]) and sizes == sorted(sizes)
+    assert len(sizes) == len(VARIANTS) and sizes == sorted(sizes)
 
 
 def test_every_plot_is_drawn_and_no_page_is_cut(report: Path, page: Page) -> None:
