@@ -59,19 +59,18 @@ def test_a_broken_variant_does_not_take_the_others_down(lab: Lab, tiny_gguf: Pat
     }
     lab.write_config()
     done = lab.snakemake("--cores", "1", ok=False)
-    assert "failed: bad: prompt: models/broken/source/broken.F16.gguf" in done.stderr
+    assert "failed: bad: fetch_gguf: broken.F16.gguf: not a GGUF file" in done.stderr
     assert not lab.path("results/bad.json").exists()
     for page in ("RESULTS.md", "results/comparison.md"):
         text = lab.path(page).read_text()
         assert re.search(r"\| f16 \(baseline\) +\| q4_k_m +\| bad +\| unmade +\|", text)
-        assert (
-            "- **Failed**, `bad`: prompt: models/broken/source/broken.F16.gguf: llama.cpp" in text
-        )
-        assert "- **Failed**, `unmade`: quantize: " in text
-    assert 'bad,failed,"prompt: ' in lab.path("results/comparison.csv").read_text()
+        for variant in ("bad", "unmade"):
+            assert f"- **Failed**, `{variant}`: fetch_gguf: broken.F16.gguf: not a GGUF" in text
+    assert 'bad,failed,"fetch_gguf: ' in lab.path("results/comparison.csv").read_text()
     again = lab.planned()  # what failed, and the table
     assert again == {
-        "prompt": 1, "quantize": 1, "facts": 2, "round": 2, "collect": 2, "compare": 1, "readme": 1,
+        "fetch_gguf": 1, "prompt": 1, "quantize": 1, "facts": 2, "round": 2, "collect": 2,
+        "compare": 1, "plots": 1, "pages": 1, "readme": 1,
     }  # fmt: skip
     lab.config["variants"] = good
     lab.write_config()

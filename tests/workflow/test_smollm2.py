@@ -72,7 +72,7 @@ def test_safetensors_alone_give_the_same_quantization(done: Lab, tmp_path: Path)
     config = yaml.safe_load(done.path("config.yaml").read_text())
     config["models"] = {"smollm2-135m-instruct": {"path": str(folder)}}
     config["variants"] = {v: config["variants"][v] for v in ("fp16", "q4_k_m")}
-    config["readme"] = "PAGE.md"
+    config |= {"readme": "PAGE.md", "quality": None}
     lab = Lab(tmp_path / "lab", config)
     lab.run()
     assert not (tmp_path / "canary").exists()

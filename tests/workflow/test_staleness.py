@@ -65,7 +65,7 @@ def test_a_variant_added(done: Lab) -> None:
 
 def test_one_variants_settings(done: Lab) -> None:
     variants = copy.deepcopy(done.config["variants"])
-    variants["q4_k_m"]["threads"] = 1
+    variants["q4_k_m"]["threads"] = 2
     with changed(done, variants=variants):
         assert done.planned() == {"round": 2} | AFTER_ONE
 
@@ -77,7 +77,7 @@ def test_the_prompt(done: Lab) -> None:
 
 @pytest.mark.parametrize("key", ["generate", "repetitions", "warmups", "context", "threads"])
 def test_the_protocol(key: str, done: Lab) -> None:
-    with changed(done, **{key: 1 if key == "threads" else done.config[key] + 1}):
+    with changed(done, **{key: done.config[key] + 1}):
         assert done.planned() == {"round": 6} | AFTER_ALL
 
 
@@ -161,7 +161,7 @@ def test_models_deleted(done: Lab) -> None:
     try:
         assert done.planned() == {}
         variants = copy.deepcopy(done.config["variants"])
-        variants["q4_k_m"]["threads"] = 1
+        variants["q4_k_m"]["threads"] = 2
         with changed(done, variants=variants):
             plan = done.planned()
         assert plan["fetch_gguf"] == plan["quantize"] == 1  # now a variant needs the file
