@@ -41,7 +41,8 @@ def config(tiny_gguf: Path) -> dict[str, Any]:
     config = tiny_config(tiny_gguf, nodes={name: {"constraint": name} for name in CORES})
     config["variants"]["f16"]["node"] = ["large", "small"]
     config["variants"]["q4_k_m"]["node"] = "large"
-    return config | {"baseline": "f16-large", "repetitions": 1, "warmups": 0, "readme": None}
+    config |= {"baseline": "f16-large", "threads": "auto", "readme": None}
+    return config | {"repetitions": 1, "warmups": 0}
 
 
 def on_slurm(folder: Path, config: dict[str, Any], cluster: Slurm) -> Lab:
