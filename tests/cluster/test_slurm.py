@@ -141,7 +141,7 @@ def test_kinds_of_node_are_kept_apart(ran: Lab) -> None:
 def test_losing_jobs_a_node_and_the_controller_repeats_no_finished_round(
     cluster: Slurm, config: dict[str, Any], tmp_path: Path
 ) -> None:
-    lab = on_slurm(tmp_path / "lab", config, cluster)
+    lab = on_slurm(tmp_path / "lab", config | {"rounds": 5}, cluster)
     with subprocess.Popen(
         lab.command(*PROFILE), cwd=lab.folder, env=lab.env(), stderr=subprocess.DEVNULL
     ) as running:
@@ -156,7 +156,7 @@ def test_losing_jobs_a_node_and_the_controller_repeats_no_finished_round(
         running.send_signal(signal.SIGINT)  # and the terminal was closed
         running.wait(120)
     finished = {p: p.stat().st_mtime_ns for p in lab.path("results/rounds").iterdir()}
-    assert 0 < len(finished) < 6
+    assert 0 < len(finished) < 15
     lab.snakemake(*PROFILE)
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert lab.json("results/comparison.json")["ratios"]["q4_k_m"]
