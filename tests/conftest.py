@@ -99,7 +99,7 @@ def tiny_safetensors(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) 
     return folder
 
 
-def tiny_config(path: Path, **changes: Any) -> dict[str, Any]:
+def tiny_config(path: Path | None = None, **changes: Any) -> dict[str, Any]:
     """An experiment on a tiny model: seconds rather than minutes."""
     return {
         "model": "tiny",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Lab
+from conftest import Lab, tiny_config
 from hub_server import COMMIT, Fault, Hub
 from minillm_lab.models.export import export
 from minillm_lab.models.quantize import quantize
@@ -38,38 +38,30 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 def lab(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """An experiment shaped like experiments/qwen2.5-0.5b-instruct.yaml."""
     gguf = {"file": GGUF, "sha256": hub.sha256("acme/tiny-GGUF", GGUF)}
-    config = {
-        "model": "tiny",
-        "models": {
-            "tiny": {
-                "hub": {
-                    "repository": "acme/tiny",
-                    "revision": COMMIT,
-                    "sha256": {WEIGHTS: hub.sha256("acme/tiny", WEIGHTS)},
-                    "gguf": {
-                        "repository": "acme/tiny-GGUF",
-                        "revision": COMMIT,
-                        "files": {"Q4_K_M": gguf},
-                    },
-                }
-            }
+    repository = {
+        "repository": "acme/tiny",
+        "revision": COMMIT,
+        "sha256": {WEIGHTS: hub.sha256("acme/tiny", WEIGHTS)},
+        "gguf": {
+            "repository": "acme/tiny-GGUF",
+            "revision": COMMIT,
+            "files": {"Q4_K_M": gguf},
         },
-        "variants": {
+    }
+    config = tiny_config(
+        models={"tiny": {"hub": repository}},
+        variants={
             "fp16": {"runtime": "transformers", "dtype": "float16"},
             "q4_k_m": {"runtime": "llama.cpp", "quantization": "Q4_K_M"},
         },
-        "baseline": "fp16",
-        "prompt": "Why?",
-        "generate": 8,
-        "context": 128,
-        "rounds": 1,
-        "repetitions": 1,
-        "warmups": 0,
-        "threads": 1,
-        "quality": {"chunks": 2, "questions": None},
-        "results": "results/tiny",
-        "readme": "experiments/tiny.md",
-    }
+        baseline="fp16",
+        rounds=1,
+        repetitions=1,
+        warmups=0,
+        quality={"chunks": 2, "questions": None},
+        results="results/tiny",
+        readme="experiments/tiny.md",
+    )
     folder = tmp_path_factory.mktemp("hub") / "lab"
     lab = Lab(folder, config, {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "home")})
     lab.path("experiments").mkdir()
