@@ -13,6 +13,7 @@ from minillm_lab.models.header import read_header
 
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "I8": 8, "U8": 8}
 SUPER_BLOCK = 256  # values that a K-quant packs together
+Tensors = list[tuple[str, int, int, int]]  # (type, elements, bytes, row length) of each tensor
 
 
 def facts_of(weights: Path) -> dict[str, Any]:
@@ -22,9 +23,8 @@ def facts_of(weights: Path) -> dict[str, Any]:
     parameters that each type holds, largest first; both are counted over the file's tensors, so
     a second copy of an embedding counts.
     """
-    read = _safetensors if weights.is_dir() else _gguf
     files = weight_files(weights)
-    tensors = [tensor for file in files for tensor in read(file)]
+    tensors, context = (_safetensors if weights.is_dir() else _gguf)(weights)
     parameters, odd_rows = Counter[str](), Counter[str]()
     for type_, elements, _, row in tensors:
         parameters[type_] += elements
@@ -43,40 +43,35 @@ def facts_of(weights: Path) -> dict[str, Any]:
         "bits_per_weight": 8 * sum(size for _, _, size, _ in tensors) / total,
         "tensor_types": {type_: n / total for type_, n in parameters.most_common()},
         "rows_not_of_256": {row: n / total for row, n in odd_rows.most_common()},
-        "context": context_of(weights),
+        "context": context,
     }
 
 
-def context_of(weights: Path) -> int | None:
-    """The tokens of context that the model is made for; None where the file does not say."""
-    if weights.is_dir():
-        config = weights / "config.json"
-        said = json.loads(config.read_bytes()) if config.exists() else {}
-        found = said.get("max_position_embeddings")
-        return found if isinstance(found, int) else None
-    return read_header(weights).context
+def _gguf(path: Path) -> tuple[Tensors, int | None]:
+    """The tensors, and the tokens of context that the model is made for; None: it does not say."""
+    header = read_header(path)
+    return [(t.type, prod(t.shape), t.bytes, t.shape[0]) for t in header.tensors], header.context
 
 
-def _gguf(path: Path) -> list[tuple[str, int, int, int]]:
-    """(type, elements, bytes, row length) of each tensor."""
-    return [(t.type, prod(t.shape), t.bytes, t.shape[0]) for t in read_header(path).tensors]
-
-
-def _safetensors(path: Path) -> list[tuple[str, int, int, int]]:
-    """(type, elements, bytes, row length) of each tensor."""
+def _safetensors(folder: Path) -> tuple[Tensors, int | None]:
+    """Likewise, of a folder."""
     from safetensors import SafetensorError, safe_open
 
     found = []
-    try:
-        with safe_open(path, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118 (not a mapping)
-                tensor = file.get_slice(name)
-                shape, type_ = tensor.get_shape(), tensor.get_dtype()
-                elements, row = prod(shape), (shape or [1])[-1]
-                found.append((type_, elements, elements * BITS.get(type_, 64) // 8, row))
-    except SafetensorError as error:
-        raise LabError(f"{path}: not a safetensors file that can be read: {error}") from error
-    return found
+    for path in weight_files(folder):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                for name in file.keys():  # noqa: SIM118 (not a mapping)
+                    tensor = file.get_slice(name)
+                    shape, type_ = tensor.get_shape(), tensor.get_dtype()
+                    elements, row = prod(shape), (shape or [1])[-1]
+                    found.append((type_, elements, elements * BITS.get(type_, 64) // 8, row))
+        except SafetensorError as error:
+            raise LabError(f"{path}: not a safetensors file that can be read: {error}") from error
+    config = folder / "config.json"
+    said = json.loads(config.read_bytes()) if config.exists() else {}
+    context = said.get("max_position_embeddings")
+    return found, context if isinstance(context, int) else None
 
 
 def main(arguments: argparse.Namespace) -> None:

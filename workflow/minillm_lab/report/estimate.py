@@ -20,7 +20,7 @@ from minillm_lab.command import LabError
 from minillm_lab.config import TOKENS_AT_DEPTH
 from minillm_lab.report import folder
 from minillm_lab.report.inert import code
-from minillm_lab.report.table import number
+from minillm_lab.report.table import depths, number
 from minillm_lab.result import Result
 from minillm_lab.statistics import Estimate
 
@@ -48,12 +48,6 @@ def curve(points: Sequence[Point], powers: Sequence[int]) -> dict[int, float]:
     scale = x.max() ** np.array(powers)
     found, _ = nnls(terms / scale / seconds[:, None], np.ones(len(x)))
     return dict(zip(powers, (float(c) for c in found / scale), strict=True))
-
-
-def depths(result: Result) -> list[int]:
-    """The prompt lengths measured besides the prompt."""
-    found = (m.rpartition("_at_")[2] for m in result.metrics if "prefill" in m and "_at_" in m)
-    return sorted(int(length) for length in found)
 
 
 def cells(result: Result, context: int, tokens: int) -> NDArray[np.int64]:

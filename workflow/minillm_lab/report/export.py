@@ -18,10 +18,9 @@ from minillm_lab.command import LabError
 from minillm_lab.config import TOKENS_AT_DEPTH
 from minillm_lab.report import folder, quality
 from minillm_lab.report.compare import Comparison
-from minillm_lab.report.estimate import depths
 from minillm_lab.report.inert import code, inert
 from minillm_lab.report.published import publish
-from minillm_lab.report.table import number, size_of
+from minillm_lab.report.table import depths, number, size_of
 from minillm_lab.result import Metric, Result
 
 UNKNOWN = (  # of llama-bench's fields: what a result of the lab does not hold

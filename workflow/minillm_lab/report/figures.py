@@ -13,7 +13,7 @@ import altair as alt
 
 from minillm_lab.report import FIGURES
 from minillm_lab.report.compare import Comparison, by_machine
-from minillm_lab.report.table import number
+from minillm_lab.report.table import depths, number
 from minillm_lab.report.tradeoff import tradeoff
 from minillm_lab.result import Metric, QualityMetric
 
@@ -164,9 +164,7 @@ def lengths(comparison: Comparison, names: list[str], width: int) -> alt.TopLeve
         rows = []
         for name in names:
             result = comparison.results[name]
-            at = {
-                m: int(m.rpartition("_")[2]) for m in result.metrics if m.startswith(prefix + "_")
-            }
+            at = {f"{prefix}_at_{tokens}": tokens for tokens in depths(result)}
             at[prefix] = result.protocol["prompt_tokens"]
             for metric, tokens in sorted(at.items(), key=lambda item: item[1]):
                 rows += rows_of(comparison, [name], metric, prompt=tokens)

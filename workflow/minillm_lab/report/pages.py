@@ -83,10 +83,6 @@ def summary(comparison: Comparison) -> dict[str, Any]:
             found.append(shown(name, measured, quality_cell(bare, factor, digits)))
         return found
 
-    warnings: dict[str, list[str]] = {}
-    for name, result in results.items():
-        for warning in result.warnings:
-            warnings.setdefault(warning, []).append(name)
     return {
         "title": "Summary",
         "baseline": comparison.baseline,
@@ -103,7 +99,7 @@ def summary(comparison: Comparison) -> dict[str, Any]:
             for machine, group in by_machine(results).items()
         },
         "learnings": learnings(comparison),
-        "warnings": warnings,
+        "warnings": table.warned(results),
     }
 
 
@@ -162,17 +158,11 @@ def answers(comparison: Comparison, references: dict[str, Output]) -> dict[str, 
 
 def details(comparison: Comparison) -> dict[str, Any]:
     """What each file holds, the machine, the runtimes, the protocol."""
-    lines = [line.removeprefix("- ") for line in table.legend(comparison).splitlines()]
-    kept = [n for n in lines if n and not n.startswith(("Values are", "Machine", "Warning"))]
     return {
         "title": "Files and machine",
         "results": comparison.results,
-        "machines": list(
-            dict.fromkeys(
-                table.machine_line(r).removeprefix("- ") for r in comparison.results.values()
-            )
-        ),
-        "protocol": kept,
+        "machines": [line.removeprefix("- ") for line in table.machine_lines(comparison)],
+        "protocol": [line.removeprefix("- ") for line in table.protocol_lines(comparison)],
         "holds": table.holds,
         "megabytes": lambda result: table.number(table.size_of(result) / 1e6),
     }

@@ -78,13 +78,14 @@ def rows(comparison: "Comparison", machine: str | None = None) -> list[list[str]
         n: r for n, r in comparison.results.items() if machine in (None, r.machine["fingerprint"])
     }
     tokens = {r.protocol["generated_tokens"] for r in results.values()}
+    size = sizes(comparison)
     body = [
         ["", *(f"{n} (baseline)" if n == comparison.baseline else n for n in results)],
         ["Runtime", *(r.runtime["name"] for r in results.values())],
         ["Backend", *(r.runtime["backend"] for r in results.values())],
         ["Weights", *(r.runtime["settings"].get("dtype", r.model.quantization)
                       for r in results.values())],
-        ["Model size ↓, MB", *(sizes(comparison)[n] for n in results)],
+        ["Model size ↓, MB", *(size[n] for n in results)],
         ["Bits per weight", *(f"{r.model.bits_per_weight:.2f}" for r in results.values())],
         ["The file holds", *(holds(r) for r in results.values())],
     ]  # fmt: skip
@@ -96,13 +97,18 @@ def rows(comparison: "Comparison", machine: str | None = None) -> list[list[str]
 
 def depth_rows(results: dict[str, Result]) -> dict[str, tuple[str, str]]:
     """Rows for the prompt lengths at which speed was measured besides, shortest first."""
-    metrics = {m for r in results.values() for m in r.metrics if "_at_" in m}
-    lengths = sorted({int(metric.rpartition("_")[2]) for metric in metrics})
+    lengths = depths(*results.values())
     return {
         f"{what}_tokens_per_second_at_{n}": (f"{what.capitalize()}, prompt of {n} ↑", "t/s")
         for what in ("prefill", "decode")
         for n in lengths
     }
+
+
+def depths(*results: Result) -> list[int]:
+    """The prompt lengths at which speed was measured besides the prompt, shortest first."""
+    metrics = {m for r in results for m in r.metrics if "_at_" in m}
+    return sorted({int(metric.rpartition("_at_")[2]) for metric in metrics})
 
 
 def size_of(result: Result) -> int:
@@ -165,17 +171,36 @@ def drawn(body: list[list[str]]) -> str:
 
 def legend(comparison: "Comparison") -> str:
     """How to read the table, and what made it: machine, versions, command, date."""
-    results = list(comparison.results.values())
-    first = results[0]
-    versions = dict(sorted(item for r in results for item in r.runtime["version"].items()))
-    threads = sorted({r.runtime["threads"] for r in results})
     lines = [
         f"Values are medians; in brackets the ratio to `{comparison.baseline}`, paired within"
         " rounds; **bold** is best, or not to be told from the best; ≈ means that the data do not"
         " support a difference. ⚠ marks a file that is mostly something else than its name says.",
         "",
         *failed_lines(comparison),
-        *dict.fromkeys(machine_line(r) for r in results),
+        *machine_lines(comparison),
+        *protocol_lines(comparison),
+    ]
+    for text, names in warned(comparison.results).items():
+        lines.append(f"- Warning, {', '.join(f'`{name}`' for name in names)}: {text}")
+    return "\n".join(lines)
+
+
+def warned(results: dict[str, Result]) -> dict[str, list[str]]:
+    """Each warning, and the variants that it is on."""
+    found: dict[str, list[str]] = {}
+    for name, result in results.items():
+        for warning in result.warnings:
+            found.setdefault(warning, []).append(name)
+    return found
+
+
+def protocol_lines(comparison: "Comparison") -> list[str]:
+    """What was measured how: threads, versions, quality, command, date, peers, precision."""
+    results = list(comparison.results.values())
+    first = results[0]
+    versions = dict(sorted(item for r in results for item in r.runtime["version"].items()))
+    threads = sorted({r.runtime["threads"] for r in results})
+    lines = [
         f"- Threads: {', '.join(map(str, threads))}; prompt {first.protocol['prompt_tokens']}"
         f" tokens; {first.protocol['rounds']} rounds × {first.protocol['repetitions']} repetitions",
         f"- Versions: {', '.join(f'{n} {v}' for n, v in versions.items())};"
@@ -189,12 +214,7 @@ def legend(comparison: "Comparison") -> str:
         lines.append("- Measured on several machines: ratios are only taken within one.")
     if comparison.precision:
         lines.append(precision_line(comparison.precision))
-    warned: dict[str, list[str]] = {}
-    for name, result in comparison.results.items():
-        for warning in result.warnings:
-            warned.setdefault(warning, []).append(f"`{name}`")
-    lines += [f"- Warning, {', '.join(names)}: {text}" for text, names in warned.items()]
-    return "\n".join(lines)
+    return lines
 
 
 def peer_line(name: str, peer: dict[str, Any]) -> str:
@@ -223,6 +243,11 @@ def precision_line(precision: "Precision") -> str:
         f" asked; about {precision.rounds} rounds in all would reach it"
         f" (`--config rounds={precision.rounds}` runs only the new ones)."
     )
+
+
+def machine_lines(comparison: "Comparison") -> list[str]:
+    """Every machine that something was measured on."""
+    return list(dict.fromkeys(machine_line(r) for r in comparison.results.values()))
 
 
 def machine_line(result: Result) -> str:
