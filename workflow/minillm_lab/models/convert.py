@@ -16,6 +16,7 @@ from pathlib import Path
 from minillm_lab.command import LabError, log, run, say
 from minillm_lab.files import check_space, written_whole
 from minillm_lab.job import dies_with
+from minillm_lab.models.fetch import pip_download
 from minillm_lab.models.quantize import quantize
 from minillm_lab.runtimes import size_in
 
@@ -27,16 +28,9 @@ def unpack_converter(output: Path) -> None:
     pinned = f"llama-cpp-python=={version('llama-cpp-python')}"
     say(f"fetching llama.cpp's converter from the source archive of {pinned}")
     with written_whole(output) as part, tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable, "-m", "pip", "download", pinned, "--no-deps", "--quiet",
-            "--no-binary", "llama-cpp-python", "--dest", folder, "--disable-pip-version-check",
-        ]  # fmt: skip
-        done = subprocess.run(
-            command, stderr=subprocess.PIPE, text=True, preexec_fn=dies_with(os.getpid())
-        )
-        if done.returncode:
-            raise LabError(f"cannot download the sources of {pinned}: {done.stderr.strip()[-200:]}")
-        with tarfile.open(next(Path(folder).glob("*.tar.gz"))) as archive:
+        with tarfile.open(
+            pip_download(pinned, Path(folder), "--no-binary=llama-cpp-python")
+        ) as archive:
             for member in archive:
                 inside = member.name.partition("/vendor/llama.cpp/")[2]
                 if member.isfile() and inside.startswith(PARTS):

