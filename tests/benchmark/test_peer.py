@@ -65,6 +65,16 @@ def test_ratios_and_fields(tiny_gguf: Path, tmp_path: Path) -> None:
         assert 0 < low <= part["ratio"] <= high
 
 
+def test_llama_bench_runs_with_the_layout_that_the_record_names(
+    tiny_gguf: Path, tmp_path: Path
+) -> None:
+    say = "import os; rows[0]['build_commit'] = os.environ['MALLOC_MMAP_THRESHOLD_']"
+    program = fake(tmp_path, f"{say}; rows.reverse(); print(json.dumps(rows))")
+    start(tmp_path, program, tiny_gguf, pairs=1)
+    found = json.loads((tmp_path / "peer.json").read_text())
+    assert found["environment"] == {"MALLOC_MMAP_THRESHOLD_": found["build_commit"]}
+
+
 def test_llama_bench_is_asked_for_the_same_work(tiny_gguf: Path, tmp_path: Path) -> None:
     program = fake(tmp_path, "print(json.dumps(rows))")
     start(tmp_path, program, tiny_gguf, pairs=1, flash_attention="off")
