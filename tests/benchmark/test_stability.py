@@ -78,6 +78,9 @@ def test_throttling_is_told_from_spread() -> None:
     slower = [made_up_round(n, [100, 96, 92]) for n in (1, 2, 3)]
     (warning,) = instabilities(slower)
     assert "slows down within a round, to 92%" in warning
+    for one in slower:
+        one.warmups, one.repetitions = one.repetitions[:2], one.repetitions[2:]
+    assert instabilities(slower) == [warning]  # one answer after two warm-ups
 
 
 def test_spread_between_rounds_is_said() -> None:

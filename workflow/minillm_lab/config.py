@@ -317,8 +317,8 @@ class Experiment(Strict):
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
         "auto", description="inference threads; auto: the physical cores this process may use"
     )
-    rounds: int = Field(5, ge=1, le=1000, description="fresh processes per variant")
-    repetitions: int = Field(2, ge=1, le=1000, description="measured answers in each round")
+    rounds: int = Field(10, ge=1, le=1000, description="fresh processes per variant")
+    repetitions: int = Field(1, ge=1, le=1000, description="measured answers in each round")
     warmups: int = Field(1, ge=0, le=100, description="full-length answers before them")
     depths: list[Annotated[int, Field(ge=TOKENS_AT_DEPTH, le=LONGEST)]] = Field(
         [128, 512], description="prompt lengths at which prefill and decode are measured besides"

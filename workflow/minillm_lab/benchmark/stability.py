@@ -14,7 +14,7 @@ from minillm_lab.result import Repetition, Round
 SPREAD_WITHIN = 0.10  # of decode speed between repetitions of a round
 SPREAD_BETWEEN = 0.10  # of decode speed between rounds
 STOLEN = 0.02  # of the CPU time
-SLOWDOWN = 0.05  # of decode speed from the first repetition to the last
+SLOWDOWN = 0.05  # of decode speed from the first answer of a round to its last
 CLOCK_DROP = 0.10
 
 
@@ -50,16 +50,13 @@ def _surroundings(rounds: list[Round]) -> Iterator[str]:
 
 
 def _slowdown(rounds: list[Round]) -> Iterator[str]:
-    """Throttling: the last repetitions against the first, over all rounds."""
-    if min(len(r.repetitions) for r in rounds) < 2:
-        return
-    change = median(
-        decode_speed(r.repetitions[-1]) / decode_speed(r.repetitions[0]) for r in rounds
-    )
+    """Throttling: the last answers of the rounds against their first, warm-ups among them."""
+    answers = [[decode_speed(x) for x in (*r.warmups, *r.repetitions)] for r in rounds]
+    change = median(speeds[-1] / speeds[0] for speeds in answers)
     if change < 1 - SLOWDOWN:
         yield (
-            f"decode slows down within a round, to {change:.0%} from the first repetition to the"
-            " last: the machine may be throttling"
+            f"decode slows down within a round, to {change:.0%} from the first answer to the last:"
+            " the machine may be throttling"
         )
 
 
