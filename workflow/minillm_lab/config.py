@@ -4,12 +4,8 @@ These pydantic models are the single source of the config format: ``workflow/sch
 generated from them (``python -m minillm_lab.config``).
 """
 
-import difflib
-import itertools
 import json
-import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -27,7 +23,9 @@ from pydantic import (
 )
 
 from minillm_lab.command import LabError
+from minillm_lab.config_errors import described
 from minillm_lab.report import FIGURES
+from minillm_lab.sweeps import with_sweeps
 
 NAME = r"[a-z0-9][a-z0-9._-]*"
 RESERVED = {"all", "comparison", "readme", "reference", "report"}
@@ -545,7 +543,8 @@ def load_experiment(config: dict[str, Any], origin: str = "config") -> Experimen
     try:
         return Experiment.model_validate(with_sweeps(config, origin))
     except ValidationError as error:
-        raise LabError("\n".join(describe(origin, e) for e in error.errors())) from None
+        lines = [described(origin, e, keys_allowed(e["loc"])) for e in error.errors()]
+        raise LabError("\n".join(lines)) from None
 
 
 def place_of_secret(value: Any) -> str | None:
@@ -559,97 +558,6 @@ def place_of_secret(value: Any) -> str | None:
     if isinstance(value, list):
         return next((p for p in map(place_of_secret, value) if p is not None), None)
     return "" if isinstance(value, str) and re.search(SECRET, value) else None
-
-
-MOST_VARIANTS = 100_000  # that one entry may stand for
-AXES = {"model": "", "quantization": "", "dtype": "", "threads": "t", "context": "c", "node": ""}
-
-
-def with_sweeps(config: dict[str, Any], origin: str) -> dict[str, Any]:
-    """A variant with lists in it as one variant per combination: <name>-<model>-q4_k_m-t2-c1024.
-
-    The names say the values of what is a list, in the order of ``AXES``, so that one more value
-    leaves the other names as they are. Raises LabError where a name would come twice.
-    """
-    variants = config.get("variants")
-    if not isinstance(variants, dict):
-        return config
-    swept: dict[str, Any] = {}
-    for entry, settings in variants.items():
-        if math.prod(map(len, lists_of(settings).values())) > MOST_VARIANTS:
-            raise LabError(
-                f"{origin}: variants.{shown(entry)}: its lists make more than {MOST_VARIANTS}"
-                " variants; take values out of them"
-            )
-        for name, chosen in combinations(entry, settings):
-            if name in swept:
-                raise LabError(
-                    f"{origin}: variants.{entry}: makes the name {name!r} a second time;"
-                    " rename the entry, or take a value out of its lists"
-                )
-            swept[name] = chosen
-    return config | {"variants": swept}
-
-
-def lists_of(settings: Any) -> dict[str, list[Any]]:
-    """What is swept; an empty list is not, and is refused further on."""
-    found = settings if isinstance(settings, dict) else {}
-    return {key: found[key] for key in AXES if isinstance(found.get(key), list) and found[key]}
-
-
-def combinations(entry: str, settings: Any) -> Iterator[tuple[str, Any]]:
-    """The names and settings that one entry stands for: itself alone where nothing is a list."""
-    lists = lists_of(settings)
-    for values in itertools.product(*lists.values()):
-        chosen = dict(zip(lists, values, strict=True))
-        suffix = "".join(
-            f"-{AXES[key]}{value if isinstance(value, str) else shown(value)}".lower()
-            for key, value in chosen.items()
-        )
-        yield f"{entry}{suffix}", {**settings, **chosen} if chosen else settings
-
-
-def describe(origin: str, error: Any) -> str:
-    """One validation error as a person would say it."""
-    tags = {"transformers", "llama.cpp", "a name", "a file", "[key]", "int", "literal['auto']"}
-    place = [name if (name := str(p)).isprintable() else repr(name) for p in error["loc"]]
-    place = [
-        p for i, p in enumerate(place) if not (p in tags and i >= 2) and "constrained" not in p
-    ]
-    key = ".".join(place)
-    context = error.get("ctx", {})
-    match error["type"]:
-        case "extra_forbidden":
-            allowed = keys_allowed(error["loc"])
-            close = difflib.get_close_matches(place[-1], allowed, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"allowed: {', '.join(allowed)}"
-            text = f"unknown key; {hint}"
-        case "missing":
-            text = "is missing"
-        case "literal_error" | "union_tag_invalid":
-            expected = context.get("expected") or context.get("expected_tags")
-            value = error["input"]
-            if error["type"] == "union_tag_invalid":
-                key, value = f"{key}.runtime", context["tag"]
-            text = f"{shown(value)} is not one of {expected}"
-        case "union_tag_not_found":
-            text = "runtime is missing: 'transformers' or 'llama.cpp'"
-        case "string_pattern_mismatch":
-            text = f"{shown(error['input'])} is not allowed; it must match {context['pattern']}"
-        case "value_error":
-            text = str(context["error"])
-        case _:
-            text = f"{error['msg'][0].lower()}{error['msg'][1:]} (found {shown(error['input'])})"
-    return f"{origin}: {key}: {text}" if key else f"{origin}: {text}"
-
-
-def shown(value: Any) -> str:
-    """What was found, on one line and not longer than it helps."""
-    try:
-        text = repr(value)
-    except ValueError:  # an integer of more than 4300 digits
-        return "a number too long to show"
-    return text if len(text) <= 80 else text[:60] + "…"
 
 
 def keys_allowed(place: tuple[int | str, ...]) -> list[str]:

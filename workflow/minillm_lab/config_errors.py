@@ -1,0 +1,46 @@
+"""What is wrong with a config, in words."""
+
+import difflib
+from typing import Any
+
+
+def described(origin: str, error: Any, allowed: list[str]) -> str:
+    """One of pydantic's errors as a person would say it. ``allowed``: the keys known there."""
+    tags = {"transformers", "llama.cpp", "a name", "a file", "[key]", "int", "literal['auto']"}
+    place = [name if (name := str(p)).isprintable() else repr(name) for p in error["loc"]]
+    place = [
+        p for i, p in enumerate(place) if not (p in tags and i >= 2) and "constrained" not in p
+    ]
+    key = ".".join(place)
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "extra_forbidden":
+            close = difflib.get_close_matches(place[-1], allowed, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"allowed: {', '.join(allowed)}"
+            text = f"unknown key; {hint}"
+        case "missing":
+            text = "is missing"
+        case "literal_error" | "union_tag_invalid":
+            expected = context.get("expected") or context.get("expected_tags")
+            value = error["input"]
+            if error["type"] == "union_tag_invalid":
+                key, value = f"{key}.runtime", context["tag"]
+            text = f"{shown(value)} is not one of {expected}"
+        case "union_tag_not_found":
+            text = "runtime is missing: 'transformers' or 'llama.cpp'"
+        case "string_pattern_mismatch":
+            text = f"{shown(error['input'])} is not allowed; it must match {context['pattern']}"
+        case "value_error":
+            text = str(context["error"])
+        case _:
+            text = f"{error['msg'][0].lower()}{error['msg'][1:]} (found {shown(error['input'])})"
+    return f"{origin}: {key}: {text}" if key else f"{origin}: {text}"
+
+
+def shown(value: Any) -> str:
+    """What was found, on one line and not longer than it helps."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more than 4300 digits
+        return "a number too long to show"
+    return text if len(text) <= 80 else text[:60] + "…"
