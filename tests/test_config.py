@@ -164,6 +164,14 @@ def test_a_variant_on_another_kind_of_node_is_measured_anew() -> None:
     assert settings("rome", "ours") == settings("rome", "theirs") != settings("milan", "ours")
 
 
+def test_another_disk_is_measured_anew_and_none_says_nothing() -> None:
+    def settings(scratch: str | None) -> str:
+        return load_experiment(changed("scratch", scratch)).settings("q4_k_m")
+
+    assert settings("/a") != settings("/b")
+    assert "scratch" not in json.loads(settings(None))
+
+
 def test_depths_beyond_the_context_are_left_out() -> None:
     experiment = load_experiment(changed("depths", [64, 2048]))
     assert json.loads(experiment.settings("fp16"))["depths"] == [64]

@@ -19,6 +19,7 @@ from minillm_lab.report.readme import BEGIN, END
 FULL: dict[str, Any] = SMOLLM2 | {
     "precision": "2%",
     "llama_bench": "llama-bench",
+    "scratch": "/scratch",
     "models": SMOLLM2["models"]
     | {
         "hub": {
@@ -107,6 +108,7 @@ WRONG = {
     "baseline": ["nope", 1, ["fp16"]],
     "depths": [1, [1], "128"],
     "readme": ["", "a\nb", 1, "{x}.md"],
+    "scratch": ["", "scratch", "~/x", "/a\nb", "/{x}", "/x\n", 1],
     "precision": ["2", 2, "-1%"],
     "models.mine.path": ["", "a{b}.gguf", "a\0b", 3],
     "models.hub.hub.repository": ["tiny", "a/b/c", "../x", "a/..", "a b/c"],
@@ -190,8 +192,9 @@ def test_odd_names_paths_and_prompts_just_work(tmp_path: Path, tiny_gguf: Path) 
     lab.path(weights).symlink_to(tiny_gguf)
     question = "Why 'not'? \"{x}\" {{y}} {wildcards.variant}\n\n$(touch CANARY) `touch CANARY` \\n"
     question += " ñ 你好 मूल्य 🙂 %s ${HOME}"
+    (scratch := tmp_path / "scratch $(touch CANARY) 'é'").mkdir()
     lab.config = tiny_config(
-        Path(weights), prompt=question, results="r;$(touch+CANARY)'&é/x",
+        Path(weights), prompt=question, scratch=str(scratch), results="r;$(touch+CANARY)'&é/x",
         readme="my page $(touch CANARY) 'é'.md", rounds=1, repetitions=1, warmups=0, context=256,
         variants={"f16": {"runtime": "llama.cpp", "quantization": "F16"}},
     )  # fmt: skip
@@ -199,4 +202,5 @@ def test_odd_names_paths_and_prompts_just_work(tmp_path: Path, tiny_gguf: Path) 
     lab.path(lab.config["readme"]).write_text(f"{BEGIN}\n{END}\n")
     lab.run()
     assert question in lab.json(f"{lab.config['results']}/prompts/tiny.json")["text"]
-    assert not list(lab.folder.rglob("CANARY"))
+    assert lab.json(f"{lab.config['results']}/f16.json")["protocol"]["scratch"] is True
+    assert not list(tmp_path.rglob("CANARY")) and not list(scratch.iterdir())

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
+from minillm_lab.benchmark.scratch import copied
 from minillm_lab.command import LabError
 from minillm_lab.files import check_space, write_text
 from minillm_lab.models.convert import convert
@@ -55,6 +56,16 @@ def test_no_large_file_is_begun_where_it_does_not_fit(
         with pytest.raises(LabError, match=rf"cannot write .*{name}: it needs .* MB left"):
             step(small_disk / name)
     assert [file.name for file in small_disk.iterdir()] == ["half"]
+
+
+def test_no_copy_is_begun_where_it_does_not_fit(small_disk: Path, tmp_path: Path) -> None:
+    (weights := tmp_path / "big.gguf").write_bytes(bytes(2 << 20))
+    with (
+        pytest.raises(LabError, match=r"cannot write .*big\.gguf: it needs 2\.1 MB, and its disk"),
+        copied(weights, str(small_disk)),
+    ):
+        raise AssertionError("it was copied")
+    assert not list(small_disk.iterdir())
 
 
 def test_a_disk_that_fills_while_writing_keeps_what_was_there(small_disk: Path) -> None:

@@ -57,6 +57,7 @@ def stays_below(path: str) -> str:
 
 RelativePath = Annotated[str, Field(pattern=r"^[^\\\s{}]+$"), AfterValidator(stays_below)]
 AnyPath = Annotated[str, Field(pattern=r"^[^{}\x00-\x1f]+$")]  # braces are Snakemake's
+AbsolutePath = Annotated[str, Field(pattern=r"^/[^{}\x00-\x1f]*$")]
 Repository = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$"), AfterValidator(stays_below)]
 Revision = Annotated[str, Field(pattern=r"^[\w./-]+$"), AfterValidator(stays_below)]
 
@@ -334,6 +335,10 @@ class Experiment(Strict):
         None,
         description="path, or name on PATH, of llama-bench: speeds are held against its",
     )
+    scratch: AbsolutePath | None = Field(
+        None,
+        description="folder on the machine's own disk, where rounds measure a copy of the weights",
+    )
     results: RelativePath = Field("results", description="folder of results")
     readme: AnyPath | None = Field("README.md", description="page whose section the table goes to")
 
@@ -446,6 +451,8 @@ class Experiment(Strict):
         chosen["context"] = chosen["context"] or self.context
         for key in ("generate", "repetitions", "warmups"):
             chosen[key] = getattr(self, key)
+        if self.scratch:
+            chosen["scratch"] = self.scratch
         room = chosen["context"] - TOKENS_AT_DEPTH
         chosen["depths"] = [depth for depth in self.depths if depth <= room]
         return json.dumps(chosen, sort_keys=True)

@@ -64,6 +64,7 @@ class Round(Record):
     runtime: dict[str, Any]
     prompt_tokens: int
     generated_tokens: int
+    scratch: bool = Field(False, description="read from a copy on the machine's own disk")
     load_cold_seconds: float | None
     load_cold_read_bytes: int | None = Field(description="read from storage during that load")
     load_warm_seconds: float

@@ -16,7 +16,13 @@ rule round:
         weights=weights,
         prompt=lambda wildcards: f"{RESULTS}/prompts/{model(wildcards)}.json",
         runtime=lambda wildcards: code(f"runtimes/{runtime(wildcards).replace('.', '_')}"),
-        code=code("benchmark/round", "benchmark/memory", "machine", "runtimes/__init__"),
+        code=code(
+            "benchmark/round",
+            "benchmark/memory",
+            "benchmark/scratch",
+            "machine",
+            "runtimes/__init__",
+        ),
     output:
         f"{RESULTS}/rounds/{{variant}}.{{round}}.json",
     log:

@@ -117,6 +117,7 @@ def collect(
             "warmups": len(first.warmups),
             "context": first.runtime["settings"]["context"],
             "sampling": "greedy, end of text ignored",
+            **({"scratch": True} if first.scratch else {}),
             **({"quality": score.protocol} if score else {}),
         },
         metrics=metrics_of(rounds),

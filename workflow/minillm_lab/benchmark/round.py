@@ -17,6 +17,7 @@ import numpy as np
 
 from minillm_lab import machine
 from minillm_lab.benchmark import memory
+from minillm_lab.benchmark.scratch import copied
 from minillm_lab.command import LabError, log, progress, run
 from minillm_lab.config import TOKENS_AT_DEPTH
 from minillm_lab.files import weight_files
@@ -125,17 +126,30 @@ def measure_round(
     variant: str, number: int, weights: Path, prompt: dict[str, Any], settings: dict[str, Any]
 ) -> Round:
     """Run one round. Raises LabError where the model cannot be loaded or does not fit."""
-    measured_at = datetime.now(UTC).isoformat(timespec="seconds")
-    warnings: list[str] = []
     options = resolved(settings)
-    ids = prompt["token_ids"]
-    generate = settings["generate"]
-    if len(ids) + generate > options.context:
+    tokens, generate = len(prompt["token_ids"]), settings["generate"]
+    if tokens + generate > options.context:
         raise LabError(
-            f"{variant}: {len(ids)} prompt tokens and {generate} new ones exceed the context of"
+            f"{variant}: {tokens} prompt tokens and {generate} new ones exceed the context of"
             f" {options.context}; raise 'context' or lower 'generate'"
         )
     check_memory(weights, options)
+    with copied(weights, settings.get("scratch")) as own:
+        return measured(variant, number, own, prompt, settings, options)
+
+
+def measured(
+    variant: str,
+    number: int,
+    weights: Path,
+    prompt: dict[str, Any],
+    settings: dict[str, Any],
+    options: Options,
+) -> Round:
+    """The round itself. Raises LabError where the model cannot be loaded."""
+    measured_at = datetime.now(UTC).isoformat(timespec="seconds")
+    warnings: list[str] = []
+    ids, generate = prompt["token_ids"], settings["generate"]
     runtime = open_runtime(settings["runtime"])
     files = weight_files(weights)
 
@@ -213,6 +227,7 @@ def measure_round(
         },
         prompt_tokens=len(ids),
         generated_tokens=len(answers[0]),
+        scratch="scratch" in settings,
         load_cold_seconds=load_cold,
         load_cold_read_bytes=cold_read,
         load_warm_seconds=load_warm,

@@ -1,0 +1,75 @@
+"""Rounds that measure a copy of the weights on the machine's own disk."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fuzz import PROMPT
+from test_round import start
+
+from conftest import ROOT
+from minillm_lab.benchmark import memory
+from minillm_lab.benchmark.scratch import PREFIX
+from minillm_lab.files import weight_files
+from minillm_lab.result import Round, read_record
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    (folder := tmp_path / "scratch").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("runtime", ["llama.cpp", "transformers"])
+def test_the_cold_load_reads_the_copy_and_nothing_is_left(
+    runtime: str, tiny_gguf: Path, tiny_safetensors: Path, scratch: Path, tmp_path: Path
+) -> None:
+    (left_over := scratch / f"{PREFIX}killed").mkdir()
+    (left_over / "half.gguf").write_bytes(b"half")
+    weights = tiny_gguf if runtime == "llama.cpp" else tiny_safetensors
+    for file in weight_files(weights):
+        file.read_bytes()
+    done = start(tmp_path, weights, PROMPT, runtime=runtime, scratch=str(scratch))
+    assert done.returncode == 0, done.stderr
+    found = read_record(tmp_path / "round.json", Round)
+    assert found.scratch and not list(scratch.iterdir())
+    if found.load_cold_seconds is None:
+        pytest.skip("this system cannot drop the file from its page cache; the result says so")
+    assert found.load_cold_read_bytes is not None
+    assert found.load_cold_read_bytes >= 0.95 * sum(f.stat().st_size for f in weight_files(weights))
+    assert all(memory.resident_share(file) == 1 for file in weight_files(weights))  # not evicted
+
+
+def test_a_copy_in_use_stays_and_a_failed_round_leaves_none(
+    tiny_gguf: Path, scratch: Path, tmp_path: Path
+) -> None:
+    hold = (
+        "import sys; from pathlib import Path; from minillm_lab.benchmark.scratch import copied\n"
+        "with copied(Path(sys.argv[1]), sys.argv[2]) as own: print(own, flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, tiny_gguf, scratch],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "workflow")},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout
+        own = Path(other.stdout.readline().rstrip("\n"))
+        (broken := tmp_path / "broken.gguf").write_bytes(tiny_gguf.read_bytes()[:5000])
+        done = start(tmp_path, broken, PROMPT, runtime="llama.cpp", scratch=str(scratch))
+        assert done.returncode == 1 and "Traceback" not in done.stderr
+        assert list(scratch.iterdir()) == [own.parent]
+        assert own.read_bytes() == tiny_gguf.read_bytes()
+        other.communicate("\n")
+    assert not list(scratch.iterdir())
+
+
+def test_a_folder_that_is_not_there_is_one_line(tiny_gguf: Path, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    done = start(tmp_path, tiny_gguf, PROMPT, runtime="llama.cpp", scratch=str(nowhere))
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: scratch: {nowhere} is no folder on this machine")
+    assert not nowhere.exists()
