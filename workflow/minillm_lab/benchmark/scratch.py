@@ -14,7 +14,7 @@ from pathlib import Path
 from minillm_lab.command import LabError, progress
 from minillm_lab.files import check_space
 
-PREFIX = "minillm-lab."
+PREFIX = ".minillm-lab-copy."
 MEGABYTE = 10**6
 
 
