@@ -92,12 +92,14 @@ def test_what_was_measured_otherwise_is_not_compared() -> None:
     for result in after.results.values():
         result.protocol["prompt_tokens"] = 99
         result.protocol["quality"]["text_sha256"] = "b" * 64
+        result.protocol["scratch"] = True
     difference = between(before, after)
     assert not claims(difference)
     text = markdown(difference, "before", "after")
     assert "prompt tokens 10 → 99" in text
     assert "`q4`, decode: measured with another prompt_tokens" in text
     assert "`q4`, kld mean: measured with another text" in text
+    assert "`q4`, load cold: measured with another scratch" in text
 
 
 def test_machines_versions_files_and_variants_that_differ_are_said_first() -> None:

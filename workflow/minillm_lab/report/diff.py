@@ -36,7 +36,7 @@ MEMORY_DRIFT = 0.02
 SMALLEST = 1e-12  # of a time, speed or size; below it a figure is no measurement
 UNITS = {"seconds": (1.0, "s"), "bytes": (1e-6, "MB"), "second": (1.0, "t/s")}
 PROTOCOL = {  # what must be equal for a metric to be the same metric in both runs
-    "load": ("context",),
+    "load": ("context", "scratch"),
     "memory": ("context", "prompt_tokens", "generated_tokens"),
     "prefill": ("prompt_tokens",),
     "decode": ("prompt_tokens", "generated_tokens"),

@@ -80,6 +80,9 @@ class Protocol(Untrusted):
     rounds: Annotated[int, Field(ge=1, le=10**6)]
     text: Text | None = Field(description="checksum of evaluation text, its protocol, reference")
     questions: Text | None = Field(description="checksum")
+    scratch: bool = Field(
+        False, description="whether copies on the machine's own disk were measured"
+    )
 
 
 class Variant(Untrusted):
@@ -154,6 +157,7 @@ def published_variant(result: Result, ratios: dict[str, Any]) -> Variant:
             rounds=protocol["rounds"],
             text=digest(text) if quality else None,
             questions=quality.get("questions_sha256"),
+            scratch=protocol.get("scratch", False),
         ),
         metrics=figures(result.metrics, [*METRICS, *(m for m in result.metrics if "_at_" in m)]),
         ratios=figures(ratios, SPEEDS.split("|")),
