@@ -35,7 +35,8 @@ def _surroundings(rounds: list[Round]) -> Iterator[str]:
     if busy:
         yield (
             f"other load on the machine in {busy} of {len(rounds)} rounds: other processes kept"
-            f" up to {max(load):.1f} cores busy; close them and run again"
+            f" up to {max(load):.1f} cores busy; close them and run again, or give 'threads' the"
+            " cores that they leave"
         )
     stolen = max((c.stolen_share for c in conditions if c.stolen_share is not None), default=0)
     if stolen > STOLEN:
