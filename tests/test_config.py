@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from conftest import ROOT, SMOLLM2, Lab, tiny_config
-from minillm_lab.command import LabError
 from minillm_lab.config import Experiment, load_experiment
+from minillm_lab.errors import LabError
 from minillm_lab.result import Result
 
 BAD = {

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import SMOLLM2, Lab, tiny_config
-from minillm_lab.command import LabError
 from minillm_lab.config import load_experiment
 from minillm_lab.config_file import check_config_file
+from minillm_lab.errors import LabError
 from minillm_lab.report.readme import BEGIN, END
 
 FULL: dict[str, Any] = SMOLLM2 | {

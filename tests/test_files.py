@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from minillm_lab.command import LabError
+from minillm_lab.errors import LabError
 from minillm_lab.files import check_sha256, sha256_of, write_text, written_whole
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from conftest import ROOT
 from minillm_lab.benchmark.scratch import copied
-from minillm_lab.command import LabError
+from minillm_lab.errors import LabError
 from minillm_lab.files import check_space, write_text
 from minillm_lab.models.convert import convert
 from minillm_lab.models.export import export

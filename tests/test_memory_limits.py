@@ -11,7 +11,7 @@ import pytest
 
 from conftest import ROOT
 from minillm_lab import machine
-from minillm_lab.command import LabError
+from minillm_lab.errors import LabError
 from minillm_lab.runtimes import Options, check_memory, size_in
 
 MEGABYTE = 10**6

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from builders import made_up
 
-from minillm_lab.command import LabError
+from minillm_lab.errors import LabError
 from minillm_lab.result import Result, read_record, write_record
 
 EDITS: dict[str, Callable[[dict[str, Any]], Any]] = {

@@ -14,7 +14,7 @@ from conftest import ROOT
 from minillm_lab.benchmark.collect import collect
 from minillm_lab.benchmark.round import flaw_of
 from minillm_lab.models.facts import facts_of
-from minillm_lab.report.compare import compare
+from minillm_lab.report.comparison import compare
 from minillm_lab.report.learnings import learnings
 from minillm_lab.report.table import markdown
 from minillm_lab.result import ModelFacts, Round, read_record, write_record

@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT
 from minillm_lab import machine
 from minillm_lab.benchmark.round import undisturbed
-from minillm_lab.command import LabError
+from minillm_lab.errors import LabError
 
 AWAKE = machine.Interruptions(5.0, 0)
 SLEPT = machine.Interruptions(65.0, 0)

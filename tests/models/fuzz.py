@@ -20,7 +20,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from minillm_lab.command import LabError
+from minillm_lab.errors import LabError
 from minillm_lab.models.facts import facts_of
 
 ROOT = Path(__file__).parents[2]

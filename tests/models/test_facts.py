@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from minillm_lab.command import LabError
+from minillm_lab.errors import LabError
 from minillm_lab.files import sha256_of
 from minillm_lab.models.facts import facts_of
 from minillm_lab.models.quantize import quantize

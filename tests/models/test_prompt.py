@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from minillm_lab.command import LabError
+from minillm_lab.errors import LabError
 from minillm_lab.models import prompt
 from minillm_lab.models.prompt import from_folder, from_gguf
 from tiny_model import write_tiny_gguf

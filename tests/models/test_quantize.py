@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from minillm_lab.command import LabError
 from minillm_lab.config import QUANTIZATION_TYPES
+from minillm_lab.errors import LabError
 from minillm_lab.models.facts import facts_of
 from minillm_lab.models.quantize import quantize
 from minillm_lab.report.table import named_type

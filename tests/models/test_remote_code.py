@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from minillm_lab.command import LabError
 from minillm_lab.config import SAFETENSORS_FILES, Model
+from minillm_lab.errors import LabError
 from minillm_lab.models.export import export
 from minillm_lab.models.fetch import fetch_safetensors
 from minillm_lab.models.prompt import from_folder

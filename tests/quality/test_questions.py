@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import yaml
 
-from minillm_lab.command import LabError
+from minillm_lab.errors import LabError
 from minillm_lab.quality import questions as module
 from minillm_lab.quality.intervals import mcnemar, proportion
 from minillm_lab.quality.questions import answer_all, choice_scores, load_questions

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minillm_lab.command import LabError
+from minillm_lab.errors import LabError
 from minillm_lab.quality.reference import Reference
 from minillm_lab.quality.text import EvaluationText
 

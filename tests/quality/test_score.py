@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from minillm_lab.command import LabError
+from minillm_lab.errors import LabError
 from minillm_lab.models.quantize import quantize
 from minillm_lab.quality.text import EvaluationText
 from minillm_lab.result import write_record

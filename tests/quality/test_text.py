@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from minillm_lab.command import LabError
+from minillm_lab.errors import LabError
 from minillm_lab.quality import text as module
 from minillm_lab.quality.text import Protocol, cut, read_text
 from quality_lab import SHORT, prepared

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from conftest import Lab, tiny_config
-from minillm_lab.command import LabError
 from minillm_lab.config import load_experiment
+from minillm_lab.errors import LabError
 from quality_lab import QUESTIONS, TEXT
 
 FP16 = {"runtime": "transformers", "dtype": "float16"}

@@ -10,7 +10,7 @@ import pytest
 from builders import made_up
 
 from conftest import ROOT
-from minillm_lab.report.compare import compare
+from minillm_lab.report.comparison import compare
 from minillm_lab.result import write_record
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -9,8 +9,8 @@ import pytest
 from builders import made_up
 
 from minillm_lab import statistics
-from minillm_lab.command import LabError
-from minillm_lab.report.compare import Comparison, compare
+from minillm_lab.errors import LabError
+from minillm_lab.report.comparison import Comparison, compare
 from minillm_lab.report.diff import Difference, compare_runs, markdown
 from minillm_lab.report.published import LARGEST, publish, read_either, read_published
 from minillm_lab.result import QualityMetric, Result, write_record

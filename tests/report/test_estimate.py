@@ -6,7 +6,7 @@ import pytest
 from builders import made_up
 
 from minillm_lab import statistics
-from minillm_lab.command import LabError
+from minillm_lab.errors import LabError
 from minillm_lab.report.estimate import described, estimate
 from minillm_lab.result import Metric, Result
 

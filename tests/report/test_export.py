@@ -6,8 +6,8 @@ from statistics import fmean, stdev
 import pytest
 from builders import around, made_up
 
-from minillm_lab.command import LabError
-from minillm_lab.report.compare import compare
+from minillm_lab.errors import LabError
+from minillm_lab.report.comparison import compare
 from minillm_lab.report.export import text_of
 from minillm_lab.result import Metric, QualityMetric, Result
 

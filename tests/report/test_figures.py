@@ -12,7 +12,7 @@ from builders import around, made_up
 
 from conftest import ROOT
 from minillm_lab.report import FIGURES, PAGES, pages, picture, plots, table
-from minillm_lab.report.compare import Comparison, compare
+from minillm_lab.report.comparison import Comparison, compare
 from minillm_lab.report.figures import NARROW, WIDE, figure
 from minillm_lab.report.placing import Axis, Box, Marker, placed
 from minillm_lab.report.readme import section

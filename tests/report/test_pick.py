@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from builders import around, made_up
 
-from minillm_lab.command import LabError
+from minillm_lab.errors import LabError
 from minillm_lab.report import folder, pick
-from minillm_lab.report.compare import compare
+from minillm_lab.report.comparison import compare
 from minillm_lab.report.pick import Limits, advice, choose
 from minillm_lab.result import Metric, QualityMetric, Result, write_record
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from builders import made_up
 
-from minillm_lab.command import LabError
-from minillm_lab.report.compare import compare
+from minillm_lab.errors import LabError
+from minillm_lab.report.comparison import compare
 from minillm_lab.report.readme import BEGIN, END, section, update
 
 PAGE = f"# Mine\r\n\n  odd spacing \t\n{BEGIN}\nold\n{END}\nafter, no newline at the end — ñ"

@@ -8,16 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from minillm_lab.benchmark.memory import peak
+from minillm_lab.errors import LabError, first_line
+from minillm_lab.machine import memory_limit
+
 log = logging.getLogger("minillm_lab")
-
-
-class LabError(Exception):
-    """Something a person can put right. The message is one line: what is wrong and the way out."""
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of another library's error, or its kind where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -30,9 +25,6 @@ def explained(error: Exception) -> str:
     """One line for an error; where memory ran out, with what was taken and what there is."""
     if not out_of_memory(error):
         return str(error)
-    from minillm_lab.benchmark.memory import peak
-    from minillm_lab.machine import memory_limit
-
     return (
         f"{first_line(error)}: out of memory: this process took up to {peak() / 1e6:.0f} MB, of"
         f" {memory_limit() / 1e6:.0f} MB; take a smaller quantization or context, or close other"

@@ -22,8 +22,8 @@ from pydantic import (
     model_validator,
 )
 
-from minillm_lab.command import LabError
 from minillm_lab.config_errors import described
+from minillm_lab.errors import LabError
 from minillm_lab.report import FIGURES
 from minillm_lab.sweeps import with_sweeps
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from minillm_lab.command import LabError, first_line
+from minillm_lab.errors import LabError, first_line
 
 MOST_ENTRIES = 100_000  # mappings, lists and values, each alias counted for what it stands for
 RUNS_PYTHON = "__use_yte__"  # to Snakemake

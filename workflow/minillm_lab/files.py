@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from minillm_lab.command import LabError
+from minillm_lab.errors import LabError
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from minillm_lab.command import LabError
+from minillm_lab.errors import LabError
 from minillm_lab.files import write_text
 
 R = TypeVar("R", bound="Record")

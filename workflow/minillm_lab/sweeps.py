@@ -5,8 +5,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from minillm_lab.command import LabError
 from minillm_lab.config_errors import shown
+from minillm_lab.errors import LabError
 
 MOST_VARIANTS = 100_000  # that one entry may stand for
 AXES = {"model": "", "quantization": "", "dtype": "", "threads": "t", "context": "c", "node": ""}

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from minillm_lab import cluster, lock
-from minillm_lab.command import LabError
+from minillm_lab.errors import LabError
 from minillm_lab.config import NAME, RESERVED, load_experiment
 from minillm_lab.failures import failures
 from minillm_lab.report import FIGURES, PAGES

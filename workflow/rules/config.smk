@@ -11,7 +11,7 @@ os.environ |= {  # for the jobs: this Python runs `python -m minillm_lab…`
     "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]),
 }
 
-from minillm_lab.command import LabError
+from minillm_lab.errors import LabError
 from minillm_lab.config_file import check_config_file
 
 try:

@@ -16,6 +16,7 @@ rule compare:
         peers=expand(f"{RESULTS}/peer/{{variant}}.json", variant=EXPERIMENT.held_against_peer),
         code=code(
             "report/compare",
+            "report/comparison",
             "report/inert",
             "report/table",
             "report/quality",

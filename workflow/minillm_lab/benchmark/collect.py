@@ -9,8 +9,9 @@ from typing import Any
 
 from minillm_lab import statistics
 from minillm_lab.benchmark.stability import instabilities
-from minillm_lab.command import LabError, run
+from minillm_lab.command import run
 from minillm_lab.config import Model
+from minillm_lab.errors import LabError
 from minillm_lab.quality.answer import beside
 from minillm_lab.quality.score import Score
 from minillm_lab.result import (

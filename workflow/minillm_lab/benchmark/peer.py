@@ -19,7 +19,8 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from minillm_lab.command import LabError, progress, run, say
+from minillm_lab.command import progress, run, say
+from minillm_lab.errors import LabError
 from minillm_lab.files import write_text
 from minillm_lab.runtimes import Options, open_runtime, resolved
 from minillm_lab.statistics import paired_ratio

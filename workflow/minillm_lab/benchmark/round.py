@@ -18,8 +18,9 @@ import numpy as np
 from minillm_lab import machine
 from minillm_lab.benchmark import memory
 from minillm_lab.benchmark.scratch import copied
-from minillm_lab.command import LabError, log, progress, run
+from minillm_lab.command import log, progress, run
 from minillm_lab.config import TOKENS_AT_DEPTH
+from minillm_lab.errors import LabError
 from minillm_lab.files import weight_files
 from minillm_lab.result import Depth, Output, Prompt, Repetition, Round, read_record, write_record
 from minillm_lab.runtimes import (

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from minillm_lab.command import LabError, progress
+from minillm_lab.command import progress
+from minillm_lab.errors import LabError
 from minillm_lab.files import check_space
 
 PREFIX = ".minillm-lab-copy."

@@ -13,7 +13,8 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from minillm_lab.command import LabError, log, run, say
+from minillm_lab.command import log, run, say
+from minillm_lab.errors import LabError
 from minillm_lab.files import check_space, written_whole
 from minillm_lab.job import dies_with
 from minillm_lab.models.fetch import pip_download

@@ -8,7 +8,8 @@ import transformers
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-from minillm_lab.command import LabError, first_line, run, say
+from minillm_lab.command import run, say
+from minillm_lab.errors import LabError, first_line
 from minillm_lab.files import check_space, written_whole
 from minillm_lab.runtimes import size_in
 

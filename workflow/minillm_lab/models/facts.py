@@ -7,7 +7,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from minillm_lab.command import LabError, run
+from minillm_lab.command import run
+from minillm_lab.errors import LabError
 from minillm_lab.files import sha256_of, weight_files, write_text
 from minillm_lab.models.header import read_header
 

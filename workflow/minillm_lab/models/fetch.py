@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from minillm_lab.command import LabError, first_line, run, say
+from minillm_lab.command import run, say
 from minillm_lab.config import SAFETENSORS_FILES, TOKENIZER_FILES, Model
+from minillm_lab.errors import LabError, first_line
 from minillm_lab.files import check_sha256, check_space, sha256_of, written_whole
 from minillm_lab.job import dies_with
 from minillm_lab.models.header import check_safetensors, read_header

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from minillm_lab.command import LabError, first_line
+from minillm_lab.errors import LabError, first_line
 
 MOST_ENTRIES = 1 << 16  # key-value pairs, and tensors
 MOST_ELEMENTS = 1 << 22  # of all arrays together; the largest vocabularies make 1.3 million

@@ -19,7 +19,8 @@ from typing import Any
 from transformers import AutoTokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from minillm_lab.command import LabError, first_line, run
+from minillm_lab.command import run
+from minillm_lab.errors import LabError, first_line
 from minillm_lab.files import write_text
 from minillm_lab.models.header import LONGEST_TEMPLATE
 

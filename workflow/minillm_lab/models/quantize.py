@@ -7,7 +7,8 @@ from pathlib import Path
 
 import llama_cpp
 
-from minillm_lab.command import LabError, run, say
+from minillm_lab.command import run, say
+from minillm_lab.errors import LabError
 from minillm_lab.files import check_space, written_whole
 from minillm_lab.runtimes.llama_cpp import messages, said, said_by_llama
 

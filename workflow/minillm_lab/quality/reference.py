@@ -19,7 +19,8 @@ from numpy.lib import format as numpy_format
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from minillm_lab.command import LabError, run, say
+from minillm_lab.command import run, say
+from minillm_lab.errors import LabError
 from minillm_lab.files import check_space, sha256_of, weight_files, written_whole
 from minillm_lab.quality.divergence import TAIL, TOP, Compact, compress, log_normalizer
 from minillm_lab.quality.questions import answer_all

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minillm_lab.command import LabError, progress
+from minillm_lab.command import progress
+from minillm_lab.errors import LabError
 from minillm_lab.quality.questions import CHOICES
 from minillm_lab.quality.text import EvaluationText
 from minillm_lab.runtimes import Runtime, check_memory, open_runtime, resolved, runtime_versions

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from minillm_lab.command import LabError, run, say
+from minillm_lab.command import run, say
+from minillm_lab.errors import LabError
 from minillm_lab.quality.divergence import divergence, exact_divergence, log_normalizer
 from minillm_lab.quality.intervals import mcnemar, over_chunks, proportion
 from minillm_lab.quality.questions import Question, answer_all

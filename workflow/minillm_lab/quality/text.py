@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from minillm_lab.command import LabError, first_line, run
+from minillm_lab.command import run
+from minillm_lab.errors import LabError, first_line
 from minillm_lab.quality.questions import Question, load_questions, tokenized
 from minillm_lab.result import Record, write_record
 

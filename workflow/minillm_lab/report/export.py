@@ -14,10 +14,10 @@ from typing import Any
 
 from tabulate import tabulate
 
-from minillm_lab.command import LabError
 from minillm_lab.config import TOKENS_AT_DEPTH
+from minillm_lab.errors import LabError
 from minillm_lab.report import folder, quality
-from minillm_lab.report.compare import Comparison
+from minillm_lab.report.comparison import Comparison
 from minillm_lab.report.inert import code, inert
 from minillm_lab.report.published import publish
 from minillm_lab.report.table import depths, number, size_of

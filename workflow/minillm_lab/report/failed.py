@@ -11,7 +11,7 @@ from pathlib import Path
 from minillm_lab.command import run, say
 from minillm_lab.files import write_text
 from minillm_lab.report import table
-from minillm_lab.report.compare import compare
+from minillm_lab.report.comparison import compare
 from minillm_lab.report.readme import section, update
 from minillm_lab.result import Result, read_record
 

@@ -12,7 +12,7 @@ from typing import Any
 import altair as alt
 
 from minillm_lab.report import FIGURES
-from minillm_lab.report.compare import Comparison, by_machine
+from minillm_lab.report.comparison import Comparison, by_machine
 from minillm_lab.report.table import depths, number
 from minillm_lab.report.tradeoff import tradeoff
 from minillm_lab.result import Metric, QualityMetric

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from minillm_lab import machine
-from minillm_lab.command import LabError
-from minillm_lab.report.compare import Comparison, by_machine
+from minillm_lab.errors import LabError
+from minillm_lab.report.comparison import Comparison, by_machine
 from minillm_lab.report.inert import code
 from minillm_lab.result import Result, read_record
 

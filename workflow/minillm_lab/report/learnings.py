@@ -1,23 +1,19 @@
 """Key learnings: sentences computed from the figures, none that the intervals do not allow."""
 
-from typing import TYPE_CHECKING
-
 from minillm_lab.config import Model
 from minillm_lab.report import quality
+from minillm_lab.report.comparison import Comparison, Factor, Ratio
 from minillm_lab.report.table import number, size_of
 from minillm_lab.statistics import paired_ratio
 
-if TYPE_CHECKING:
-    from minillm_lab.report.compare import Comparison, Factor, Ratio
 
-
-def times(ratio: "Ratio") -> str:
+def times(ratio: Ratio) -> str:
     """A ratio with its interval: ×2.90 (2.71 to 3.08)."""
     interval = f" ({number(ratio.ci95[0])} to {number(ratio.ci95[1])})" if ratio.ci95 else ""
     return f"×{number(ratio.value)}{interval}"
 
 
-def learnings(comparison: "Comparison") -> list[str]:
+def learnings(comparison: Comparison) -> list[str]:
     """One sentence per finding, most important first."""
     found = [
         *speedup(comparison),
@@ -29,12 +25,12 @@ def learnings(comparison: "Comparison") -> list[str]:
     return found or ["One variant alone: nothing to compare."]
 
 
-def step(factor: "Factor") -> str:
+def step(factor: Factor) -> str:
     support = "" if not factor.decode.tie else ", not to be told from 1"
     return f"{factor.change} {times(factor.decode)}{support} (`{factor.start}` → `{factor.end}`)"
 
 
-def speedup(comparison: "Comparison") -> list[str]:
+def speedup(comparison: Comparison) -> list[str]:
     """Where the fastest variant's speed comes from, each factor of its own."""
     fastest = comparison.best.get("decode_tokens_per_second", [])
     others = [n for n in fastest if comparison.factors.get(n)]
@@ -52,7 +48,7 @@ def speedup(comparison: "Comparison") -> list[str]:
     return [text]
 
 
-def quantization_alone(comparison: "Comparison") -> list[str]:
+def quantization_alone(comparison: Comparison) -> list[str]:
     """What quantization itself buys in the same runtime on the same device."""
     found = []
     for name, steps in comparison.factors.items():
@@ -69,7 +65,7 @@ def quantization_alone(comparison: "Comparison") -> list[str]:
     return [f.replace("%", " %") for f in found]
 
 
-def load(comparison: "Comparison") -> list[str]:
+def load(comparison: Comparison) -> list[str]:
     """How much of a first load is the page cache."""
     slower = {}
     for name, result in comparison.results.items():
@@ -90,7 +86,7 @@ def load(comparison: "Comparison") -> list[str]:
     ]
 
 
-def packaged(comparison: "Comparison") -> list[str]:
+def packaged(comparison: Comparison) -> list[str]:
     """The caveat of a source that ships only a quantized file."""
     models = {r.model.name: r.model for r in comparison.results.values()}
     return [

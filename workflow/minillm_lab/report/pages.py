@@ -13,11 +13,12 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from minillm_lab.command import LabError, run
+from minillm_lab.command import run
+from minillm_lab.errors import LabError
 from minillm_lab.files import write_text
 from minillm_lab.quality.verdict import verdict
 from minillm_lab.report import FIGURES, PAGES, table
-from minillm_lab.report.compare import Comparison, by_machine
+from minillm_lab.report.comparison import Comparison, by_machine
 from minillm_lab.report.figures import NARROW, WIDE, figure
 from minillm_lab.report.learnings import learnings
 from minillm_lab.report.plots import THEMES

@@ -18,7 +18,7 @@ import psutil
 from minillm_lab import machine
 from minillm_lab.quality.verdict import LEVELS, verdict
 from minillm_lab.report import folder
-from minillm_lab.report.compare import Comparison, best, by_machine, ratio
+from minillm_lab.report.comparison import Comparison, best, by_machine, ratio
 from minillm_lab.report.inert import code
 from minillm_lab.report.learnings import times
 from minillm_lab.report.table import number, size_of

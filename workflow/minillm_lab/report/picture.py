@@ -11,7 +11,7 @@ from pathlib import Path
 from minillm_lab.files import write_text
 from minillm_lab.quality.verdict import verdict
 from minillm_lab.report import quality
-from minillm_lab.report.compare import Comparison, by_machine
+from minillm_lab.report.comparison import Comparison, by_machine
 from minillm_lab.report.table import number
 
 SPEED, LOSS = "decode_tokens_per_second", "kld_mean"

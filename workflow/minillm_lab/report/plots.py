@@ -7,10 +7,11 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from minillm_lab.command import LabError, run
+from minillm_lab.command import run
+from minillm_lab.errors import LabError
 from minillm_lab.files import write_text
 from minillm_lab.report import FIGURES
-from minillm_lab.report.compare import Comparison
+from minillm_lab.report.comparison import Comparison
 from minillm_lab.report.figures import figure
 from minillm_lab.result import read_record
 

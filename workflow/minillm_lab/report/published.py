@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from minillm_lab.command import LabError
 from minillm_lab.config import NAME
+from minillm_lab.errors import LabError
 from minillm_lab.report import folder
-from minillm_lab.report.compare import Comparison
+from minillm_lab.report.comparison import Comparison
 from minillm_lab.report.inert import visible
 from minillm_lab.report.table import size_of
 from minillm_lab.result import Metric, QualityMetric, Record, Result

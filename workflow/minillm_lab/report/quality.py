@@ -1,15 +1,12 @@
 """Quality in the comparison: rows of the table, lines of the CSV, sentences of the learnings."""
 
 from math import floor, log10
-from typing import TYPE_CHECKING
 
 from minillm_lab.config import UNQUANTIZED
 from minillm_lab.quality.verdict import verdict
+from minillm_lab.report.comparison import Comparison
 from minillm_lab.report.inert import inert
 from minillm_lab.result import QualityMetric, Result
-
-if TYPE_CHECKING:
-    from minillm_lab.report.compare import Comparison
 
 ROWS = {  # metric: (label, factor, digits)
     "kld_mean": ("KL divergence ↓, nats", 1.0, 4),
@@ -85,7 +82,7 @@ def csv_rows(name: str, result: Result) -> list[list[object]]:
     ]
 
 
-def learnings(comparison: "Comparison") -> list[str]:
+def learnings(comparison: Comparison) -> list[str]:
     """What the quality figures support, and where they warn."""
     results = comparison.results
     return [*losses(results), *larger_no_better(results), *fallbacks(results)]
@@ -141,10 +138,20 @@ def larger_no_better(results: dict[str, Result]) -> list[str]:
     return found
 
 
+def named_type(quantization: str) -> str:
+    """The tensor type that a quantization type is named for: Q4_K of Q4_K_M."""
+    return quantization[:-2] if quantization[-2:] in ("_S", "_M", "_L") else quantization
+
+
+def share_of_named_type(result: Result) -> float:
+    """The share of the parameters that is in the type the file is named for; 1 when not asked."""
+    if result.model.format != "gguf":
+        return 1.0
+    return result.model.tensor_types.get(named_type(result.model.quantization), 0.0)
+
+
 def fallbacks(results: dict[str, Result]) -> list[str]:
     """What a file really holds where fallback changed its quantization."""
-    from minillm_lab.report.table import share_of_named_type
-
     found = []
     for name, result in results.items():
         model = result.model

@@ -5,10 +5,11 @@ import re
 import sys
 from pathlib import Path
 
-from minillm_lab.command import LabError, run, say
+from minillm_lab.command import run, say
+from minillm_lab.errors import LabError
 from minillm_lab.files import write_text
 from minillm_lab.report import picture, table
-from minillm_lab.report.compare import Comparison
+from minillm_lab.report.comparison import Comparison
 from minillm_lab.report.learnings import learnings
 from minillm_lab.report.pick import recommendation
 from minillm_lab.result import Result, read_record

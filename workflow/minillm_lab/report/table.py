@@ -2,16 +2,14 @@
 
 import csv
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tabulate import tabulate
 
 from minillm_lab.report import quality
+from minillm_lab.report.comparison import Comparison, Precision
 from minillm_lab.report.inert import inert
 from minillm_lab.result import Result
-
-if TYPE_CHECKING:
-    from minillm_lab.report.compare import Comparison, Precision
 
 MOST_COLUMNS = 6
 SCALES = {"MB": 1e-6, "s": 1.0, "ms": 1e3, "t/s": 1.0}
@@ -36,26 +34,14 @@ def number(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def named_type(quantization: str) -> str:
-    """The tensor type that a quantization type is named for: Q4_K of Q4_K_M."""
-    return quantization[:-2] if quantization[-2:] in ("_S", "_M", "_L") else quantization
-
-
-def share_of_named_type(result: Result) -> float:
-    """The share of the parameters that is in the type the file is named for; 1 when not asked."""
-    if result.model.format != "gguf":
-        return 1.0
-    return result.model.tensor_types.get(named_type(result.model.quantization), 0.0)
-
-
 def holds(result: Result) -> str:
     """What the file holds, largest shares first; flagged where it is mostly something else."""
     types = {t: s for t, s in result.model.tensor_types.items() if s >= 0.005}
     text = ", ".join(f"{share:.0%} {type_}".replace("%", " %") for type_, share in types.items())
-    return f"⚠ {text}" if share_of_named_type(result) < 0.5 else text
+    return f"⚠ {text}" if quality.share_of_named_type(result) < 0.5 else text
 
 
-def cell(comparison: "Comparison", variant: str, metric: str, unit: str) -> str:
+def cell(comparison: Comparison, variant: str, metric: str, unit: str) -> str:
     """A value, its ratio to the baseline in brackets; bold when nothing is better."""
     measured = comparison.results[variant].metrics.get(metric)
     if measured is None or measured.value is None:
@@ -69,7 +55,7 @@ def cell(comparison: "Comparison", variant: str, metric: str, unit: str) -> str:
     return text
 
 
-def rows(comparison: "Comparison", machine: str | None = None) -> list[list[str]]:
+def rows(comparison: Comparison, machine: str | None = None) -> list[list[str]]:
     """The table with a metric a row and a variant a column, its header first.
 
     With ``machine`` (a fingerprint), of the variants measured there alone.
@@ -116,7 +102,7 @@ def size_of(result: Result) -> int:
     return sum(file.bytes for file in result.model.files)
 
 
-def sizes(comparison: "Comparison") -> dict[str, str]:
+def sizes(comparison: Comparison) -> dict[str, str]:
     """Each variant's size on disk in MB, the smallest in bold."""
     bytes_ = {n: size_of(r) for n, r in comparison.results.items()}
     sound = [n for n, r in comparison.results.items() if not r.output.flaw]
@@ -133,7 +119,7 @@ def sizes(comparison: "Comparison") -> dict[str, str]:
     }
 
 
-def markdown(comparison: "Comparison") -> str:
+def markdown(comparison: Comparison) -> str:
     """The Markdown table with its legend: a variant a column up to six, else a variant a row.
 
     Figures of two machines never stand in one table: each machine has its own.
@@ -147,7 +133,7 @@ def markdown(comparison: "Comparison") -> str:
     return "\n\n".join([*tables, legend(comparison)])
 
 
-def with_failed(body: list[list[str]], comparison: "Comparison") -> list[list[str]]:
+def with_failed(body: list[list[str]], comparison: Comparison) -> list[list[str]]:
     """The table with a column for each variant that failed, and nothing in it but that."""
     for name in comparison.failed:
         column = [name, "**failed**", *["–"] * (len(body) - 2)]
@@ -155,7 +141,7 @@ def with_failed(body: list[list[str]], comparison: "Comparison") -> list[list[st
     return body
 
 
-def failed_lines(comparison: "Comparison") -> list[str]:
+def failed_lines(comparison: Comparison) -> list[str]:
     """Why variants have no figures."""
     return [
         f"- **Failed**, `{name}`: {inert(reason)}" for name, reason in comparison.failed.items()
@@ -169,7 +155,7 @@ def drawn(body: list[list[str]]) -> str:
     return tabulate(body[1:], headers=body[0], tablefmt="github", disable_numparse=True)
 
 
-def legend(comparison: "Comparison") -> str:
+def legend(comparison: Comparison) -> str:
     """How to read the table, and what made it: machine, versions, command, date."""
     lines = [
         f"Values are medians; in brackets the ratio to `{comparison.baseline}`, paired within"
@@ -194,7 +180,7 @@ def warned(results: dict[str, Result]) -> dict[str, list[str]]:
     return found
 
 
-def protocol_lines(comparison: "Comparison") -> list[str]:
+def protocol_lines(comparison: Comparison) -> list[str]:
     """What was measured how: threads, versions, quality, command, date, peers, precision."""
     results = list(comparison.results.values())
     first = results[0]
@@ -245,7 +231,7 @@ def precision_line(precision: "Precision") -> str:
     )
 
 
-def machine_lines(comparison: "Comparison") -> list[str]:
+def machine_lines(comparison: Comparison) -> list[str]:
     """Every machine that something was measured on."""
     return list(dict.fromkeys(machine_line(r) for r in comparison.results.values()))
 
@@ -259,7 +245,7 @@ def machine_line(result: Result) -> str:
     )
 
 
-def csv_of(comparison: "Comparison") -> str:
+def csv_of(comparison: Comparison) -> str:
     """One line per variant and metric: value, unit, interval, n, ratio to the baseline."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

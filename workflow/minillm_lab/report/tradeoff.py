@@ -10,7 +10,7 @@ from typing import Any
 
 import altair as alt
 
-from minillm_lab.report.compare import Comparison
+from minillm_lab.report.comparison import Comparison
 from minillm_lab.report.picture import LOSS, MEMORY, Point, described, front, points
 from minillm_lab.report.placing import Axis, Box, Marker, placed
 

@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
-from minillm_lab.command import LabError
+from minillm_lab.errors import LabError
 from minillm_lab.files import weight_files
 
 if TYPE_CHECKING:

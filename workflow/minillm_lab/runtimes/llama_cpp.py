@@ -15,7 +15,8 @@ import numpy as np
 from llama_cpp._ggml import libggml
 from numpy.typing import NDArray
 
-from minillm_lab.command import LabError, log
+from minillm_lab.command import log
+from minillm_lab.errors import LabError
 from minillm_lab.runtimes import Options
 
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}

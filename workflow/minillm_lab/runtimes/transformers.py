@@ -10,7 +10,7 @@ import transformers
 from numpy.typing import NDArray
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from minillm_lab.command import LabError, first_line
+from minillm_lab.errors import LabError, first_line
 from minillm_lab.runtimes import Options
 
 transformers.utils.logging.disable_progress_bar()

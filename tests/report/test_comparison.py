@@ -9,7 +9,7 @@ import pytest
 from builders import around, made_up
 
 from minillm_lab.report import table
-from minillm_lab.report.compare import Comparison, compare
+from minillm_lab.report.comparison import Comparison, compare
 from minillm_lab.report.learnings import learnings
 from minillm_lab.report.readme import section
 from minillm_lab.result import Result, read_record, write_record
