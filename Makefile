@@ -26,7 +26,8 @@ test: .venv/installed-test
 	$(BIN)/pytest --numprocesses auto --dist loadfile $(ARGS)
 
 cluster: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement envs/lock-slurm.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--requirement envs/lock-slurm.txt
 
 .venv/installed: envs/lock.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed")'
@@ -36,8 +37,11 @@ cluster: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-.venv/installed-test: envs/lock-test.txt .venv/installed
+# The Slurm executor lies apart, where only its own tests see it: Snakemake imports what it finds.
+.venv/installed-test: envs/lock-test.txt envs/lock-slurm.txt .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement envs/lock-test.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--upgrade --target .venv/cluster --requirement envs/lock-slurm.txt
 	@touch $@
 
 # Resolve the pins of pyproject.toml anew, in an environment of its own.
@@ -45,7 +49,8 @@ lock:
 	$(PYTHON) envs/lock.py
 
 audit: .venv-audit/installed
-	.venv-audit/bin/pip-audit --requirement envs/lock-test.txt --no-deps --disable-pip --strict
+	.venv-audit/bin/pip-audit --requirement envs/lock.txt --requirement envs/lock-test.txt \
+		--requirement envs/lock-slurm.txt --no-deps --disable-pip --strict
 
 .venv-audit/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-audit

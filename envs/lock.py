@@ -1,4 +1,7 @@
-"""Resolve the pins of pyproject.toml into envs/lock.txt, lock-test.txt and lock-slurm.txt."""
+"""Resolve the pins of pyproject.toml into envs/lock.txt, lock-test.txt and lock-slurm.txt.
+
+The last two hold what is needed besides the first.
+"""
 
 import subprocess
 import sys
@@ -28,5 +31,5 @@ run = resolved(project["dependencies"], [])
 (HERE / "lock.txt").write_text("# Made by `make lock`.\n" + "\n".join(run) + "\n")
 for name in ("test", "slurm"):
     both = resolved(project["dependencies"] + project["optional-dependencies"][name], run)
-    extra = ["-r lock.txt", *(line for line in both if line not in run)]
+    extra = [line for line in both if line not in run]
     (HERE / f"lock-{name}.txt").write_text("# Made by `make lock`.\n" + "\n".join(extra) + "\n")
