@@ -101,11 +101,11 @@ rule peer:
         "../../envs/llama.cpp.yaml"
     threads: 1024
     resources:
-        **on_node(tokens_of_round),
+        **on_node(tokens_of_peer),
     params:
         program=lambda wildcards: shutil.which(EXPERIMENT.llama_bench) or EXPERIMENT.llama_bench,
         settings=lambda wildcards: EXPERIMENT.runtime_settings(wildcards.variant),
-        pairs=30,
+        pairs=PAIRS,
         versions=runtime_versions("llama.cpp"),
     shell:
         "python -m minillm_lab.benchmark.peer"

@@ -25,6 +25,7 @@ except LabError as error:
 RESULTS = EXPERIMENT.results
 SCORING = [f"quality/{name}" for name in ("divergence", "questions", "reference", "runtime")]
 SCORING += ["machine", "runtimes/__init__"]
+PAIRS = 30  # of slices, against llama-bench
 FIGURE_CODE = ["report/figures", "report/tradeoff", "report/picture", "report/placing"]
 FIGURE_CODE += ["report/table", "report/quality", "quality/verdict"]
 CAPTIONS = {page: "interactive" if page == "figures" else page for page in PAGES}
@@ -93,6 +94,11 @@ def of_node(key):
 
 def tokens_of_round(wildcards, input):
     return EXPERIMENT.tokens(wildcards.variant)
+
+
+def tokens_of_peer(wildcards, input):
+    """Of the lab's slices and llama-bench's: three prompts of 256, two answers of 64, a loading."""
+    return 2 * PAIRS * 3 * 256, 2 * PAIRS * (2 * 64 + 2)
 
 
 def tokens_of_text(wildcards, input):
