@@ -7,7 +7,9 @@ import sys
 LAB = os.path.relpath(workflow.current_basedir.join("..").get_path_or_uri(secret_free=True))
 sys.path.insert(0, os.path.abspath(LAB))
 os.environ |= {  # for the jobs: this Python runs `python -m minillm_lab…`
-    "PYTHONPATH": os.path.abspath(LAB),
+    "PYTHONPATH": os.pathsep.join(
+        filter(None, [os.path.abspath(LAB), os.environ.get("PYTHONPATH")])
+    ),
     "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]),
 }
 
