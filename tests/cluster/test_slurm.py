@@ -1,13 +1,16 @@
-"""The workflow on a real Slurm of two nodes, which tests/cluster/slurm.py starts here."""
+"""The workflow on a real Slurm of two nodes, which tests/cluster/slurm.py starts here.
 
-import importlib.util
+One run serves all tests: it loses jobs, a node and the controller, and the same command ends it.
+"""
+
+import csv
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -15,133 +18,81 @@ from slurm import Slurm, missing, slurm
 
 from conftest import Lab, tiny_config
 from minillm_lab.result import Result, read_record
+from quality_lab import QUESTIONS, TEXT
 
-PLUGIN = importlib.util.find_spec("snakemake_executor_plugin_slurm")
+EXECUTOR = Path(sys.prefix, "cluster")  # where `make test` puts it
 pytestmark = [
     pytest.mark.skipif(
         bool(missing()), reason=f"no {', '.join(missing())}: apt install slurm-wlm munge"
     ),
-    pytest.mark.skipif(PLUGIN is None, reason="no Slurm executor: make cluster"),
+    pytest.mark.skipif(not EXECUTOR.is_dir(), reason=f"no Slurm executor in {EXECUTOR}: make test"),
     pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two kinds of node need two cores"),
 ]
 CORES = {"large": 2, "small": 1}
 PROFILE = ("--profile", "workflow/profiles/slurm")
+SQUEUE = """\
+#!/bin/sh
+# The executor asks more and more seldom while no job ends: answer when one did, or after 20 s.
+for _ in $(seq 80); do
+    answer=$({squeue} "$@")
+    ended=$(echo "$answer" | grep -cvE "PENDING|CONFIGURING|RUNNING|COMPLETING")
+    [ "$ended" = "$(cat {folder}/ended)" ] || break
+    sleep 0.25
+done
+echo "$ended" > {folder}/ended
+echo "$answer"
+"""
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     nodes = {f"n-{feature}": (cores, feature) for feature, cores in CORES.items()}
     with slurm(tmp_path_factory.mktemp("slurm") / "s", nodes) as started:
+        squeue = started.folder / "bin" / "squeue"
+        real = squeue.rename(started.folder / "squeue")
+        squeue.write_text(SQUEUE.format(squeue=real, folder=started.folder))
+        squeue.chmod(0o755)
         yield started
 
 
 @pytest.fixture(scope="module")
-def config(tiny_gguf: Path) -> dict[str, Any]:
-    """F16 on both kinds of node, Q4_K_M on one."""
-    config = tiny_config(tiny_gguf, nodes={name: {"constraint": name} for name in CORES})
-    config["variants"]["f16"]["node"] = ["large", "small"]
-    config["variants"]["q4_k_m"]["node"] = "large"
-    config |= {"baseline": "f16-large", "threads": "auto", "readme": None}
-    return config | {"repetitions": 1, "warmups": 0}
-
-
-def on_slurm(folder: Path, config: dict[str, Any], cluster: Slurm) -> Lab:
-    """A lab with the shipped profile as someone would adapt it."""
-    lab = Lab(folder, config, cluster.environment())
+def lab(cluster: Slurm, tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """Q4_K_M on both kinds of node, FP16 on one; the shipped profile as someone would adapt it."""
+    config = tiny_config(
+        tiny_gguf,
+        nodes={name: {"constraint": name} for name in CORES},
+        variants={
+            "fp16": {"runtime": "transformers", "dtype": "float16", "node": "large"},
+            "q4": {"runtime": "llama.cpp", "quantization": "Q4_K_M", "node": [*CORES]},
+        },
+        baseline="fp16",
+        threads="auto",
+        repetitions=1,
+        warmups=0,
+        quality={"text": "text.txt", "questions": "questions.yaml", "context": 64},
+    )
+    environment = cluster.environment() | {"PYTHONPATH": str(EXECUTOR)}
+    lab = Lab(tmp_path_factory.mktemp("cluster") / "lab", config, environment)
+    lab.path("text.txt").write_text(TEXT)
+    lab.path("questions.yaml").write_text(QUESTIONS)
     path = lab.path("workflow/profiles/slurm/config.yaml")
     profile = yaml.safe_load(path.read_text())
     profile |= {
         "slurm-status-command": "squeue",
         "slurm-no-account": True,
-        "slurm-init-seconds-before-status-checks": 8,
+        "slurm-init-seconds-before-status-checks": 1,
+        "seconds-between-status-checks": 1,
         "latency-wait": 5,
     }
+    profile["set-threads"]["score"] = 1  # the small node has no more
     profile["set-resources"]["prompt"] = {"mem_mb": "100 * attempt ** 4"}  # too little, at first
     path.write_text(yaml.safe_dump(profile))
     return lab
 
 
 @pytest.fixture(scope="module")
-def ran(cluster: Slurm, config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    """The experiment as jobs of Slurm."""
-    lab = on_slurm(tmp_path_factory.mktemp("cluster") / "lab", config, cluster)
-    lab.snakemake(*PROFILE)
-    return lab
-
-
-def rule(job: dict[str, str]) -> str:
-    """The rule that a job of Slurm ran, from the comment that the executor gives it."""
-    return job["Comment"].removeprefix("rule_").partition("_wildcards")[0]
-
-
-def test_it_makes_the_files_of_a_local_run(
-    ran: Lab, config: dict[str, Any], tmp_path: Path
-) -> None:
-    local = Lab(tmp_path / "lab", config)
-    local.run()
-    made, expected = (
-        {path.relative_to(lab.folder) for path in lab.path("results").rglob("*")}
-        for lab in (ran, local)
-    )
-    assert made == expected
-    for variant in ("f16-large", "f16-small", "q4_k_m"):
-        assert read_record(ran.path(f"results/{variant}.json"), Result).variant == variant
-
-
-def test_every_rule_was_a_job_and_nothing_ran_beside_a_benchmark(ran: Lab, cluster: Slurm) -> None:
-    jobs = cluster.jobs()
-    assert {rule(job) for job in jobs} >= set(ran.planned("--forceall"))
-    rounds = [job for job in jobs if rule(job) == "round"]
-    assert len(rounds) == 6
-    for job in rounds:
-        assert int(job["NumCPUs"]) == CORES[job["NodeList"].removeprefix("n-")]
-        beside = [
-            other
-            for other in jobs
-            if other is not job
-            and other["NodeList"] == job["NodeList"]
-            and other["StartTime"] < job["EndTime"]
-            and job["StartTime"] < other["EndTime"]
-        ]
-        assert not beside
-
-
-def test_no_later_round_overtakes_one_that_waits(ran: Lab, cluster: Slurm) -> None:
-    rounds = [
-        (int(job["Comment"].rpartition("_")[2]), job)
-        for job in cluster.jobs()
-        if rule(job) == "round" and job["NodeList"] == "n-large"
-    ]
-    assert sorted(number for number, _ in rounds) == [1, 1, 2, 2]
-    overtaken = [
-        (waiting, later)
-        for first, waiting in rounds
-        for second, later in rounds
-        if first < second and waiting["SubmitTime"] < later["StartTime"] < waiting["StartTime"]
-    ]
-    assert not overtaken
-
-
-def test_a_job_killed_for_memory_asks_for_more(ran: Lab, cluster: Slurm) -> None:
-    killed, finished = (job for job in cluster.jobs() if rule(job) == "prompt")
-    assert killed["JobState"] != "COMPLETED" and killed["MinMemoryNode"] == "100M"
-    assert finished["JobState"] == "COMPLETED" and finished["MinMemoryNode"] == "1600M"
-
-
-def test_kinds_of_node_are_kept_apart(ran: Lab) -> None:
-    found = {name: ran.json(f"results/f16-{name}.json") for name in CORES}
-    assert {name: r["runtime"]["threads"] for name, r in found.items()} == CORES
-    assert {name: r["machine"]["cores"] for name, r in found.items()} == CORES
-    ratios = ran.json("results/comparison.json")["ratios"]
-    assert ratios["q4_k_m"] and not ratios["f16-small"]
-    table = ran.path("results/comparison.md").read_text()
-    assert all(f"`{r['machine']['fingerprint']}`" in table for r in found.values())
-
-
-def test_losing_jobs_a_node_and_the_controller_repeats_no_finished_round(
-    cluster: Slurm, config: dict[str, Any], tmp_path: Path
-) -> None:
-    lab = on_slurm(tmp_path / "lab", config | {"rounds": 5}, cluster)
+def finished(lab: Lab, cluster: Slurm) -> dict[Path, int]:
+    """The rounds that were finished when all went wrong at once, and when each was written."""
     with subprocess.Popen(
         lab.command(*PROFILE), cwd=lab.folder, env=lab.env(), stderr=subprocess.DEVNULL
     ) as running:
@@ -155,8 +106,90 @@ def test_losing_jobs_a_node_and_the_controller_repeats_no_finished_round(
         cluster.client("scancel", "--state=RUNNING", "--user", str(os.getuid()))
         running.send_signal(signal.SIGINT)  # and the terminal was closed
         running.wait(120)
-    finished = {p: p.stat().st_mtime_ns for p in lab.path("results/rounds").iterdir()}
-    assert 0 < len(finished) < 15
+    return {path: path.stat().st_mtime_ns for path in lab.path("results/rounds").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def ran(lab: Lab, finished: dict[Path, int]) -> Lab:
+    """The experiment as jobs of Slurm, ended by the same command."""
     lab.snakemake(*PROFILE)
+    return lab
+
+
+def rule(job: dict[str, str]) -> str:
+    """The rule that a job of Slurm ran, from the comment that the executor gives it."""
+    return job["Comment"].removeprefix("rule_").partition("_wildcards")[0]
+
+
+def rounds(cluster: Slurm) -> list[dict[str, str]]:
+    return [job for job in cluster.jobs() if rule(job) == "round"]
+
+
+def test_no_finished_round_is_repeated(ran: Lab, finished: dict[Path, int]) -> None:
+    assert 0 < len(finished) < 6
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
-    assert lab.json("results/comparison.json")["ratios"]["q4_k_m"]
+
+
+def test_the_results_are_all_that_a_local_run_wants(ran: Lab) -> None:
+    summary = csv.DictReader(ran.snakemake("--summary").stdout.splitlines(), delimiter="\t")
+    plans = {row["output_file"]: row["plan"] for row in summary}
+    assert set(plans.values()) == {"no update"}
+    results = {str(p.relative_to(ran.folder)) for p in ran.path("results").rglob("*.*")}
+    logs = {name for name in results if name.startswith("results/logs/")}
+    assert results - logs == {name for name in plans if name.startswith("results/")}
+    for variant in ("fp16", "q4-large", "q4-small"):
+        assert read_record(ran.path(f"results/{variant}.json"), Result).quality
+
+
+def test_every_rule_was_a_job(ran: Lab, cluster: Slurm) -> None:
+    completed = {rule(job) for job in cluster.jobs() if job["JobState"] == "COMPLETED"}
+    assert completed >= set(ran.planned("--forceall"))
+
+
+def test_nothing_ran_beside_a_benchmark(ran: Lab, cluster: Slurm) -> None:
+    jobs = [job for job in cluster.jobs() if job["NodeList"] != "(null)"]
+    completed = [job for job in rounds(cluster) if job["JobState"] == "COMPLETED"]
+    assert len(completed) == 6
+    for job in completed:
+        assert int(job["NumCPUs"]) == CORES[job["NodeList"].removeprefix("n-")]
+        beside = [
+            other
+            for other in jobs
+            if other["JobId"] != job["JobId"]
+            and other["NodeList"] == job["NodeList"]
+            and other["StartTime"] < job["EndTime"]
+            and job["StartTime"] < other["EndTime"]
+        ]
+        assert not beside
+
+
+def test_no_later_round_overtakes_one_that_waits(ran: Lab, cluster: Slurm) -> None:
+    on_large = [
+        (int(job["Comment"].rpartition("_")[2]), job)
+        for job in rounds(cluster)
+        if job["NodeList"] == "n-large"
+    ]
+    assert {number for number, _ in on_large} == {1, 2}
+    overtaken = [
+        (waiting, later)
+        for first, waiting in on_large
+        for second, later in on_large
+        if first < second and waiting["SubmitTime"] < later["StartTime"] < waiting["StartTime"]
+    ]
+    assert not overtaken
+
+
+def test_a_job_killed_for_memory_asks_for_more(ran: Lab, cluster: Slurm) -> None:
+    killed, finished = (job for job in cluster.jobs() if rule(job) == "prompt")
+    assert killed["JobState"] != "COMPLETED" and killed["MinMemoryNode"] == "100M"
+    assert finished["JobState"] == "COMPLETED" and finished["MinMemoryNode"] == "1600M"
+
+
+def test_kinds_of_node_are_kept_apart(ran: Lab) -> None:
+    found = {name: ran.json(f"results/q4-{name}.json") for name in CORES}
+    assert {name: r["runtime"]["threads"] for name, r in found.items()} == CORES
+    assert {name: r["machine"]["cores"] for name, r in found.items()} == CORES
+    ratios = ran.json("results/comparison.json")["ratios"]
+    assert ratios["q4-large"] and not ratios["q4-small"]
+    table = ran.path("results/comparison.md").read_text()
+    assert all(f"`{r['machine']['fingerprint']}`" in table for r in found.values())
