@@ -21,6 +21,7 @@ from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 CLIENTS = ("sacct", "sbatch", "scancel", "scontrol", "sinfo", "squeue", "srun")
+ENDS_WITH_US = ("setpriv", "--pdeathsig", "KILL")  # when this process is killed
 CONFIG = """\
 ClusterName=lab
 SlurmctldHost={host}(127.0.0.1)
@@ -115,7 +116,7 @@ class Slurm:
         }  # fmt: skip
         with (self.folder / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
-                commands.get(name, ["slurmd", "-D", "-N", name]),
+                [*ENDS_WITH_US, *commands.get(name, ["slurmd", "-D", "-N", name])],
                 env=os.environ | {
                     "PATH": f"{os.environ['PATH']}:/usr/sbin",
                     "SLURM_CONF": str(self.folder / "slurm.conf"),
@@ -156,7 +157,8 @@ class Slurm:
     def jobs(self) -> list[dict[str, str]]:
         """Every job so far as Slurm's controller knows it: JobState, StartTime, Comment, …"""
         lines = self.client("scontrol", "--oneliner", "show", "jobs").splitlines()
-        pairs = ((word.partition("=") for word in line.split() if "=" in word) for line in lines)
+        jobs = (line for line in lines if line.startswith("JobId="))  # it says if there are none
+        pairs = ((word.partition("=") for word in job.split() if "=" in word) for job in jobs)
         return [{key: value for key, _, value in line} for line in pairs]
 
 

@@ -44,6 +44,24 @@ echo "$answer"
 """
 
 
+def rule(job: dict[str, str]) -> str:
+    """The rule that a job of Slurm ran, from the comment that the executor gives it."""
+    return job["Comment"].removeprefix("rule_").partition("_wildcards")[0]
+
+
+def file_of(job: dict[str, str]) -> str:
+    """The file that a round's job made."""
+    return "results/rounds/" + ".".join(job["Comment"].split("_")[-2:]) + ".json"
+
+
+def completed(cluster: Slurm) -> list[dict[str, str]]:
+    return [job for job in cluster.jobs() if job["JobState"] == "COMPLETED"]
+
+
+def completed_rounds(cluster: Slurm) -> list[dict[str, str]]:
+    return [job for job in completed(cluster) if rule(job) == "round"]
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     nodes = {f"n-{feature}": (cores, feature) for feature, cores in CORES.items()}
@@ -91,8 +109,8 @@ def lab(cluster: Slurm, tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def finished(lab: Lab, cluster: Slurm) -> dict[Path, int]:
-    """The rounds that were finished when all went wrong at once, and when each was written."""
+def finished(lab: Lab, cluster: Slurm) -> dict[str, str]:
+    """The rounds that were finished when all went wrong at once, and what their files held."""
     with subprocess.Popen(
         lab.command(*PROFILE),
         cwd=lab.folder,
@@ -100,8 +118,8 @@ def finished(lab: Lab, cluster: Slurm) -> dict[Path, int]:
         stderr=subprocess.DEVNULL,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # `make test &` ignores it
     ) as running:
-        while not list(lab.path(".").glob("results/rounds/*")) and running.poll() is None:
-            time.sleep(0.2)
+        while not completed_rounds(cluster) and running.poll() is None:
+            time.sleep(0.5)
         cluster.stop("n-large", signal.SIGKILL)
         cluster.stop("slurmctld")
         cluster.start("slurmctld")
@@ -110,28 +128,20 @@ def finished(lab: Lab, cluster: Slurm) -> dict[Path, int]:
         cluster.client("scancel", "--state=RUNNING", "--user", str(os.getuid()))
         running.send_signal(signal.SIGINT)  # and the terminal was closed
         running.wait(120)
-    return {path: path.stat().st_mtime_ns for path in lab.path("results/rounds").iterdir()}
+    files = map(file_of, completed_rounds(cluster))
+    return {file: lab.path(file).read_text() for file in files}
 
 
 @pytest.fixture(scope="module")
-def ran(lab: Lab, finished: dict[Path, int]) -> Lab:
+def ran(lab: Lab, finished: dict[str, str]) -> Lab:
     """The experiment as jobs of Slurm, ended by the same command."""
     lab.snakemake(*PROFILE)
     return lab
 
 
-def rule(job: dict[str, str]) -> str:
-    """The rule that a job of Slurm ran, from the comment that the executor gives it."""
-    return job["Comment"].removeprefix("rule_").partition("_wildcards")[0]
-
-
-def rounds(cluster: Slurm) -> list[dict[str, str]]:
-    return [job for job in cluster.jobs() if rule(job) == "round"]
-
-
-def test_no_finished_round_is_repeated(ran: Lab, finished: dict[Path, int]) -> None:
+def test_no_finished_round_is_repeated(ran: Lab, finished: dict[str, str]) -> None:
     assert 0 < len(finished) < 6
-    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert {file: ran.path(file).read_text() for file in finished} == finished
 
 
 def test_the_results_are_all_that_a_local_run_wants(ran: Lab) -> None:
@@ -146,15 +156,14 @@ def test_the_results_are_all_that_a_local_run_wants(ran: Lab) -> None:
 
 
 def test_every_rule_was_a_job(ran: Lab, cluster: Slurm) -> None:
-    completed = {rule(job) for job in cluster.jobs() if job["JobState"] == "COMPLETED"}
-    assert completed >= set(ran.planned("--forceall"))
+    assert {rule(job) for job in completed(cluster)} >= set(ran.planned("--forceall"))
 
 
 def test_nothing_ran_beside_a_benchmark(ran: Lab, cluster: Slurm) -> None:
-    jobs = [job for job in cluster.jobs() if job["NodeList"] != "(null)"]
-    completed = [job for job in rounds(cluster) if job["JobState"] == "COMPLETED"]
-    assert len({job["Comment"] for job in completed}) == 6
-    for job in completed:
+    jobs = [job for job in cluster.jobs() if job["NodeList"].startswith("n-")]
+    started = [job for job in jobs if rule(job) == "round"]
+    assert len({file_of(job) for job in started}) == 6
+    for job in started:
         assert int(job["NumCPUs"]) == CORES[job["NodeList"].removeprefix("n-")]
         beside = [
             other
@@ -170,8 +179,8 @@ def test_nothing_ran_beside_a_benchmark(ran: Lab, cluster: Slurm) -> None:
 def test_no_later_round_overtakes_one_that_waits(ran: Lab, cluster: Slurm) -> None:
     on_large = [
         (int(job["Comment"].rpartition("_")[2]), job)
-        for job in rounds(cluster)
-        if job["NodeList"] == "n-large"
+        for job in cluster.jobs()
+        if rule(job) == "round" and job["NodeList"] == "n-large"
     ]
     assert {number for number, _ in on_large} == {1, 2}
     overtaken = [
