@@ -1,6 +1,7 @@
 """The workflow on a real Slurm of two nodes, which tests/cluster/slurm.py starts here.
 
-One run serves all tests: it loses jobs, a node and the controller, and the same command ends it.
+One run serves all tests. With ``--long`` it first loses jobs, a node and the controller, and the
+same command ends it.
 """
 
 import csv
@@ -109,8 +110,10 @@ def lab(cluster: Slurm, tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def finished(lab: Lab, cluster: Slurm) -> dict[str, str]:
+def finished(request: pytest.FixtureRequest, lab: Lab, cluster: Slurm) -> dict[str, str]:
     """The rounds that were finished when all went wrong at once, and what their files held."""
+    if not request.config.getoption("--long"):
+        return {}
     with subprocess.Popen(
         lab.command(*PROFILE),
         cwd=lab.folder,
@@ -134,12 +137,16 @@ def finished(lab: Lab, cluster: Slurm) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def ran(lab: Lab, finished: dict[str, str]) -> Lab:
-    """The experiment as jobs of Slurm, ended by the same command."""
+    """The experiment as jobs of Slurm, whatever went wrong before."""
     lab.snakemake(*PROFILE)
     return lab
 
 
-def test_no_finished_round_is_repeated(ran: Lab, finished: dict[str, str]) -> None:
+def test_no_finished_round_is_repeated(
+    request: pytest.FixtureRequest, ran: Lab, finished: dict[str, str]
+) -> None:
+    if not request.config.getoption("--long"):
+        pytest.skip("losing jobs, a node and the controller takes minutes: --long")
     assert 0 < len(finished) < 6
     assert {file: ran.path(file).read_text() for file in finished} == finished
 
