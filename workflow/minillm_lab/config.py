@@ -6,6 +6,7 @@ generated from them (``python -m minillm_lab.config``).
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -542,7 +543,9 @@ def load_experiment(config: dict[str, Any], origin: str = "config") -> Experimen
 
     Raises LabError with one line per problem: the key, what is wrong, what is allowed.
     """
-    if key := place_of_secret(config):
+    if key := place_of(is_endless, config):
+        raise LabError(f"{origin}: {key}: is a number of more than 18 digits")
+    if key := place_of(is_secret, config):
         raise LabError(
             f"{origin}: {key}: holds a token or password, and a config is no place for one;"
             " set the environment variable HF_TOKEN, or run 'hf auth login'"
@@ -554,17 +557,27 @@ def load_experiment(config: dict[str, Any], origin: str = "config") -> Experimen
         raise LabError("\n".join(lines)) from None
 
 
-def place_of_secret(value: Any) -> str | None:
-    """The key of something that looks like a secret: a hub's token, or a URL with a password."""
+def place_of(wrong: Callable[[Any], bool], value: Any) -> str | None:
+    """The key of the first thing in a config that is ``wrong``, keys among them; None: of none."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            if re.search(SECRET, str(key)):
+            if wrong(key):
                 return "a key"
-            if (place := place_of_secret(inner)) is not None:
+            if (place := place_of(wrong, inner)) is not None:
                 return f"{key}.{place}".rstrip(".")
     if isinstance(value, list):
-        return next((p for p in map(place_of_secret, value) if p is not None), None)
-    return "" if isinstance(value, str) and re.search(SECRET, value) else None
+        return next((p for p in (place_of(wrong, v) for v in value) if p is not None), None)
+    return "" if wrong(value) else None
+
+
+def is_endless(value: Any) -> bool:
+    """An integer that no key has use for, and that Python may refuse to print."""
+    return isinstance(value, int) and abs(value) >= 10**18
+
+
+def is_secret(value: Any) -> bool:
+    """What looks like a secret: a hub's token, or a URL with a password."""
+    return isinstance(value, str) and bool(re.search(SECRET, value))
 
 
 def keys_allowed(place: tuple[int | str, ...]) -> list[str]:

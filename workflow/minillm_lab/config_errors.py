@@ -39,8 +39,5 @@ def described(origin: str, error: Any, allowed: list[str]) -> str:
 
 def shown(value: Any) -> str:
     """What was found, on one line and not longer than it helps."""
-    try:
-        text = repr(value)
-    except ValueError:  # an integer of more than 4300 digits
-        return "a number too long to show"
+    text = repr(value)
     return text if len(text) <= 80 else text[:60] + "…"
