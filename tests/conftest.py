@@ -23,6 +23,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="tests that take minutes, at full length")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: some tests wait most of their time, Slurm's above all."""
+    return (os.cpu_count() or 1) + 1
+
+
 @dataclass
 class Lab:
     """A copy of the workflow in a folder of its own, and the real snakemake in it."""

@@ -8,7 +8,7 @@ from minillm_lab.config import QUANTIZATION_TYPES
 from minillm_lab.errors import LabError
 from minillm_lab.models.facts import facts_of
 from minillm_lab.models.quantize import quantize
-from minillm_lab.report.table import named_type
+from minillm_lab.report.quality import named_type
 
 
 @pytest.mark.parametrize("type_", QUANTIZATION_TYPES)
