@@ -23,11 +23,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="tests that take minutes, at full length")
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: some tests wait most of their time, Slurm's above all."""
-    return (os.cpu_count() or 1) + 1
-
-
 @dataclass
 class Lab:
     """A copy of the workflow in a folder of its own, and the real snakemake in it."""
@@ -132,9 +127,10 @@ SMOLLM2 = yaml.safe_load((ROOT / "config.yaml").read_text())
 
 @pytest.fixture(scope="session")
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    """The default experiment on the real SmolLM2, one round of one repetition, not yet run."""
+    """Three variants of the default experiment on the real SmolLM2, a short round; not yet run."""
     fast = {"rounds": 1, "repetitions": 1, "warmups": 0, "depths": [128], "threads": 1}
-    fast["quality"] = SMOLLM2["quality"] | {"chunks": 2, "questions": None}
+    fast["quality"] = SMOLLM2["quality"] | {"chunks": 2, "context": 128, "questions": None}
+    fast["variants"] = {name: SMOLLM2["variants"][name] for name in ("fp16", "f16", "q4_k_m")}
     lab = Lab(tmp_path_factory.mktemp("smollm2") / "lab", SMOLLM2 | fast)
     shutil.copy(ROOT / "README.md", lab.folder)
     return lab

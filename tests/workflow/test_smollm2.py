@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from conftest import SMOLLM2, Lab
+from conftest import Lab
 from tiny_model import plant_code
 
 
@@ -23,7 +23,7 @@ def done(smollm2: Lab) -> Lab:
 
 
 def test_every_variant_has_its_result(done: Lab) -> None:
-    for variant in SMOLLM2["variants"]:
+    for variant in done.config["variants"]:
         result = done.json(f"results/{variant}.json")
         assert result["protocol"]["generated_tokens"] == 80
         assert result["metrics"]["decode_tokens_per_second"]["value"] > 0
@@ -44,7 +44,7 @@ def test_the_readme_is_current(done: Lab) -> None:
 
 
 def test_all_variants_were_asked_the_same_tokens(done: Lab) -> None:
-    results = [done.json(f"results/{v}.json") for v in SMOLLM2["variants"]]
+    results = [done.json(f"results/{v}.json") for v in done.config["variants"]]
     assert len({r["protocol"]["prompt_tokens"] for r in results}) == 1
     assert not [w for r in results for w in r["warnings"] if "tokenizers disagree" in w]
 
