@@ -188,7 +188,7 @@ def protocol_lines(comparison: Comparison) -> list[str]:
     threads = sorted({r.runtime["threads"] for r in results})
     lines = [
         f"- Threads: {', '.join(map(str, threads))}; prompt {first.protocol['prompt_tokens']}"
-        f" tokens; {first.protocol['rounds']} rounds × {first.protocol['repetitions']} repetitions",
+        f" tokens; rounds × repetitions: {first.protocol['rounds']} × {first.protocol['repetitions']}",
         f"- Versions: {', '.join(f'{n} {v}' for n, v in versions.items())};"
         f" Python {first.machine['python']}",
         f"- Command: `{comparison.command}`",
