@@ -186,9 +186,10 @@ def protocol_lines(comparison: Comparison) -> list[str]:
     first = results[0]
     versions = dict(sorted(item for r in results for item in r.runtime["version"].items()))
     threads = sorted({r.runtime["threads"] for r in results})
+    protocol = first.protocol
     lines = [
-        f"- Threads: {', '.join(map(str, threads))}; prompt {first.protocol['prompt_tokens']}"
-        f" tokens; rounds × repetitions: {first.protocol['rounds']} × {first.protocol['repetitions']}",
+        f"- Threads: {', '.join(map(str, threads))}; prompt {protocol['prompt_tokens']} tokens;"
+        f" rounds × repetitions: {protocol['rounds']} × {protocol['repetitions']}",
         f"- Versions: {', '.join(f'{n} {v}' for n, v in versions.items())};"
         f" Python {first.machine['python']}",
         f"- Command: `{comparison.command}`",
