@@ -117,7 +117,7 @@ WRONG = {
     "models.smollm2-135m-instruct.package.name": ["--index-url", "a b", "a;b"],
     "models.smollm2-135m-instruct.package.version": ["1 --pre", ">=1", ""],
     "variants.fp16.dtype": ["int4", 16],
-    "variants.fp16.runtime": ["vllm", 1, 16**5000, {16**5000: 1}],
+    "variants.fp16.runtime": ["vllm", 1, 16**5000, {16**5000: 1}, {16**5000}],
     "variants.q8_0.threads": [0, 5000, "two", [0]],
     "quality.text": ["", "a{b}.txt", 1],
     "quality.chunks": [1, "all"],

@@ -565,7 +565,7 @@ def place_of(wrong: Callable[[Any], bool], value: Any) -> str | None:
                 return "a key"
             if (place := place_of(wrong, inner)) is not None:
                 return f"{key}.{place}".rstrip(".")
-    if isinstance(value, list):
+    if isinstance(value, list | tuple | set):  # YAML makes all three
         return next((p for p in (place_of(wrong, v) for v in value) if p is not None), None)
     return "" if wrong(value) else None
 
