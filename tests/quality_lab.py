@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from minillm_lab.quality.reference import make_reference
-from minillm_lab.quality.score import Score, score
+from minillm_lab.quality.score import score
 from minillm_lab.quality.text import EvaluationText, Protocol, evaluation_text
+from minillm_lab.result import Score
 
 TEXT = "".join(
     f"Line {i}: hello there, in the hotel he tells them {i * i} things; they list him {i % 7}.\n"

@@ -1,4 +1,4 @@
-"""The shapes of what the lab writes: a round, and a variant's result."""
+"""The shapes of what the lab writes: a round, a score, and a variant's result."""
 
 import json
 from pathlib import Path
@@ -144,6 +144,17 @@ class QualityMetric(Record):
     unit: str
     ci95: tuple[float, float] | None = None
     n: int = Field(description="what it was counted over: tokens, questions")
+
+
+class Score(Record):
+    """``results/quality/<variant>.json``."""
+
+    schema_version: Literal[1] = 1
+    variant: str
+    protocol: dict[str, Any]
+    metrics: dict[str, QualityMetric]
+    answers: list[int]
+    warnings: list[str] = Field(default_factory=list)
 
 
 class Result(Record):

@@ -13,7 +13,6 @@ from minillm_lab.command import run
 from minillm_lab.config import Model
 from minillm_lab.errors import LabError
 from minillm_lab.quality.answer import beside
-from minillm_lab.quality.score import Score
 from minillm_lab.result import (
     Metric,
     ModelFacts,
@@ -22,6 +21,7 @@ from minillm_lab.result import (
     Repetition,
     Result,
     Round,
+    Score,
     read_record,
     write_record,
 )

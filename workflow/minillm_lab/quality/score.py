@@ -3,11 +3,10 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from minillm_lab.command import run, say
 from minillm_lab.errors import LabError
@@ -17,20 +16,9 @@ from minillm_lab.quality.questions import Question, answer_all
 from minillm_lab.quality.reference import Reference
 from minillm_lab.quality.runtime import Loaded, evaluate, longest, opened
 from minillm_lab.quality.text import EvaluationText
-from minillm_lab.result import QualityMetric, Record, read_record, write_record
+from minillm_lab.result import QualityMetric, Score, read_record, write_record
 
 Doubles = NDArray[np.float64]
-
-
-class Score(Record):
-    """``results/quality/<variant>.json``."""
-
-    schema_version: Literal[1] = 1
-    variant: str
-    protocol: dict[str, Any]
-    metrics: dict[str, QualityMetric]
-    answers: list[int]
-    warnings: list[str] = Field(default_factory=list)
 
 
 class NotFiniteError(Exception):
