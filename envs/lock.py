@@ -24,7 +24,8 @@ def resolved(requirements: list[str], constraints: list[str]) -> list[str]:
         subprocess.run([*pip, "install", "--quiet", "-c", held, *requirements], check=True)
         listed = subprocess.run([*pip, "list", "--format=freeze"], capture_output=True, text=True)
     lines = [line.partition("+")[0] for line in listed.stdout.splitlines()]
-    return [line for line in lines if not line.startswith(("pip==", "setuptools=="))]
+    kept = [line for line in lines if not line.startswith(("pip==", "setuptools=="))]
+    return sorted(kept, key=str.lower)
 
 
 run = resolved(project["dependencies"], [])
