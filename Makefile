@@ -23,7 +23,7 @@ test: .venv/installed-test
 	$(BIN)/snakefmt --check workflow Snakefile
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint
-	$(BIN)/pytest --numprocesses auto --dist loadfile $(ARGS)
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 cluster: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \

@@ -1,5 +1,6 @@
 """What the tests share: a tiny real model, a folder in which the real snakemake runs."""
 
+import copy
 import json
 import os
 import shutil
@@ -21,6 +22,11 @@ pytest_plugins = ["quality_lab"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="tests that take minutes, at full length")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that no core is idle at the end."""
+    items.sort(key=lambda item: item.path.parent.name not in ("cluster", "workflow"))
 
 
 @dataclass
@@ -125,12 +131,18 @@ def tiny_config(path: Path | None = None, **changes: Any) -> dict[str, Any]:
 SMOLLM2 = yaml.safe_load((ROOT / "config.yaml").read_text())
 
 
+def default_experiment(**changes: Any) -> dict[str, Any]:
+    """The default experiment on the real SmolLM2, with few and short rounds."""
+    short = {"rounds": 1, "repetitions": 1, "warmups": 0, "depths": [128], "threads": 1}
+    short["quality"] = SMOLLM2["quality"] | {"chunks": 2, "context": 128, "questions": None}
+    return copy.deepcopy(SMOLLM2) | short | changes
+
+
 @pytest.fixture(scope="session")
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    """Three variants of the default experiment on the real SmolLM2, a short round; not yet run."""
-    fast = {"rounds": 1, "repetitions": 1, "warmups": 0, "depths": [128], "threads": 1}
-    fast["quality"] = SMOLLM2["quality"] | {"chunks": 2, "context": 128, "questions": None}
-    fast["variants"] = {name: SMOLLM2["variants"][name] for name in ("fp16", "f16", "q4_k_m")}
-    lab = Lab(tmp_path_factory.mktemp("smollm2") / "lab", SMOLLM2 | fast)
+    """Three variants of the default experiment, their quality not measured; not yet run."""
+    variants = {name: SMOLLM2["variants"][name] for name in ("fp16", "f16", "q4_k_m")}
+    config = default_experiment(variants=variants, quality=None)
+    lab = Lab(tmp_path_factory.mktemp("smollm2") / "lab", config)
     shutil.copy(ROOT / "README.md", lab.folder)
     return lab

@@ -71,10 +71,10 @@ def test_safetensors_alone_give_the_same_quantization(done: Lab, tmp_path: Path)
     plant_code(folder, tmp_path / "canary")
     config = yaml.safe_load(done.path("config.yaml").read_text())
     config["models"] = {"smollm2-135m-instruct": {"path": str(folder)}}
-    config["variants"] = {v: config["variants"][v] for v in ("fp16", "q4_k_m")}
-    config |= {"readme": "PAGE.md", "quality": None}
+    config["variants"] = {"q4_k_m": config["variants"]["q4_k_m"]}
+    config |= {"baseline": "q4_k_m", "readme": "PAGE.md", "quality": None}
     lab = Lab(tmp_path / "lab", config)
-    lab.run()
+    lab.run("results/q4_k_m.json")
     assert not (tmp_path / "canary").exists()
     name = "models/smollm2-135m-instruct/Q4_K_M.gguf"
     ours, theirs = (gguf.GGUFReader(where.path(name)).tensors for where in (lab, done))
