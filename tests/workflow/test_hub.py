@@ -58,6 +58,7 @@ def lab(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Lab:
         rounds=1,
         repetitions=1,
         warmups=0,
+        quality={"chunks": 2, "questions": None},
         results="results/tiny",
         readme="experiments/tiny.md",
     )
