@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from zlib import crc32
 
 from pydantic import (
     AfterValidator,
@@ -28,8 +29,9 @@ from minillm_lab.errors import LabError
 from minillm_lab.report import FIGURES
 from minillm_lab.sweeps import with_sweeps
 
+TURNS = 1000  # places within a number of rounds and trials
 NAME = r"[a-z0-9][a-z0-9._-]*"
-RESERVED = {"all", "comparison", "readme", "reference", "report"}
+RESERVED = {"all", "comparison", "provisional", "readme", "reference", "report"}
 TOKENS_AT_DEPTH = 16  # decoded after a prompt of each of the depths
 LONGEST = 2**31 - 1  # tokens; llama.cpp counts them in 32 bits
 UNQUANTIZED = ("F32", "BF16", "F16")
@@ -219,6 +221,14 @@ class LlamaCppVariant(Settings):
     )
 
 
+def turn(number: int, kind: str, variant: str) -> int:
+    """When a round or trial is due: by its number, and within a number as if shuffled.
+
+    The order is the same whenever it is asked for: so is the plan.
+    """
+    return number * TURNS + crc32(f"{number} {kind} {variant}".encode()) % TURNS
+
+
 def form_of(settings: TransformersVariant | LlamaCppVariant) -> str:
     """What a runtime reads: ``safetensors``, or a quantization type as GGUF."""
     return settings.quantization if settings.runtime == "llama.cpp" else "safetensors"
@@ -317,7 +327,15 @@ class Experiment(Strict):
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
         "auto", description="inference threads; auto: the physical cores this process may use"
     )
-    rounds: int = Field(10, ge=1, le=1000, description="fresh processes per variant")
+    rounds: int = Field(
+        3, ge=1, le=1000, description="fresh processes per variant: loads, memory, its answer"
+    )
+    trials: int = Field(
+        6, ge=1, le=1000, description="live comparisons per variant with the baseline: its speeds"
+    )
+    trial_seconds: float = Field(
+        3.0, ge=0.1, le=3600, strict=False, description="at least, for the slices of a trial"
+    )
     repetitions: int = Field(1, ge=1, le=1000, description="measured answers in each round")
     warmups: int = Field(1, ge=0, le=100, description="full-length answers before them")
     depths: list[Annotated[int, Field(ge=TOKENS_AT_DEPTH, le=LONGEST)]] = Field(
@@ -326,7 +344,7 @@ class Experiment(Strict):
     precision: str | None = Field(
         None,
         pattern=r"^([1-9][0-9]?|0\.[0-9]*[1-9]|[1-9]\.[0-9]+)%$",
-        description="a goal for decode ratios, as 2%: the table says how many rounds reach it",
+        description="a goal for decode ratios, as 2%: the table says how many trials reach it",
     )
     quality: Annotated[
         Quality | None,
@@ -457,6 +475,18 @@ class Experiment(Strict):
         room = chosen["context"] - TOKENS_AT_DEPTH
         chosen["depths"] = [depth for depth in self.depths if depth <= room]
         return json.dumps(chosen, sort_keys=True)
+
+    def trial_settings(self, variant: str) -> str:
+        """How a variant computes in a trial, as sorted JSON."""
+        chosen = json.loads(self.settings(variant))
+        for key in ("repetitions", "warmups", "depths", "scratch"):
+            chosen.pop(key, None)
+        return json.dumps(chosen | {"seconds": self.trial_seconds}, sort_keys=True)
+
+    def trials_of(self, variant: str) -> range:
+        """The numbers of a variant's trials: none of the baseline, or on another kind of node."""
+        elsewhere = self.node(variant) != self.node(self.baseline)
+        return range(1, 1 if variant == self.baseline or elsewhere else self.trials + 1)
 
     def node(self, variant: str) -> Node:
         """The kind of node that a variant names; one that asks for nothing where it names none."""

@@ -167,6 +167,11 @@ SHORTEST_WATCH = 0.2  # seconds; the system counts CPU time in steps of 0.01
 OTHER_LOAD = 0.2  # cores kept busy by other processes, beyond which a sample is doubtful
 
 
+def disturbing(load: float, threads: int) -> bool:
+    """Whether other processes' load, in cores, takes from what ``threads`` threads compute on."""
+    return load > OTHER_LOAD + max(0, len(allowed_cpus()) - threads)
+
+
 class Watch:
     """Watches what else the machine does, from its making until ``conditions``."""
 
@@ -184,12 +189,15 @@ class Watch:
         """Note it again, after what is measured."""
         self.clocks[1] = _frequency()
 
-    def other_load(self) -> float | None:
-        """Cores that other processes kept busy since the start; None after too short a time."""
+    def other_load(self, helped: float = 0.0) -> float | None:
+        """Cores that other processes kept busy since the start; None after too short a time.
+
+        ``helped``: CPU seconds since then of processes that count as this one.
+        """
         elapsed = time.monotonic() - self.start
         if elapsed < SHORTEST_WATCH:
             return None
-        others = _cpu_seconds()[0] - self.busy - (time.process_time() - self.own)
+        others = _cpu_seconds()[0] - self.busy - (time.process_time() - self.own) - helped
         return max(0.0, others / elapsed)
 
     def conditions(self) -> Conditions:

@@ -43,6 +43,13 @@ class Depth(Record):
     decode_seconds: list[float] = Field(description="of each token after the prompt")
 
 
+class Reading(Record):
+    """What the two yardsticks read: docs/measurement.md."""
+
+    compute_flops: float = Field(gt=0, description="float32 operations per second, in cache")
+    memory_bytes_per_second: float = Field(gt=0, description="bytes read from memory per second")
+
+
 class Conditions(Record):
     """What else the machine did during a round; null where the system does not tell."""
 
@@ -56,7 +63,7 @@ class Conditions(Record):
 class Round(Record):
     """What one fresh process measured."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     variant: str
     round: int
     measured_at: str
@@ -67,7 +74,7 @@ class Round(Record):
     scratch: bool = Field(False, description="read from a copy on the machine's own disk")
     load_cold_seconds: float | None
     load_cold_read_bytes: int | None = Field(description="read from storage during that load")
-    load_warm_seconds: float
+    load_warm_seconds: float | None
     load_warm_read_bytes: int | None
     memory_before_load: Memory
     memory_after_load: Memory
@@ -78,8 +85,63 @@ class Round(Record):
     repetitions: list[Repetition]
     depths: list[Depth]
     conditions: Conditions
+    before: Reading = Field(description="the machine before the round")
+    after: Reading = Field(description="the machine after it")
     output: "Output"
     warnings: list[str]
+
+
+class Side(Record):
+    """One of the two processes of a trial: seconds, one value per slice."""
+
+    variant: str
+    runtime: dict[str, Any]
+    prompt_tokens: int
+    prefill_seconds: list[float]
+    first_token_seconds: list[float] = Field(description="prefill and the choice of a token")
+    decode_seconds: list[float] = Field(description="of one token, without choosing it")
+    step_seconds: list[float] = Field(description="of one token, choosing it included")
+
+
+class Trial(Record):
+    """``results/trials/<variant>.<n>.json``: a variant and the baseline, taking turns."""
+
+    schema_version: Literal[1] = 1
+    trial: int
+    measured_at: str
+    machine: dict[str, Any]
+    generated_tokens: int = Field(description="that an answer is reckoned with")
+    attempts: int = Field(description="how often it was taken, the last one counts")
+    before: Reading
+    after: Reading
+    other_load_cores: float = Field(description="CPU time of all other processes, in cores")
+    disturbed: str | None = Field(description="why it does not count, in words; null: it does")
+    variant: Side
+    baseline: Side
+
+
+class NoTrial(Record):
+    """The same file where the two do not fit into memory together."""
+
+    schema_version: Literal[1] = 1
+    trial: int
+    variant: str
+    baseline: str
+    reason: str
+
+
+class TrialSample(Record):
+    """A trial in a result: the median over its slices, by metric."""
+
+    trial: int
+    measured_at: str
+    fingerprint: str = Field(description="of the machine")
+    before: Reading
+    after: Reading
+    disturbed: str | None = Field(description="why it is set aside, in words; null: it is not")
+    speeds: dict[str, float] = Field(description="the variant's")
+    baseline_speeds: dict[str, float]
+    ratios: dict[str, float] = Field(description="the variant's over the baseline's, by slice")
 
 
 class Output(Record):
@@ -125,6 +187,9 @@ class ModelFacts(Record):
         {}, description="row lengths that 256 does not divide: share of the parameters"
     )
     context: int | None = Field(None, description="tokens the model is made for; null: not said")
+    read_bytes: int | None = Field(
+        None, description="of weights, that decoding a token reads; null: it depends on the token"
+    )
 
 
 class Metric(Record):
@@ -160,13 +225,19 @@ class Score(Record):
 class Result(Record):
     """``results/<variant>.json``: SI base units, strict JSON."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     variant: str
     model: ModelFacts
     runtime: dict[str, Any]
     machine: dict[str, Any]
     protocol: dict[str, Any]
-    metrics: dict[str, Metric]
+    metrics: dict[str, Metric] = Field(description="of the rounds")
+    round_readings: list[tuple[Reading, Reading]] = Field(
+        description="the yardsticks before and after each round"
+    )
+    round_times: list[str] = Field(description="when each round was measured")
+    trials: list[TrialSample] = Field(description="against the baseline; none of itself")
+    no_trials: str | None = Field(None, description="why there are none, where some were asked for")
     decode_seconds_by_token: list[float] = Field(
         description="median time of each token along the answer, from the second on"
     )

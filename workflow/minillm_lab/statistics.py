@@ -1,88 +1,148 @@
-"""Medians, and how far they can be trusted: intervals that respect rounds.
+"""Estimates and how far they can be trusted.
 
-Samples come in rounds (one fresh process each) of repetitions. Repetitions within a round share
-their process, page layout and moment, so they are not independent: the bootstrap resamples
-rounds, then repetitions within each.
+A trial or a round gives one positive value: the median of its slices or repetitions, which share
+a moment and are not independent. The estimate of several is their Hodges-Lehmann median (the
+median of all pairwise means; Hodges and Lehmann 1963) on the logarithm, which one outlying trial
+hardly moves. Its standard error is the spread over √n, times ``ALLOWANCE``: trials that follow
+each other are not independent either. Variants that shared a machine share their spread, which few
+samples of one know little about; where a variant's own is larger, its own counts. The interval is
+Student's.
 
-With three rounds the percentile bootstrap is far too narrow (there are ten distinct resamples of
-the rounds). The interval here is therefore the median ± t × the bootstrap's standard error, with
-Student's t for (rounds − 1) degrees of freedom and the small-sample factor √(n / (n − 1)), taken
-on the logarithm, since times and ratios are positive (Hesterberg 2015, "What teachers should
-know about the bootstrap", sections 4 and 5, on narrowness bias and t intervals).
+Every interval is of 95 %, for this machine, in this state, during this run. Coverage by simulation:
+``tests/test_statistics.py``, docs/measurement.md.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import exp, inf, log, sqrt
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtr as student
 from scipy.special import stdtrit as student_quantile  # scipy.stats takes 0.5 s to import
 
+K = TypeVar("K")
 Rounds = Sequence[Sequence[float]]  # samples[round][repetition]
-RESAMPLES = 2000
+ALLOWANCE = 1.6  # times the plain standard error
+LEVEL = 0.05  # of all claims on a page together
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval; the interval is None where one round cannot give one."""
+    """A value with its 95 % interval; the interval is None where too few samples give none."""
 
     value: float
     ci95: tuple[float, float] | None
     n: int
+    error: float | None = None  # standard error of the logarithm
+    freedom: float = inf
 
     def excludes(self, value: float) -> bool:
         """Whether the data support a difference from ``value``."""
         return self.ci95 is not None and not self.ci95[0] <= value <= self.ci95[1]
 
+    def p(self) -> float | None:
+        """The two-sided p-value that the truth is 1; None without an interval."""
+        if self.error is None or self.value <= 0:
+            return None
+        if not self.error:
+            return float(self.value == 1)
+        return float(2 * student(self.freedom, -abs(log(self.value)) / self.error))
 
-def median(rounds: Rounds) -> Estimate:
-    """The median over rounds of each round's median, with its interval."""
-    return _estimate([rounds], lambda medians: medians[0])
+
+def of_logarithm(value: float, n: int, error: float | None, freedom: float) -> Estimate:
+    """An estimate from its logarithm's standard error; None: there is no interval."""
+    if error is None:
+        return Estimate(value, None, n)
+    reach = exp(float(student_quantile(freedom, 0.975)) * error)
+    return Estimate(value, (value / reach, value * reach), n, error, freedom)
+
+
+def centre(values: Sequence[float] | NDArray[np.float64]) -> float:
+    """The Hodges-Lehmann median: of the means of all pairs, each value with itself among them."""
+    x = np.asarray(values)
+    i, j = np.triu_indices(len(x))
+    return float(np.median((x[i] + x[j]) / 2))
+
+
+def together(samples: Mapping[str, Sequence[float]]) -> dict[str, Estimate]:
+    """An estimate of each variant's positive samples, their spread taken from all together."""
+    logs = {name: np.log(values) for name, values in samples.items() if len(values)}
+    centres = {name: centre(x) for name, x in logs.items()}
+    squares = {name: float(((x - centres[name]) ** 2).sum()) for name, x in logs.items()}
+    freedom = sum(len(x) - 1 for x in logs.values())
+    found = {}
+    for name, x in logs.items():
+        error = None
+        if freedom:
+            own = squares[name] / (len(x) - 1) if len(x) > 1 else 0.0
+            spread = sqrt(max(own, sum(squares.values()) / freedom))
+            error = ALLOWANCE * spread / sqrt(len(x))
+        found[name] = of_logarithm(exp(centres[name]), len(x), error, freedom)
+    return found
+
+
+def product(a: Estimate, b: Estimate, power: int = 1) -> Estimate:
+    """a × b, or a / b with a ``power`` of −1, of independent estimates (Welch, Satterthwaite)."""
+    value, n = a.value * b.value**power, min(a.n, b.n)
+    if a.error is None or b.error is None:
+        return Estimate(value, None, n)
+    squares = [a.error**2, b.error**2]
+    if not (total := sum(squares)):
+        return of_logarithm(value, n, 0.0, min(a.freedom, b.freedom))
+    weights = [s**2 / f for s, f in zip(squares, (a.freedom, b.freedom), strict=True)]
+    freedom = total**2 / sum(weights) if sum(weights) else inf
+    return of_logarithm(value, n, sqrt(total), freedom)
+
+
+def quotient(a: Estimate, b: Estimate) -> Estimate:
+    """a / b, of independent estimates."""
+    return product(a, b, -1)
+
+
+def holm(claims: Mapping[K, float | None]) -> set[K]:
+    """The claims that hold together at ``LEVEL``, by their p-values (Holm 1979); None: untested."""
+    tested = [(p, key) for key, p in claims.items() if p is not None]
+    held: set[K] = set()
+    for i, (p, key) in enumerate(sorted(tested, key=lambda claim: claim[0])):
+        if p > LEVEL / (len(tested) - i):
+            break
+        held.add(key)
+    return held
+
+
+def needed(estimate: Estimate, goal: float) -> int | None:
+    """How many samples in all would bring the interval within ± ``goal`` (0.02: two percent).
+
+    From the spread that the samples showed, half-widths shrink as t / √n. None where one sample
+    shows no spread; at most 1000.
+    """
+    if estimate.error is None or estimate.ci95 is None:
+        return None
+    if estimate.ci95[1] / estimate.value - 1 <= goal:
+        return estimate.n
+    spread = estimate.error * sqrt(estimate.n)
+    extra = estimate.freedom - (estimate.n - 1)
+    reaches = (student_quantile(n - 1 + extra, 0.975) * spread / sqrt(n) for n in range(2, 1000))
+    enough = (n for n, reach in enumerate(reaches, 2) if exp(reach) - 1 <= goal)
+    return max(estimate.n + 1, next(enough, 1000))
+
+
+def of_rounds(rounds: Rounds) -> Estimate:
+    """The estimate of one variant's samples by round; of each round's repetitions their median.
+
+    A round without samples does not count.
+    """
+    values = [float(np.median(repetitions)) for repetitions in rounds if len(repetitions)]
+    if min(values) <= 0:  # memory that was not taken: there is no logarithm of it
+        return Estimate(float(np.median(values)), None, len(values))
+    return together({"": values})[""]
 
 
 def paired_ratio(rounds: Rounds, baseline: Rounds) -> Estimate:
-    """The median over rounds of (median of a round / median of the baseline's same round).
-
-    Both must hold the same rounds in the same order; drift of the machine cancels within one.
-    """
+    """The estimate of a round's ratio: its median over the median of the same round of another."""
     if len(rounds) != len(baseline):
         raise ValueError(f"{len(rounds)} rounds cannot be paired with {len(baseline)}")
-    return _estimate([rounds, baseline], lambda medians: medians[0] / medians[1])
-
-
-def rounds_needed(estimate: Estimate, rounds: int, goal: float) -> int | None:
-    """How many rounds in all would bring the interval within ± ``goal`` (0.02: two percent).
-
-    From the spread that ``rounds`` rounds showed, half-widths shrink as t / √n. None where one
-    round shows no spread; at most 1000.
-    """
-    if estimate.ci95 is None:
-        return None
-    reach = float(np.log(estimate.ci95[1] / estimate.value))
-    spread = reach * np.sqrt(rounds) / student_quantile(rounds - 1, 0.975)
-    reaches = (student_quantile(n - 1, 0.975) * spread / np.sqrt(n) for n in range(2, 1000))
-    enough = (n for n, reached in enumerate(reaches, 2) if reached <= goal)
-    return rounds if reach <= goal else max(rounds + 1, next(enough, 1000))
-
-
-def _estimate(
-    groups: list[Rounds], combine: Callable[[NDArray[np.float64]], NDArray[np.float64]]
-) -> Estimate:
-    count = len(groups[0])
-    n = sum(len(repetitions) for repetitions in groups[0])
-    medians = np.array([[np.median(r) for r in group] for group in groups])
-    value = float(np.median(combine(medians)))
-    if count < 2 or value <= 0:
-        return Estimate(value, None, n)
-    random = np.random.default_rng(20261123)
-    resampled = np.array(
-        [
-            [np.median(random.choice(np.asarray(r), (RESAMPLES, len(r))), axis=1) for r in group]
-            for group in groups
-        ]
-    )  # (groups, rounds, resamples): each round's median with its repetitions resampled
-    picks = random.integers(0, count, (RESAMPLES, count))
-    drawn = combine(resampled[:, picks, np.arange(RESAMPLES)[:, None]])
-    spread = np.std(np.log(np.median(drawn, axis=1)), ddof=1) * np.sqrt(count / (count - 1))
-    reach = float(np.exp(student_quantile(count - 1, 0.975) * spread))
-    return Estimate(value, (value / reach, value * reach), n)
+    pairs = zip(rounds, baseline, strict=True)
+    return of_rounds([[float(np.median(a) / np.median(b))] for a, b in pairs if len(a) and len(b)])

@@ -1,13 +1,15 @@
-"""Benchmark: rounds in fresh processes, collected with its quality into one result per variant.
+"""Benchmark: rounds and trials, collected with its quality into one result per variant.
 
 in   the variant's weights, results/prompts/<model>.json, results/models/<model>.<form>.json
-out  results/rounds/<variant>.<n>.json    one round
+out  results/rounds/<variant>.<n>.json    one round: a fresh process
+     results/trials/<variant>.<n>.json    one trial: the variant and the baseline, taking turns
      results/peer/<variant>.json          its speed against llama-bench's, where that is configured
      results/<variant>.json               the variant's result
 
-A round takes every core that Snakemake has, so nothing runs beside it; how many threads the
-inference uses is the experiment's business. Rounds of all variants interleave by priority, after
-everything that makes models: round 1 of each, then round 2 of each.
+A round and a trial take every core that Snakemake has, so nothing runs beside them; how many
+threads the inference uses is the experiment's business. Rounds and trials of all variants
+interleave by priority, after everything that makes models: those numbered 1 in a shuffled order,
+then those numbered 2.
 """
 
 
@@ -20,6 +22,7 @@ rule round:
             "benchmark/round",
             "benchmark/memory",
             "benchmark/scratch",
+            "benchmark/yardsticks",
             "machine",
             "runtimes/__init__",
         ),
@@ -27,7 +30,7 @@ rule round:
         f"{RESULTS}/rounds/{{variant}}.{{round}}.json",
     log:
         f"{RESULTS}/logs/rounds/{{variant}}.{{round}}.log",
-    priority: lambda wildcards: 1000000 - int(wildcards.round)
+    priority: lambda wildcards: due(wildcards.round, "round", wildcards.variant)
     conda:
         lambda wildcards: f"../../envs/{runtime(wildcards)}.yaml"
     threads: 1024  # Snakemake scales it down to every core it has
@@ -47,12 +50,58 @@ rule round:
         " --log {log:q}"
 
 
+rule trial:
+    input:
+        weights=lambda wildcards: [weights(of) for of in (wildcards, BASELINE)],
+        prompts=lambda wildcards: [
+            f"{RESULTS}/prompts/{model(of)}.json" for of in (wildcards, BASELINE)
+        ],
+        runtimes=lambda wildcards: code(*{runtime_module(of) for of in (wildcards, BASELINE)}),
+        code=code(
+            "benchmark/trial",
+            "benchmark/slices",
+            "benchmark/yardsticks",
+            "machine",
+            "runtimes/__init__",
+        ),
+    output:
+        f"{RESULTS}/trials/{{variant}}.{{trial}}.json",
+    log:
+        f"{RESULTS}/logs/trials/{{variant}}.{{trial}}.log",
+    priority: lambda wildcards: due(wildcards.trial, "trial", wildcards.variant)
+    conda:
+        lambda wildcards: f"../../envs/{trial_environment(wildcards)}.yaml"
+    threads: 1024
+    resources:
+        **on_node(tokens_of_trial),
+    params:
+        baseline=EXPERIMENT.baseline,
+        settings=lambda wildcards: [
+            EXPERIMENT.trial_settings(of.variant) for of in (wildcards, BASELINE)
+        ],
+        versions=lambda wildcards: [runtime_versions(runtime(of)) for of in (wildcards, BASELINE)],
+    shell:
+        "python -m minillm_lab.benchmark.trial"
+        " --trial {wildcards.trial}"
+        " --variant {wildcards.variant}"
+        " --baseline {params.baseline}"
+        " --weights {input.weights:q}"
+        " --prompts {input.prompts:q}"
+        " --settings {params.settings:q}"
+        " --output {output:q}"
+        " --log {log:q}"
+
+
 rule collect:
     input:
         rounds=expand(
             f"{RESULTS}/rounds/{{{{variant}}}}.{{round}}.json",
             round=range(1, EXPERIMENT.rounds + 1),
         ),
+        trials=lambda wildcards: [
+            f"{RESULTS}/trials/{wildcards.variant}.{n}.json"
+            for n in EXPERIMENT.trials_of(wildcards.variant)
+        ],
         facts=lambda wildcards: (
             f"{RESULTS}/models/{model(wildcards)}.{EXPERIMENT.form(wildcards.variant)}.json"
         ),
@@ -78,6 +127,7 @@ rule collect:
     shell:
         "python -m minillm_lab.benchmark.collect"
         " --rounds {input.rounds:q}"
+        " --trials {input.trials:q}"
         " --facts {input.facts:q}"
         " {params.score}"
         " {params.answer}"

@@ -7,10 +7,11 @@ import shutil
 import sys
 
 from pathlib import Path
+from types import SimpleNamespace
 
 from minillm_lab import cluster, lock
 from minillm_lab.errors import LabError
-from minillm_lab.config import NAME, RESERVED, load_experiment
+from minillm_lab.config import NAME, RESERVED, load_experiment, turn
 from minillm_lab.failures import failures
 from minillm_lab.report import FIGURES, PAGES
 from minillm_lab.runtimes import runtime_versions
@@ -29,6 +30,7 @@ gc.freeze()
 gc.set_threshold(100_000)
 
 RESULTS = EXPERIMENT.results
+BASELINE = SimpleNamespace(variant=EXPERIMENT.baseline, keys=lambda: ["variant"])
 SCORING = [f"quality/{name}" for name in ("divergence", "questions", "reference", "runtime")]
 SCORING += ["machine", "runtimes/__init__"]
 PAIRS = 30  # of slices, against llama-bench
@@ -72,6 +74,22 @@ def runtime(wildcards):
     return EXPERIMENT.variants[wildcards.variant].runtime
 
 
+def runtime_module(wildcards):
+    """The module of a variant's runtime."""
+    return f"runtimes/{runtime(wildcards).replace('.', '_')}"
+
+
+def trial_environment(wildcards):
+    """The environment in which both sides of a trial run."""
+    both = {runtime(wildcards), runtime(BASELINE)}  # llama.cpp's environment holds the other too
+    return "llama.cpp" if "llama.cpp" in both else "transformers"
+
+
+def due(number, kind, variant):
+    """The priority of a round or trial: after everything that makes models, in its turn."""
+    return 1500000 - turn(int(number), kind, variant)
+
+
 def reading_model(tokens=lambda wildcards, input: (0, 0)):
     """What a job asks of a cluster whose first input is a model; ``tokens``: in batches, singly."""
     return {
@@ -100,6 +118,12 @@ def of_node(key):
 
 def tokens_of_round(wildcards, input):
     return EXPERIMENT.tokens(wildcards.variant)
+
+
+def tokens_of_trial(wildcards, input):
+    """Of one side and of both attempts besides: blocks of prompts and an answer."""
+    prompts, single = EXPERIMENT.tokens(wildcards.variant)
+    return 20 * prompts, 20 * single
 
 
 def tokens_of_peer(wildcards, input):

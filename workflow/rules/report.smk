@@ -1,13 +1,41 @@
 """Report: all variants in one comparison, its figures, the page's section, the report's pages.
 
 in   results/<variant>.json of every variant
-out  results/comparison.md / .csv / .json
+out  results/provisional.md   what the first round and trial of every variant say, at once
+     results/comparison.md / .csv / .json
      results/<figure>.svg     one file per figure, and the page's picture once more for the dark
      results/report/*.html    the pages of `snakemake --report`
      results/readme.md        the section as it stands between the page's markers
 
 The page itself (README.md) and its pictures are no output: Snakemake deletes the outputs of failed jobs.
 """
+
+
+rule provisional:
+    input:
+        rounds=expand(f"{RESULTS}/rounds/{{variant}}.1.json", variant=EXPERIMENT.variants),
+        trials=[
+            f"{RESULTS}/trials/{variant}.{n}.json"
+            for variant in EXPERIMENT.variants
+            for n in EXPERIMENT.trials_of(variant)[:1]
+        ],
+        code=code("report/provisional", "report/table", "benchmark/collect", "statistics"),
+    output:
+        f"{RESULTS}/provisional.md",
+    log:
+        f"{RESULTS}/logs/provisional.log",
+    priority: due(2, "", "") + 1000  # before what is numbered 2
+    conda:
+        "../../envs/transformers.yaml"
+    params:
+        baseline=EXPERIMENT.baseline,
+    shell:
+        "python -m minillm_lab.report.provisional"
+        " --rounds {input.rounds:q}"
+        " --trials {input.trials:q}"
+        " --baseline {params.baseline}"
+        " --output {output:q}"
+        " --log {log:q}"
 
 
 rule compare:
@@ -17,10 +45,12 @@ rule compare:
         code=code(
             "report/compare",
             "report/comparison",
+            "report/trials",
             "report/inert",
             "report/table",
             "report/quality",
             "statistics",
+            "states",
             "quality/verdict",
         ),
     output:

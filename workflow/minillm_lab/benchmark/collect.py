@@ -1,8 +1,8 @@
-"""Collect a variant's rounds and the facts of its file into results/<variant>.json."""
+"""Collect a variant's rounds, trials, score and the facts of its file: results/<variant>.json."""
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,12 +16,16 @@ from minillm_lab.quality.answer import beside
 from minillm_lab.result import (
     Metric,
     ModelFacts,
+    NoTrial,
     Output,
     QualityMetric,
     Repetition,
     Result,
     Round,
     Score,
+    Side,
+    Trial,
+    TrialSample,
     read_record,
     write_record,
 )
@@ -58,8 +62,7 @@ def metrics_of(rounds: list[Round]) -> dict[str, Metric]:
     samples: dict[str, tuple[str, list[list[float]]]] = {}
     for name, (unit, of_round) in PER_ROUND.items():
         values = [of_round(r) for r in rounds]
-        known = [[float(v)] for v in values if v is not None]
-        samples[name] = (unit, known if len(known) == len(rounds) else [])
+        samples[name] = (unit, [[] if v is None else [float(v)] for v in values])
     for name, (unit, of_repetition) in PER_REPETITION.items():
         samples[name] = (unit, [[of_repetition(r, x) for x in r.repetitions] for r in rounds])
     for i, depth in enumerate(rounds[0].depths):
@@ -73,16 +76,67 @@ def metrics_of(rounds: list[Round]) -> dict[str, Metric]:
             "t/s",
             [[len(d.decode_seconds) / sum(d.decode_seconds)] for d in at],
         )
+    prompt = rounds[0].prompt_tokens  # at which trials measure too: these are the rounds' own
+    for what in ("prefill", "decode"):
+        of_answers = samples[f"{what}_tokens_per_second"]
+        samples.setdefault(f"{what}_tokens_per_second_at_{prompt}", of_answers)
     found = {}
     for name, (unit, by_round) in samples.items():
-        if not by_round:
+        if not any(by_round):
             found[name] = Metric(value=None, unit=unit, ci95=None, n=0, samples=[])
             continue
-        estimate = statistics.median(by_round)
+        estimate = statistics.of_rounds(by_round)
         found[name] = Metric(
             value=estimate.value, unit=unit, ci95=estimate.ci95, n=estimate.n, samples=by_round
         )
     return found
+
+
+def sample_of(trial: Trial) -> TrialSample:
+    """A trial's figures: medians over slices; a ratio is the median over cycles of two slices."""
+    ours, theirs = (
+        speeds_of(side, trial.generated_tokens) for side in (trial.variant, trial.baseline)
+    )
+    ratios = {
+        "first_token_seconds": by_cycle(trial, "first_token_seconds"),
+        "prefill_tokens_per_second": (
+            trial.variant.prompt_tokens / trial.baseline.prompt_tokens
+            / by_cycle(trial, "prefill_seconds")
+        ),
+        "decode_tokens_per_second": 1 / by_cycle(trial, "decode_seconds"),
+        "generate_seconds": ours["generate_seconds"] / theirs["generate_seconds"],
+        "generate_tokens_per_second": theirs["generate_seconds"] / ours["generate_seconds"],
+    }  # fmt: skip
+    return TrialSample(
+        trial=trial.trial,
+        measured_at=trial.measured_at,
+        fingerprint=trial.machine["fingerprint"],
+        before=trial.before,
+        after=trial.after,
+        disturbed=trial.disturbed,
+        speeds=ours,
+        baseline_speeds=theirs,
+        ratios=ratios,
+    )
+
+
+def speeds_of(side: Side, tokens: int) -> dict[str, float]:
+    """One side's figures; an answer is its first token and as many steps as are left of it."""
+    first, step = median(side.first_token_seconds), median(side.step_seconds)
+    answer = first + (tokens - 1) * step
+    return {
+        "first_token_seconds": first,
+        "prefill_tokens_per_second": side.prompt_tokens / median(side.prefill_seconds),
+        "decode_tokens_per_second": 1 / median(side.decode_seconds),
+        "generate_seconds": answer,
+        "generate_tokens_per_second": tokens / answer,
+    }
+
+
+def by_cycle(trial: Trial, what: str) -> float:
+    """The median over cycles of the variant's seconds over the baseline's."""
+    pairs = zip(getattr(trial.variant, what), getattr(trial.baseline, what), strict=True)
+    return float(median(ours / theirs for ours, theirs in pairs))
 
 
 def collect(
@@ -90,6 +144,7 @@ def collect(
     model: ModelFacts,
     score: Score | None = None,
     answer: Output | None = None,
+    trials: Sequence[Trial | NoTrial] = (),
 ) -> Result:
     """One result of all rounds of a variant. Raises LabError when they do not belong together."""
     first = rounds[0]
@@ -105,6 +160,13 @@ def collect(
         warnings.append("greedy answers differ between rounds; the first is kept")
     if flaw := next((r.output.flaw for r in rounds if r.output.flaw), None):
         warnings.insert(0, f"the answer means nothing: {flaw}; no figure of it is ranked")
+    samples = [sample_of(trial) for trial in trials if isinstance(trial, Trial)]
+    no_trials = next((t.reason for t in trials if isinstance(t, NoTrial)), None)
+    if no_trials:
+        warnings.append(f"{no_trials}; its ratios are taken from rounds")
+        samples = []
+    if disturbed := [t.disturbed for t in samples if t.disturbed]:
+        warnings.append(f"{len(disturbed)} of {len(samples)} trials are set aside: {disturbed[0]}")
     return Result(
         variant=first.variant,
         model=model,
@@ -115,6 +177,7 @@ def collect(
             "generated_tokens": first.generated_tokens,
             "rounds": len(rounds),
             "repetitions": len(first.repetitions),
+            "trials": len(samples),
             "warmups": len(first.warmups),
             "context": first.runtime["settings"]["context"],
             "sampling": "greedy, end of text ignored",
@@ -122,6 +185,10 @@ def collect(
             **({"quality": score.protocol} if score else {}),
         },
         metrics=metrics_of(rounds),
+        round_readings=[(r.before, r.after) for r in rounds],
+        round_times=[r.measured_at for r in rounds],
+        trials=samples,
+        no_trials=no_trials,
         decode_seconds_by_token=[
             median(steps)
             for steps in zip(
@@ -163,6 +230,12 @@ def revision_of(source: dict[str, Any]) -> str | None:
     return revision
 
 
+def read_trial(path: Path) -> Trial | NoTrial:
+    """A trial, or why there is none."""
+    without = path.exists() and "reason" in json.loads(path.read_bytes())
+    return read_record(path, NoTrial) if without else read_record(path, Trial)
+
+
 def main(arguments: argparse.Namespace) -> None:
     rounds = [read_record(path, Round) for path in arguments.rounds]
     source = json.loads(arguments.source)
@@ -180,12 +253,14 @@ def main(arguments: argparse.Namespace) -> None:
         ) from error
     score = read_record(arguments.score, Score) if arguments.score else None
     answer = read_record(arguments.answer, Output) if arguments.answer else None
-    write_record(arguments.output, collect(rounds, model, score, answer))
+    trials = [read_trial(path) for path in arguments.trials]
+    write_record(arguments.output, collect(rounds, model, score, answer, trials))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=Path, nargs="+", required=True)
+    parser.add_argument("--trials", type=Path, nargs="*", default=[])
     parser.add_argument("--facts", type=Path, required=True, help="facts of the model file")
     parser.add_argument("--score", type=Path, help="the variant's quality")
     parser.add_argument("--answer", type=Path, help="the reference's answer")

@@ -74,21 +74,25 @@ def physical_footprint() -> int:
     return int(info[9])
 
 
-def evict(files: list[Path]) -> bool:
-    """Drop the files' pages from the page cache; say whether they are gone.
+def evict(files: list[Path]) -> str | None:
+    """Drop the files' pages from the page cache; say why they are still there, or None.
 
-    Needs posix_fadvise and no other mapping of the files; False where it did not work.
+    Needs posix_fadvise; pages that another process has mapped stay.
     """
     if not hasattr(os, "posix_fadvise"):
-        return False
+        return "this system cannot drop a file from its page cache"
     try:
         for file in files:
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
                 os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        return all(resident_share(file) < 0.01 for file in files)
-    except OSError:  # some network and read-only file systems
-        return False
+        stayed = max(resident_share(file) for file in files)
+    except OSError as error:  # some network and read-only file systems
+        return f"the file cannot be dropped from the page cache ({error.strerror})"
+    if stayed < 0.01:
+        return None
+    share = f"{100 * stayed:.0f} %"
+    return f"{share} of the file stayed in the page cache (another program may have it open)"
 
 
 def resident_share(file: Path) -> float:

@@ -1,4 +1,4 @@
-"""One round of one variant, in a fresh process: load cold and warm, then timed answers.
+"""One round of one variant, in a fresh process: timed answers, then loads, cold and warm.
 
 What is in which clock: docs/measurement.md.
 """
@@ -16,13 +16,22 @@ from typing import Any, TypeVar
 import numpy as np
 
 from minillm_lab import machine
-from minillm_lab.benchmark import memory
+from minillm_lab.benchmark import memory, yardsticks
 from minillm_lab.benchmark.scratch import copied
 from minillm_lab.command import log, progress, run
 from minillm_lab.config import TOKENS_AT_DEPTH
 from minillm_lab.errors import LabError
 from minillm_lab.files import weight_files
-from minillm_lab.result import Depth, Output, Prompt, Repetition, Round, read_record, write_record
+from minillm_lab.result import (
+    Depth,
+    Output,
+    Prompt,
+    Reading,
+    Repetition,
+    Round,
+    read_record,
+    write_record,
+)
 from minillm_lab.runtimes import (
     Options,
     Runtime,
@@ -34,6 +43,7 @@ from minillm_lab.runtimes import (
 
 T = TypeVar("T")
 TRIES = 3  # for one sample
+LOADS = 2  # until the bytes read show what was timed
 
 
 def answer(runtime: Runtime, prompt: list[int], tokens: int) -> tuple[Repetition, list[int]]:
@@ -113,14 +123,55 @@ def at_depth(runtime: Runtime, prompt: list[int], depth: int) -> Depth:
     return Depth(prompt_tokens=depth, prefill_seconds=prefilled, decode_seconds=steps)
 
 
-def timed_load(runtime: Runtime, weights: Path, options: Options) -> tuple[float, int | None]:
-    """Seconds until every weight has been read and a context is made; bytes read from storage."""
-    read = memory.storage_bytes_read()
-    start = time.perf_counter()
-    runtime.load(weights, options)
-    seconds = time.perf_counter() - start
-    after = memory.storage_bytes_read()
-    return seconds, None if read is None or after is None else after - read
+def doubt(read: int | None, size: int, cold: bool) -> str | None:
+    """Why a load that read ``read`` bytes from storage was not a cold or a warm one of ``size``."""
+    if read is None:
+        untold = "this system does not tell how many bytes a load reads from storage"
+        return untold if cold else None  # a warm one follows another load of the same file
+    told = (
+        f"the load read {read / 1e6:.1f} MB from storage where the weights hold {size / 1e6:.1f} MB"
+    )
+    if not cold:
+        return f"{told}: they were not all in memory" if read >= 0.01 * size else None
+    if read > 1.05 * size:
+        return f"{told}: it did not read them alone"
+    if read < 0.95 * size:
+        return f"{told}: the system did not count them, or had some in memory"
+    return None
+
+
+def timed_load(
+    runtime: Runtime, weights: Path, options: Options, cold: bool, warnings: list[str]
+) -> tuple[float | None, int | None]:
+    """Seconds until every weight has been read and a context is made; bytes read from storage.
+
+    Frees the model first; a cold load evicts its file, a warm one finds it in the page cache. The
+    bytes must say so, else the seconds are None and a warning says why. Not for a process's first
+    load, which initializes libraries as well.
+    """
+    what, files = f"load_{'cold' if cold else 'warm'}_seconds", weight_files(weights)
+    size = sum(file.stat().st_size for file in files)
+
+    def take() -> tuple[float | None, int | None, str | None]:
+        runtime.unload()
+        gc.collect()
+        if cold and (kept := memory.evict(files)) is not None:
+            return None, None, kept
+        before = memory.storage_bytes_read()
+        start = time.perf_counter()
+        runtime.load(weights, options)
+        seconds = time.perf_counter() - start
+        after = memory.storage_bytes_read()
+        read = None if before is None or after is None else after - before
+        return seconds, read, doubt(read, size, cold)
+
+    for _ in range(LOADS):
+        seconds, read, reason = undisturbed(take, what, warnings)
+        if reason is None:
+            return seconds, read
+        log.info("%s: %s", what, reason)
+    warnings.append(f"{what}: {reason}")
+    return None, read
 
 
 def measure_round(
@@ -152,26 +203,13 @@ def measured(
     warnings: list[str] = []
     ids, generate = prompt["token_ids"], settings["generate"]
     runtime = open_runtime(settings["runtime"])
-    files = weight_files(weights)
 
+    at_start = Reading.model_validate(yardsticks.read(options.threads))
     runtime.prepare(weights, options)
     watch = machine.Watch()
-    before = memory.measure()
-    load_cold, cold_read = None, None
-
-    def load_again(evicted: bool) -> tuple[float, int | None]:
-        runtime.unload()
-        gc.collect()
-        if evicted:
-            memory.evict(files)
-        return timed_load(runtime, weights, options)
-
     machine.notice_stops()
-    if memory.evict(files):
-        load_cold, cold_read = undisturbed(lambda: load_again(True), "load_cold_seconds", warnings)
-    else:
-        warnings.append("load_cold_seconds: this system cannot drop the file from its page cache")
-        runtime.load(weights, options)
+    before = memory.measure()
+    runtime.load(weights, options)  # not timed: a process's first load initializes libraries
     after_load = memory.measure()
 
     own_ids = runtime.tokenize(prompt["text"])
@@ -211,9 +249,10 @@ def measured(
             take = partial(at_depth, runtime, ids, depth)
             depths.append(undisturbed(take, what, warnings))
             advance(1)
-    accelerator_peak = runtime.accelerator_memory_peak()
+    peak, accelerator_peak = memory.peak(), runtime.accelerator_memory_peak()
 
-    load_warm, warm_read = undisturbed(lambda: load_again(False), "load_warm_seconds", warnings)
+    load_cold, cold_read = timed_load(runtime, weights, options, True, warnings)
+    load_warm, warm_read = timed_load(runtime, weights, options, False, warnings)
     runtime.unload()
     return Round(
         variant=variant,
@@ -236,12 +275,14 @@ def measured(
         memory_before_load=before,
         memory_after_load=after_load,
         memory_after_generation=after_generation,
-        memory_peak_bytes=memory.peak(),
+        memory_peak_bytes=peak,
         accelerator_memory_peak_bytes=accelerator_peak,
         warmups=warmups,
         repetitions=repetitions,
         depths=depths,
         conditions=watch.conditions(),
+        before=at_start,
+        after=Reading.model_validate(yardsticks.read(options.threads)),
         output=Output(text=text, token_ids=answers[0], flaw=flaw_of(answers[0], text, finite)),
         warnings=warnings,
     )

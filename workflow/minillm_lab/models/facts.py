@@ -14,7 +14,10 @@ from minillm_lab.models.header import read_header
 
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "I8": 8, "U8": 8}
 SUPER_BLOCK = 256  # values that a K-quant packs together
-Tensors = list[tuple[str, int, int, int]]  # (type, elements, bytes, row length) of each tensor
+EMBEDDINGS = ("token_embd.weight", "model.embed_tokens.weight")  # one row of it is read a token
+OUTPUTS = ("output.weight", "lm_head.weight")  # without one, the embedding is the output as well
+EXPERTS = ("_exps.", ".experts.")  # of which a token reads some
+Tensors = list[tuple[str, str, int, int, int]]  # name, type, elements, bytes, row length
 
 
 def facts_of(weights: Path) -> dict[str, Any]:
@@ -27,7 +30,7 @@ def facts_of(weights: Path) -> dict[str, Any]:
     files = weight_files(weights)
     tensors, context = (_safetensors if weights.is_dir() else _gguf)(weights)
     parameters, odd_rows = Counter[str](), Counter[str]()
-    for type_, elements, _, row in tensors:
+    for _, type_, elements, _, row in tensors:
         parameters[type_] += elements
         if row % SUPER_BLOCK and row < elements:  # vectors are never quantized
             odd_rows[str(row)] += elements
@@ -41,17 +44,28 @@ def facts_of(weights: Path) -> dict[str, Any]:
             for file in files
         ],
         "parameters": total,
-        "bits_per_weight": 8 * sum(size for _, _, size, _ in tensors) / total,
+        "bits_per_weight": 8 * sum(size for _, _, _, size, _ in tensors) / total,
         "tensor_types": {type_: n / total for type_, n in parameters.most_common()},
         "rows_not_of_256": {row: n / total for row, n in odd_rows.most_common()},
         "context": context,
+        "read_bytes": read_bytes(tensors),
     }
+
+
+def read_bytes(tensors: Tensors) -> int | None:
+    """Bytes of weights that decoding one token reads; None where that depends on the token."""
+    names = {name for name, *_ in tensors}
+    if any(expert in name for name in names for expert in EXPERTS):
+        return None
+    skipped = EMBEDDINGS if names & {*OUTPUTS} else ()
+    return sum(size for name, _, _, size, _ in tensors if name not in skipped)
 
 
 def _gguf(path: Path) -> tuple[Tensors, int | None]:
     """The tensors, and the tokens of context that the model is made for; None: it does not say."""
     header = read_header(path)
-    return [(t.type, prod(t.shape), t.bytes, t.shape[0]) for t in header.tensors], header.context
+    found = [(t.name, t.type, prod(t.shape), t.bytes, t.shape[0]) for t in header.tensors]
+    return found, header.context
 
 
 def _safetensors(folder: Path) -> tuple[Tensors, int | None]:
@@ -66,7 +80,8 @@ def _safetensors(folder: Path) -> tuple[Tensors, int | None]:
                     tensor = file.get_slice(name)
                     shape, type_ = tensor.get_shape(), tensor.get_dtype()
                     elements, row = prod(shape), (shape or [1])[-1]
-                    found.append((type_, elements, elements * BITS.get(type_, 64) // 8, row))
+                    size = elements * BITS.get(type_, 64) // 8
+                    found.append((name, type_, elements, size, row))
         except SafetensorError as error:
             raise LabError(f"{path}: not a safetensors file that can be read: {error}") from error
     config = folder / "config.json"

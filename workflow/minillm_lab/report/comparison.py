@@ -1,40 +1,44 @@
-"""All variants of an experiment together: ratios to the baseline, and where they come from."""
+"""All variants of an experiment together: ratios to the baseline, and where they come from.
 
+Times and speeds that trials measure have their ratios from trials; loads, from rounds of the same
+number; memory is one figure over another, and differs where it differs by more than ``RESOLUTION``.
+Whatever the page calls different or best holds for all such claims together (Holm 1979).
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from statistics import median
 from typing import Any
 
 from pydantic import Field
 
 from minillm_lab import statistics
 from minillm_lab.config import UNQUANTIZED
-from minillm_lab.result import Record, Result
+from minillm_lab.report.trials import METRICS as TRIED
+from minillm_lab.report.trials import InState, by_state
+from minillm_lab.result import Metric, Record, Result
+from minillm_lab.statistics import Estimate, holm, paired_ratio, quotient
 
-METRICS_COMPARED = (
-    "load_cold_seconds",
-    "load_warm_seconds",
+LOADS = ("load_cold_seconds", "load_warm_seconds")
+MEMORY = (
     "memory_after_load_bytes",
     "memory_after_generation_bytes",
     "memory_model_bytes",
     "memory_peak_bytes",
-    "first_token_seconds",
-    "prefill_tokens_per_second",
-    "decode_tokens_per_second",
-    "generate_seconds",
-    "generate_tokens_per_second",
 )
-
-
-def metrics_compared(results: dict[str, Result]) -> list[str]:
-    """The metrics that are compared: those above, and speeds at the prompt lengths measured."""
-    depths = [m for r in results.values() for m in r.metrics if "_at_" in m]
-    return [*METRICS_COMPARED, *dict.fromkeys(depths)]
+METRICS_COMPARED = (*LOADS, *MEMORY, *TRIED)
+DECODE = "decode_tokens_per_second"
+RESOLUTION = 0.02  # of memory: an allocator takes that much more or less
+HOUR = 3600.0  # seconds between two rounds, beyond which they form no ratio
+Claims = dict[tuple[str, ...], float | None]  # what could be claimed: its p-value
 
 
 class Ratio(Record):
-    """One variant's metric over another's, paired within rounds."""
+    """One variant's metric over another's, with its 95 % interval; null: it was not tested."""
 
     value: float
     ci95: tuple[float, float] | None
-    tie: bool = Field(description="the data do not support a difference")
+    tie: bool = Field(description="tested, and the data do not support a difference")
 
 
 class Factor(Record):
@@ -50,51 +54,42 @@ class Precision(Record):
     """How near the decode ratios are to the precision asked for."""
 
     goal: float = Field(description="half-width of the interval over the value: 0.02 for 2%")
-    reached: dict[str, float | None] = Field(description="by variant; null: one round only")
-    rounds: int | None = Field(description="rounds in all that would reach it for every variant")
+    reached: dict[str, float | None] = Field(description="by variant; null: one trial only")
+    trials: int | None = Field(description="trials in all that would reach it for every variant")
+
+
+class StateFigures(Record):
+    """A state of the machine, and the figures of trials in it."""
+
+    compute_flops: float = Field(description="of the yardstick, median")
+    memory_bytes_per_second: float = Field(description="likewise")
+    share: float = Field(description="of all readings of the yardsticks")
+    trials: dict[str, int] = Field(description="by variant")
+    metrics: dict[str, dict[str, Metric]] = Field(description="by variant, by metric")
+    ratios: dict[str, dict[str, Ratio]] = Field(description="to the baseline, by variant")
 
 
 class Comparison(Record):
-    """``results/comparison.json``."""
+    """``results/comparison.json``.
 
-    schema_version: int = 1
+    Speeds in ``results`` are those of trials in the most frequent state of their machine.
+    """
+
+    schema_version: int = 2
     baseline: str
     command: str
     results: dict[str, Result] = Field(description="by variant, in the config's order")
     ratios: dict[str, dict[str, Ratio]] = Field(description="to the baseline, by variant")
     best: dict[str, list[str]] = Field(description="by metric: the best, and who ties with it")
     factors: dict[str, list[Factor]]
+    cold_loads: dict[str, Ratio] = Field(description="cold over warm load, by variant")
+    states: dict[str, list[StateFigures]] = Field(
+        description="by the machine's fingerprint, the most frequent first"
+    )
+    claims: int = Field(description="how many comparisons the page makes")
     peers: dict[str, dict[str, Any]] = Field(description="against llama-bench, by variant")
     precision: Precision | None = Field(description="null: no goal was set")
     failed: dict[str, str] = Field({}, description="why a variant has no result, by variant")
-
-
-def ratio(result: Result, baseline: Result, metric: str) -> Ratio | None:
-    """A paired ratio; None where one side is missing or the machines differ."""
-    if metric not in result.metrics or metric not in baseline.metrics:
-        return None
-    ours, theirs = result.metrics[metric].samples, baseline.metrics[metric].samples
-    same_machine = result.machine["fingerprint"] == baseline.machine["fingerprint"]
-    rounds = min(len(ours), len(theirs))
-    if not rounds or not same_machine:
-        return None
-    estimate = statistics.paired_ratio(ours[:rounds], theirs[:rounds])
-    return Ratio(value=estimate.value, ci95=estimate.ci95, tie=not estimate.excludes(1.0))
-
-
-def best(results: dict[str, Result], metric: str) -> list[str]:
-    """The variants with the best value: one, or all that the data cannot tell from it.
-
-    A variant whose answer means nothing is not among them.
-    """
-    measured = {n: r.metrics.get(metric) for n, r in results.items() if not r.output.flaw}
-    values = {n: m.value for n, m in measured.items() if m and m.value is not None}
-    if len(values) < 2:
-        return []
-    choose = max if "per_second" in metric else min
-    first = choose(values, key=lambda name: values[name])
-    ties = {n: ratio(results[n], results[first], metric) for n in values}
-    return [n for n, r in ties.items() if n == first or (r is not None and r.tie)]
 
 
 def by_machine(results: dict[str, Result]) -> dict[str, dict[str, Result]]:
@@ -105,25 +100,134 @@ def by_machine(results: dict[str, Result]) -> dict[str, dict[str, Result]]:
     return groups
 
 
-def precision(results: dict[str, Result], baseline: str, goal: float) -> Precision:
-    """Whether every decode ratio to the baseline is known as well as was asked."""
-    metric = "decode_tokens_per_second"
-    reached: dict[str, float | None] = {}
-    needed: list[int | None] = []
+def same_hour(a: Result, b: Result) -> list[int]:
+    """The rounds of two results that were measured within an hour of each other, from 0 on."""
+    times = zip(a.round_times, b.round_times, strict=False)
+    apart = [datetime.fromisoformat(x) - datetime.fromisoformat(y) for x, y in times]
+    return [i for i, t in enumerate(apart) if abs(t.total_seconds()) <= HOUR]
+
+
+def by_rounds(results: dict[str, Result], over: Result, metric: str) -> dict[str, Estimate]:
+    """Ratios to one result, each from rounds of the same number, where both have the metric."""
+    samples = {}
     for name, result in results.items():
-        found = ratio(result, results[baseline], metric) if name != baseline else None
-        if found is None:
+        if metric not in result.metrics or metric not in over.metrics:
             continue
-        rounds = min(
-            len(result.metrics[metric].samples), len(results[baseline].metrics[metric].samples)
-        )
-        estimate = statistics.Estimate(found.value, found.ci95, rounds)
-        reached[name] = found.ci95[1] / found.value - 1 if found.ci95 else None
-        needed.append(statistics.rounds_needed(estimate, rounds, goal))
-    known = [n for n in needed if n is not None]
-    return Precision(
-        goal=goal, reached=reached, rounds=max(known) if len(known) == len(needed) > 0 else None
-    )
+        ours, theirs = result.metrics[metric].samples, over.metrics[metric].samples
+        within = [i for i in same_hour(result, over) if i < min(len(ours), len(theirs))]
+        if both := [(ours[i], theirs[i]) for i in within if ours[i] and theirs[i]]:
+            samples[name] = [median(a) / median(b) for a, b in both]
+    return statistics.together(samples)
+
+
+class Group:
+    """The results of one machine, and every ratio between them as an estimate."""
+
+    def __init__(self, results: dict[str, Result], baseline: str) -> None:
+        self.results, self.baseline = results, baseline
+        self.states = by_state(results, baseline)
+
+    @property
+    def main(self) -> InState | None:
+        """The state in which the machine was most of the time; None: there was no trial."""
+        return self.states[0] if self.states else None
+
+    def ratios(self, metric: str) -> dict[str, Estimate]:
+        """Ratios to the baseline, by variant, the baseline's own (1, without error) among them."""
+        base = self.results.get(self.baseline)
+        one = {self.baseline: Estimate(1.0, None, 1, 0.0)}
+        if metric in TRIED:
+            tried = self.main.ratios[metric] if self.main else {}
+            untried = {n: r for n, r in self.results.items() if r.no_trials}
+            by_round = one | by_rounds(untried, base, metric) if base and untried else {}
+            return by_round | tried
+        if metric in LOADS and base:
+            others = {n: r for n, r in self.results.items() if n != self.baseline}
+            return one | by_rounds(others, base, metric)
+        return {}
+
+    def best(
+        self, metric: str, names: Iterable[str] | None = None
+    ) -> tuple[str | None, dict[str, float | None]]:
+        """The variant with the best value, and the p-value of each other's difference from it.
+
+        A variant whose answer means nothing is not among them.
+        """
+        among = self.results if names is None else names
+        sound = {n: self.results[n] for n in among if not self.results[n].output.flaw}
+        choose = max if "per_second" in metric else min
+        if metric in TRIED:
+            ratios = {n: e for n, e in self.ratios(metric).items() if n in sound}
+            if len(ratios) < 2:
+                return None, {}
+            first = choose(ratios, key=lambda n: ratios[n].value)
+            others = {n: e for n, e in ratios.items() if n != first}
+            return first, {n: quotient(e, ratios[first]).p() for n, e in others.items()}
+        values = {n: v for n, r in sound.items() if (v := value_of(r, metric)) is not None}
+        if len(values) < 2:
+            return None, {}
+        first = choose(values, key=lambda n: values[n])
+        if metric in MEMORY:
+            return first, {
+                n: float(v <= values[first] * (1 + RESOLUTION))
+                for n, v in values.items()
+                if n != first
+            }
+        rest = {n: sound[n] for n in values if n != first}
+        return first, {n: e.p() for n, e in by_rounds(rest, sound[first], metric).items()}
+
+    def tied(self, metric: str, names: Iterable[str] | None = None) -> list[str]:
+        """The best of some variants, and those that tie with it; empty where nothing was tested."""
+        first, others = self.best(metric, names)
+        return ties(first, others, holm(others))
+
+
+def ties(first: str | None, others: dict[str, float | None], claimed: set[str]) -> list[str]:
+    """The best and who ties with it: what was not tested is not tied."""
+    if first is None or all(p is None for p in others.values()):
+        return []
+    return [first, *(n for n, p in others.items() if p is not None and n not in claimed)]
+
+
+def value_of(result: Result, metric: str) -> float | None:
+    """A metric's value; None where it was not measured."""
+    measured = result.metrics.get(metric)
+    return measured.value if measured else None
+
+
+def measured_in(state: InState, metric: str, name: str, unit: str) -> Metric | None:
+    """A variant's speed in a state; its samples are those of its trials, else the baseline's."""
+    found = state.speeds[metric].get(name)
+    if found is None:
+        return None
+    own = [[t.speeds[metric]] for t in state.trials.get(name, [])]
+    every = [[t.baseline_speeds[metric]] for ts in state.trials.values() for t in ts]
+    samples = own or every
+    return Metric(value=found.value, unit=unit, ci95=found.ci95, n=len(samples), samples=samples)
+
+
+def with_speeds_of_trials(result: Result, group: Group) -> Result:
+    """A result whose speeds are those of trials in its machine's most frequent state.
+
+    Where it has trials and none counts, its speeds are withheld, and a warning says why.
+    """
+    name, metrics = result.variant, dict(result.metrics)
+    warnings = list(result.warnings)
+    if group.main and not result.no_trials:
+        for metric in TRIED:
+            unit = metrics[metric].unit
+            nothing = Metric(value=None, unit=unit, ci95=None, n=0, samples=[])
+            metrics[metric] = measured_in(group.main, metric, name, unit) or nothing
+    elif result.trials:
+        for metric in TRIED:
+            metrics[metric] = Metric(
+                value=None, unit=metrics[metric].unit, ci95=None, n=0, samples=[]
+            )
+    if result.trials and metrics[DECODE].value is None:
+        told = [t.disturbed for t in result.trials if t.disturbed]
+        why = told[0] if told else "the machine was in another state, or changed it, in every trial"
+        warnings.append(f"no speeds and ratios: none of {len(result.trials)} trials counts: {why}")
+    return result.model_copy(update={"metrics": metrics, "warnings": warnings})
 
 
 def same_conditions(result: Result) -> tuple[str, str, int]:
@@ -131,13 +235,12 @@ def same_conditions(result: Result) -> tuple[str, str, int]:
     return result.model.name, result.machine["fingerprint"], result.runtime["threads"]
 
 
-def factors(name: str, baseline: str, results: dict[str, Result]) -> list[Factor]:
-    """How much of a variant's speed-up is runtime, device and quantization.
+def steps(name: str, baseline: str, results: dict[str, Result]) -> list[tuple[str, str, str]]:
+    """(change, start, end): the way from the baseline to a variant, one change at a time.
 
-    The steps go through variants of the experiment that differ in one thing at a time; a step
-    with no such variant is merged with the next, and its name says so.
+    The steps go through variants of the experiment that differ in runtime, device or quantization
+    alone; a step with no such variant is merged with the next, and its name says so.
     """
-
     start_from, ours = results[baseline], results[name]
     if same_conditions(start_from) != same_conditions(ours):
         return []  # another model, machine or number of threads is none of these three changes
@@ -156,27 +259,28 @@ def factors(name: str, baseline: str, results: dict[str, Result]) -> list[Factor
     }
     comparable |= {key(start_from): baseline, key(ours): name}
     start, end = key(start_from), key(ours)
-    steps, changes, at = [], [], start
+    found, changes, at = [], [], start
     for i, change in enumerate(("runtime", "device", "quantization")):
         here = end[: i + 1] + start[i + 1 :]
         if here[i] != start[i]:
             changes.append(change)
         if not changes or here not in comparable:
             continue
-        decode = ratio(
-            results[comparable[here]], results[comparable[at]], "decode_tokens_per_second"
-        )
-        if decode:
-            steps.append(
-                Factor(
-                    change=" and ".join(changes),
-                    start=comparable[at],
-                    end=comparable[here],
-                    decode=decode,
-                )
-            )
+        found.append((" and ".join(changes), comparable[at], comparable[here]))
         at, changes = here, []
-    return steps
+    return found
+
+
+def precision(groups: list[Group], baseline: str, goal: float) -> Precision:
+    """Whether every decode ratio to the baseline is known as well as was asked."""
+    found = {n: e for group in groups for n, e in group.ratios(DECODE).items() if n != baseline}
+    needed = [statistics.needed(e, goal) for e in found.values()]
+    known = [n for n in needed if n is not None]
+    return Precision(
+        goal=goal,
+        reached={n: e.ci95[1] / e.value - 1 if e.ci95 else None for n, e in found.items()},
+        trials=max(known) if len(known) == len(needed) > 0 else None,
+    )
 
 
 def compare(
@@ -191,22 +295,126 @@ def compare(
 
     Without a result of the baseline there are no ratios.
     """
+    groups = {f: Group(of_machine, baseline) for f, of_machine in by_machine(results).items()}
+    estimates: dict[tuple[str, ...], Estimate] = {}
+    claims: Claims = {}
+    ways: dict[str, list[tuple[str, str, str]]] = {}
+    firsts: dict[tuple[str, str], tuple[str | None, dict[str, float | None]]] = {}
+    for fingerprint, group in groups.items():
+        for metric in (*LOADS, *TRIED):
+            for name, found in group.ratios(metric).items() if baseline in group.results else ():
+                if name != baseline:
+                    estimates["ratio", name, metric] = found
+        for metric in METRICS_COMPARED:
+            first, others = firsts[fingerprint, metric] = group.best(metric)
+            if metric not in MEMORY:
+                claims |= {("best", metric, n): p for n, p in others.items()}
+        decode = group.ratios(DECODE)
+        for name in group.results:
+            known = steps(name, baseline, group.results) if baseline in group.results else []
+            ways[name] = [way for way in known if {*way[1:]} <= decode.keys()]
+            for _, start, end in ways[name]:
+                estimates["factor", start, end] = quotient(decode[end], decode[start])
+        for name, result in group.results.items():
+            if loads := cold_over_warm(result):
+                estimates["cold", name] = loads
+    claims |= {key: e.p() for key, e in estimates.items()}
+    held = holm(claims)
+
+    def ratio(*key: str) -> Ratio:
+        found = estimates[key]
+        tested = found.ci95 is not None
+        return Ratio(value=found.value, ci95=found.ci95, tie=tested and key not in held)
+
+    def best(metric: str) -> list[str]:
+        found = []
+        for fingerprint in groups:
+            first, others = firsts[fingerprint, metric]
+            if metric in MEMORY:
+                found += ties(first, others, {n for n, p in others.items() if not p})
+            else:
+                found += ties(first, others, {n for n in others if ("best", metric, n) in held})
+        return found
+
     ratios: dict[str, dict[str, Ratio]] = {name: {} for name in results}
-    others = [name for name in results if name != baseline and baseline in results]
-    for name in others:
-        found = {m: ratio(results[name], results[baseline], m) for m in metrics_compared(results)}
-        ratios[name] = {m: r for m, r in found.items() if r}
+    for key in estimates:
+        if key[0] == "ratio":
+            ratios[key[1]][key[2]] = ratio(*key)
+    for name, metric, of_memory in memory_ratios(groups.values(), baseline):
+        ratios[name][metric] = of_memory
+    shown = {
+        name: with_speeds_of_trials(result, groups[result.machine["fingerprint"]])
+        for name, result in results.items()
+    }
     return Comparison(
         baseline=baseline,
         command=command,
-        results=results,
+        results=shown,
         ratios=ratios,
-        best={
-            m: [name for group in by_machine(results).values() for name in best(group, m)]
-            for m in metrics_compared(results)
+        best={metric: best(metric) for metric in METRICS_COMPARED},
+        factors={
+            name: [
+                Factor(change=change, start=start, end=end, decode=ratio("factor", start, end))
+                for change, start, end in way
+            ]
+            for name, way in ways.items()
+            if name != baseline and baseline in results
         },
-        factors={n: factors(n, baseline, results) for n in others},
+        cold_loads={key[1]: ratio(*key) for key in estimates if key[0] == "cold"},
+        states={
+            f: [state_figures(state, group) for state in group.states]
+            for f, group in groups.items()
+        },
+        claims=sum(p is not None for p in claims.values()),
         peers=peers or {},
-        precision=precision(results, baseline, goal) if goal and baseline in results else None,
+        precision=(
+            precision(list(groups.values()), baseline, goal)
+            if goal and baseline in results
+            else None
+        ),
         failed=failed or {},
+    )
+
+
+def cold_over_warm(result: Result) -> Estimate | None:
+    """How much longer a cold load takes than a warm one, from rounds that have both."""
+    if result.output.flaw:
+        return None
+    cold, warm = (result.metrics[metric].samples for metric in LOADS)
+    both = any(c and w for c, w in zip(cold, warm, strict=False))
+    return paired_ratio(cold, warm) if both and len(cold) == len(warm) else None
+
+
+def memory_ratios(groups: Iterable[Group], baseline: str) -> Iterator[tuple[str, str, Ratio]]:
+    """Memory over the baseline's: no interval, and a tie within ``RESOLUTION``."""
+    for group in groups:
+        for name in group.results if baseline in group.results else ():
+            for metric in MEMORY:
+                ours, theirs = (value_of(group.results[n], metric) for n in (name, baseline))
+                if name != baseline and ours and theirs:
+                    tie = max(ours, theirs) <= (1 + RESOLUTION) * min(ours, theirs)
+                    yield name, metric, Ratio(value=ours / theirs, ci95=None, tie=tie)
+
+
+def state_figures(state: InState, group: Group) -> StateFigures:
+    """A state as the comparison keeps it; ties in it are each ratio's own, at 5 % each."""
+    units = {m: next(iter(group.results.values())).metrics[m].unit for m in TRIED}
+    names = [n for n in group.results if n in state.trials or n == group.baseline]
+    return StateFigures(
+        compute_flops=state.state.compute_flops,
+        memory_bytes_per_second=state.state.memory_bytes_per_second,
+        share=state.state.share,
+        trials={n: len(ts) for n, ts in state.trials.items()},
+        metrics={
+            n: {m: found for m in TRIED if (found := measured_in(state, m, n, units[m]))}
+            for n in names
+        },
+        ratios={
+            n: {
+                m: Ratio(value=e.value, ci95=e.ci95, tie=e.ci95 is not None and not e.excludes(1))
+                for m in TRIED
+                if n != group.baseline and (e := state.ratios[m].get(n))
+            }
+            for n in names
+        },
     )

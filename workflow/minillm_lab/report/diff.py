@@ -5,12 +5,12 @@ published files. A figure changed when its interval and the other run's do not e
 difference:
 
 - Times, speeds and memory are compared on the logarithm. The noise of a figure is the standard
-  error that its interval stands for, or that of the same metric averaged over the run's variants
-  where that is larger: three rounds know little about their own spread, and variants share a
-  machine.
-- An interval holds what varies within a run. Between runs the machine drifts besides, up to
-  ``DRIFT``, and not alike for all variants; only what lies beyond is claimed. So is memory beyond
-  ``MEMORY_DRIFT``, which the allocator takes or not.
+  error that its interval stands for, taken for a normal one.
+- Speeds and ratios are compared in the state that the machine was in during both runs, by its
+  yardsticks; where it was in no state twice, they are not compared.
+- An interval holds for one state during one run. Between runs the machine differs besides, by up
+  to ``DRIFT`` of speeds and ``LOAD_DRIFT`` of load times; only what lies beyond is claimed. So is
+  memory beyond ``MEMORY_DRIFT``, which the allocator takes or not.
 - All figures are judged together (Holm 1979), so that two runs of one thing give a false claim in
   at most 5 % of all comparisons, however many figures they hold.
 """
@@ -18,21 +18,30 @@ difference:
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from math import exp, inf, log, sqrt
+from itertools import product
+from math import exp, log, sqrt
 from pathlib import Path
 
 from scipy.stats import norm
-from scipy.stats import t as student
 from tabulate import tabulate
 
 from minillm_lab.report.inert import code, inert
-from minillm_lab.report.published import QUALITY, Figure, Published, Variant, read_either
+from minillm_lab.report.published import (
+    QUALITY,
+    Figure,
+    InState,
+    Published,
+    Variant,
+    read_either,
+)
 from minillm_lab.report.table import number
+from minillm_lab.states import NEAR
 
 LEVEL = 0.05
-DRIFT = 0.20  # of times and speeds between two runs; docs/measurement.md
+DRIFT = 0.05  # of speeds and ratios between two runs in one state; docs/measurement.md
+LOAD_DRIFT = 0.20  # of load times, and of speeds from rounds
 MEMORY_DRIFT = 0.02
+NORMAL = float(norm.ppf(0.975))
 SMALLEST = 1e-12  # of a time, speed or size; below it a figure is no measurement
 UNITS = {"seconds": (1.0, "s"), "bytes": (1e-6, "MB"), "second": (1.0, "t/s")}
 PROTOCOL = {  # what must be equal for a metric to be the same metric in both runs
@@ -85,51 +94,45 @@ def needs(kind: str, metric: str) -> tuple[str, ...]:
     return PROTOCOL[metric.partition("_")[0]]
 
 
-def standard_error(figure: Figure, rounds: int) -> float | None:
-    """Of the logarithm, from the interval: its half-width over Student's quantile."""
-    if figure.ci95 is None or rounds < 2 or figure.ci95[0] < SMALLEST:
+def standard_error(figure: Figure) -> float | None:
+    """Of the logarithm, from the interval; None where there is none."""
+    if figure.ci95 is None or figure.ci95[0] < SMALLEST:
         return None
-    reach = (log(figure.ci95[1]) - log(figure.ci95[0])) / 2
-    return reach / quantile(rounds - 1)
+    return (log(figure.ci95[1]) - log(figure.ci95[0])) / (2 * NORMAL)
 
 
-@cache
-def quantile(freedom: float) -> float:
-    """Student's, two-sided at 95 %."""
-    return float(student.ppf(0.975, freedom))
-
-
-def spread(run: Published, kind: str, metric: str) -> tuple[float, int]:
-    """Standard error of a metric's logarithm, averaged over the variants, and its freedom."""
-    squares, freedom = [], 0
-    for variant in run.variants.values():
-        figure, rounds = getattr(variant, kind).get(metric), variant.protocol.rounds
-        error = standard_error(figure, rounds) if figure else None
-        if error is not None:
-            squares.append(error**2)
-            freedom += rounds - 1
-    return sqrt(sum(squares) / len(squares)), freedom
-
-
-def by_ratio(pair: Pair, before: Published, after: Published, drift: float) -> Change | None:
+def by_ratio(pair: Pair, drift: float) -> Change | None:
     """After over before; None where one round or a zero gives nothing to judge by."""
-    squares, weighted = 0.0, 0.0
-    for run, figure in ((before, pair.before), (after, pair.after)):
-        own = standard_error(figure, run.variants[pair.variant].protocol.rounds)
-        if own is None:
-            return None
-        usual, degrees = spread(run, pair.kind, pair.metric)
-        square = max(own, usual) ** 2
-        squares += square
-        weighted += square**2 / degrees
+    errors = [standard_error(figure) for figure in (pair.before, pair.after)]
+    if None in errors:
+        return None
     value = log(pair.after.value / pair.before.value)
-    error = sqrt(squares)
-    freedom = squares**2 / weighted if weighted else inf  # Welch and Satterthwaite
-    allowed = log(1 + (MEMORY_DRIFT if "bytes" in pair.metric else drift))
-    beyond = max(0.0, abs(value) - allowed)
-    p = 2 * float(student.sf(beyond / error, freedom)) if error else float(beyond == 0)
-    reach = quantile(freedom) * error
+    error = sqrt(sum(e**2 for e in errors if e is not None))
+    beyond = max(0.0, abs(value) - log(1 + allowed(pair.metric, drift)))
+    p = 2 * float(norm.sf(beyond / error)) if error else float(beyond == 0)
+    reach = NORMAL * error
     return Change(pair, exp(value), (exp(value - reach), exp(value + reach)), p)
+
+
+def allowed(metric: str, drift: float) -> float:
+    """How much of a metric may differ between two runs of one thing, as a share."""
+    if "bytes" in metric:
+        return MEMORY_DRIFT
+    return LOAD_DRIFT if metric.startswith("load") or "_at_" in metric else drift
+
+
+def same_state(old: Variant, new: Variant) -> tuple[InState, InState] | None:
+    """The states of two runs that are nearest to each other, where they are one state."""
+
+    def apart(pair: tuple[InState, InState]) -> float:
+        a, b = pair
+        return max(
+            abs(log(a.compute_flops / b.compute_flops)),
+            abs(log(a.memory_bytes_per_second / b.memory_bytes_per_second)),
+        )
+
+    found = min(product(old.states, new.states), key=apart, default=None)
+    return found if found and apart(found) <= NEAR else None
 
 
 def by_difference(pair: Pair) -> Change | None:
@@ -138,9 +141,9 @@ def by_difference(pair: Pair) -> Change | None:
         return None
     value = pair.after.value - pair.before.value
     widths = [f.ci95[1] - f.ci95[0] for f in (pair.before, pair.after) if f.ci95]
-    error = sqrt(sum(width**2 for width in widths)) / (2 * float(norm.ppf(0.975)))
+    error = sqrt(sum(width**2 for width in widths)) / (2 * NORMAL)
     p = 2 * float(norm.sf(abs(value) / error)) if error else float(value == 0)
-    reach = float(norm.ppf(0.975)) * error
+    reach = NORMAL * error
     return Change(pair, value, (value - reach, value + reach), p)
 
 
@@ -154,10 +157,18 @@ def pairs(before: Published, after: Published) -> Iterator[Pair | str]:
             yield f"{code(name)}: {what}"
             continue
         refused: dict[str, list[str]] = {}
-        for kind in ("metrics", "ratios", "quality"):
-            if kind == "ratios" and before.baseline != after.baseline:
-                continue
-            figures, others = getattr(old, kind), getattr(new, kind)
+        in_both = same_state(old, new)
+        if old.states and new.states and not in_both:
+            yield f"{code(name)}, speeds: the machine was in no state in both runs"
+        sources: list[tuple[str, dict[str, Figure], dict[str, Figure]]] = [
+            ("metrics", old.metrics, new.metrics),
+            ("quality", old.quality, new.quality),
+        ]
+        if in_both:
+            sources.append(("metrics", in_both[0].metrics, in_both[1].metrics))
+            if before.baseline == after.baseline:
+                sources.append(("ratios", in_both[0].ratios, in_both[1].ratios))
+        for kind, figures, others in sources:
             for metric in [m for m in figures if m in others]:
                 differ = [
                     key
@@ -244,9 +255,7 @@ def compare_runs(before: Published, after: Published, drift: float = DRIFT) -> D
         if isinstance(pair, str):
             not_compared.append(pair)
             continue
-        change = by_difference(pair) if pair.kind == "quality" else by_ratio(
-            pair, before, after, drift
-        )  # fmt: skip
+        change = by_difference(pair) if pair.kind == "quality" else by_ratio(pair, drift)
         if change is None:
             not_compared.append(f"{code(pair.variant)}, {label(pair.metric)}: no interval")
         else:
@@ -315,9 +324,9 @@ def markdown(difference: Difference, before: str, after: str, drift: float = DRI
         parts.append(f"Not compared:\n\n{lines}")
     parts.append(
         "Claims hold together at 5 %: two runs of one thing show any in one of twenty comparisons"
-        f" at most. Up to {100 * drift:g} % of a speed, of a time and of a ratio between variants"
-        f" is taken for drift of the machine, and {100 * MEMORY_DRIFT:g} % of memory for the"
-        " allocator's."
+        f" at most. Speeds and ratios are compared in one state of the machine, where up to"
+        f" {100 * drift:g} % is taken for its drift; so is {100 * LOAD_DRIFT:g} % of a load time"
+        f" or a speed from rounds, and {100 * MEMORY_DRIFT:g} % of memory."
     )
     return "\n\n".join(parts)
 
@@ -340,7 +349,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--drift",
         type=share,
         default=DRIFT,
-        help="of speeds between runs that is no news (default: 20%%)",
+        help="of speeds between runs in one state that is no news (default: 5%%)",
     )
 
 

@@ -10,6 +10,7 @@ other figure's.
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,10 +71,12 @@ def points(result: Result, round_: int) -> tuple[list[Point], list[Point], float
 
     prompt = result.protocol["prompt_tokens"]
     generated = result.protocol["generated_tokens"]
-    prefill = [(prompt, prompt / median("prefill_tokens_per_second"))]
+    prefill = [(prompt, prompt / median(f"prefill_tokens_per_second_at_{prompt}"))]
     seen = float(cells(result, prompt, generated - 1).mean())
-    decode = [(seen, 1 / median("decode_tokens_per_second"))]
-    choosing = median("generate_seconds") - prefill[0][1] - (generated - 1) * decode[0][1]
+    decode = [(seen, 1 / median(f"decode_tokens_per_second_at_{prompt}"))]
+    value = {name: metric.value or inf for name, metric in result.metrics.items()}
+    choosing = value["generate_seconds"] - prompt / value["prefill_tokens_per_second"]
+    choosing -= (generated - 1) / value["decode_tokens_per_second"]
     for depth in depths(result):
         prefill.append((depth, depth / median(f"prefill_tokens_per_second_at_{depth}")))
         seen = float(cells(result, depth, min(TOKENS_AT_DEPTH, depth)).mean())
@@ -110,19 +113,19 @@ def estimate(result: Result, prompt_tokens: int, answer_tokens: int, cold: bool 
     if len(depths(result)) < 1:
         raise LabError(f"{name} was measured at one prompt length alone; set depths in the config")
     for metric in ("prefill_tokens_per_second", "decode_tokens_per_second"):
-        if not result.metrics[metric].samples:
+        if result.metrics[metric].value is None:
             raise LabError(f"{name}: {metric} was not measured")
-    load = result.metrics["load_cold_seconds"].samples
-    if cold and not load:
+    load = result.metrics["load_cold_seconds"]
+    if cold and load.value is None:
         raise LabError(f"{name}: a cold load could not be measured on this system; leave --cold")
-    rounds = len(result.metrics["decode_tokens_per_second"].samples)
+    rounds = result.protocol["rounds"]
     parts = [seconds(result, r, prompt_tokens, answer_tokens) for r in range(rounds)]
-    loads = [float(np.median(load[r])) if cold else 0.0 for r in range(rounds)]
+    loads = [load.value or 0.0 if cold else 0.0] * rounds
     return Answer(
-        prompt=statistics.median([[read] for read, _ in parts]),
-        answer=statistics.median([[written] for _, written in parts]),
-        load=statistics.median(load) if cold else None,
-        whole=statistics.median(
+        prompt=statistics.of_rounds([[read] for read, _ in parts]),
+        answer=statistics.of_rounds([[written] for _, written in parts]),
+        load=statistics.of_rounds(load.samples) if cold else None,
+        whole=statistics.of_rounds(
             [[sum(part) + load] for part, load in zip(parts, loads, strict=True)]
         ),
         measured_to=measured_to,

@@ -3,8 +3,7 @@
 from minillm_lab.config import Model
 from minillm_lab.report import quality
 from minillm_lab.report.comparison import Comparison, Factor, Ratio
-from minillm_lab.report.table import number, size_of
-from minillm_lab.statistics import paired_ratio
+from minillm_lab.report.table import number, read_share, size_of
 
 
 def times(ratio: Ratio) -> str:
@@ -18,6 +17,7 @@ def learnings(comparison: Comparison) -> list[str]:
     found = [
         *speedup(comparison),
         *quantization_alone(comparison),
+        *limited(comparison),
         *load(comparison),
         *quality.learnings(comparison),
         *packaged(comparison),
@@ -26,7 +26,7 @@ def learnings(comparison: Comparison) -> list[str]:
 
 
 def step(factor: Factor) -> str:
-    support = "" if not factor.decode.tie else ", not to be told from 1"
+    support = "" if not factor.decode.tie else ", tied with 1"
     return f"{factor.change} {times(factor.decode)}{support} (`{factor.start}` → `{factor.end}`)"
 
 
@@ -67,23 +67,40 @@ def quantization_alone(comparison: Comparison) -> list[str]:
 
 def load(comparison: Comparison) -> list[str]:
     """How much of a first load is the page cache."""
-    slower = {}
-    for name, result in comparison.results.items():
-        if result.output.flaw:
-            continue
-        cold, warm = (result.metrics[f"load_{how}_seconds"] for how in ("cold", "warm"))
-        if cold.samples and warm.samples:
-            estimate = paired_ratio(cold.samples, warm.samples)
-            if estimate.ci95 and estimate.ci95[0] > 1:
-                slower[name] = (estimate.value, cold.value or 0, warm.value or 0)
+    slower = {
+        n: r for n, r in comparison.cold_loads.items() if r.ci95 and not r.tie and r.value > 1
+    }
     if not slower:
         return []
-    name = max(slower, key=lambda n: slower[n][0])
-    times_slower, cold_seconds, warm_seconds = slower[name]
+    name = max(slower, key=lambda n: slower[n].value)
+    cold, warm = (
+        comparison.results[name].metrics[f"load_{how}_seconds"].value or 0
+        for how in ("cold", "warm")
+    )
     return [
-        f"The page cache matters: `{name}` loads in {number(cold_seconds)} s from disk and in"
-        f" {number(warm_seconds)} s when the file has been read before (×{number(times_slower)})."
+        f"The page cache matters: `{name}` loads in {number(cold)} s from disk and in"
+        f" {number(warm)} s when the file has been read before ({times(slower[name])})."
     ]
+
+
+def limited(comparison: Comparison) -> list[str]:
+    """What reading the weights has to do with decode speed: near its limit, or far from it."""
+    shares = {n: read_share(comparison, r) for n, r in comparison.results.items()}
+    known = {n: s for n, s in shares.items() if s}
+    if len(known) < 2:
+        return []
+    most, least = max(known, key=lambda n: known[n]), min(known, key=lambda n: known[n])
+    parts = []
+    for name in (most, least):
+        r = comparison.results[name]
+        speed = r.metrics["decode_tokens_per_second"].value or 0
+        state = comparison.states[r.machine["fingerprint"]][0]
+        rate = known[name] * state.memory_bytes_per_second
+        parts.append(
+            f"`{name}` reads {number(rate / speed / 1e6)} MB a token at {number(rate / 1e9)} GB/s,"
+            f" {100 * known[name]:.0f} % of what the yardstick reads"
+        )
+    return [f"Memory as a limit of decoding: {parts[0]}; {parts[1]}."]
 
 
 def packaged(comparison: Comparison) -> list[str]:

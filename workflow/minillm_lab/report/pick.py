@@ -18,11 +18,12 @@ import psutil
 from minillm_lab import machine
 from minillm_lab.quality.verdict import LEVELS, verdict
 from minillm_lab.report import folder
-from minillm_lab.report.comparison import Comparison, best, by_machine, ratio
+from minillm_lab.report.comparison import Comparison, Group, Ratio, by_machine
 from minillm_lab.report.inert import code
 from minillm_lab.report.learnings import times
 from minillm_lab.report.table import number, size_of
 from minillm_lab.result import Metric, Result
+from minillm_lab.statistics import quotient
 
 SPEED, MEMORY = "decode_tokens_per_second", "memory_peak_bytes"
 WORDS = [level.partition(" ")[0] for level in LEVELS]  # as --max-loss takes them
@@ -143,13 +144,18 @@ def beaten(names: list[str], results: dict[str, Result]) -> dict[str, str]:
 
 
 def first(names: list[str], tied: list[str], results: dict[str, Result]) -> str:
-    """The one to take: of those that tie with the fastest, the least loss, the least memory."""
-    preferred = [n for n in names if n in tied] or names
+    """The one to take: of those that tie with the fastest, the least loss, the least memory.
+
+    Where nothing was tested, the fastest by its figure.
+    """
+    if not (preferred := [n for n in names if n in tied]):
+        return min(names, key=lambda n: figures(results[n]))
     return min(preferred, key=lambda n: (loss_of(results[n]) or 0, figures(results[n])[1]))
 
 
-def choose(results: dict[str, Result], limits: Limits) -> Choice:
+def choose(group: Group, limits: Limits) -> Choice:
     """The variant to take among the results of one machine, and the next best."""
+    results = group.results
     checks = {name: list(checks_of(result, limits)) for name, result in results.items()}
     worst = {n: max((c.outcome for c in found), default=SAFE) for n, found in checks.items()}
     order: list[str] = []
@@ -160,7 +166,7 @@ def choose(results: dict[str, Result], limits: Limits) -> Choice:
         out |= beaten(fitting, results)
         left = [n for n in fitting if n not in out]
         while left and len(order) < 2:
-            tied = best({n: results[n] for n in fitting if n not in order}, SPEED)
+            tied = group.tied(SPEED, [n for n in fitting if n not in order])
             equals = equals or tied
             order.append(first(left, tied, results))
             left.remove(order[-1])
@@ -194,8 +200,9 @@ def in_short(name: str, result: Result) -> str:
     return text + f", {verdict(result.quality) or 'quality not measured'}"
 
 
-def why(choice: Choice, results: dict[str, Result]) -> str:
+def why(choice: Choice, group: Group) -> str:
     """What put the taken variant before the others."""
+    results = group.results
     taken, runner_up = choice.taken, choice.runner_up
     assert taken is not None
     outcomes = {n: max((c.outcome for c in cs), default=SAFE) for n, cs in choice.checks.items()}
@@ -210,22 +217,26 @@ def why(choice: Choice, results: dict[str, Result]) -> str:
         by_loss = len({loss_of(results[n]) for n in choice.tied}) > 1
         decided = "lost least" if by_loss else "takes least memory"
         return f"a tie in decode speed with {listed}; of them it {decided}."
-    found = ratio(results[taken], results[runner_up], SPEED) if runner_up else None
-    if found is None or found.tie:
+    ratios = group.ratios(SPEED)
+    if runner_up is None or not {taken, runner_up} <= ratios.keys():
         return "it is the fastest that meets the limits."
-    return f"it is the fastest that meets the limits, {times(found)} as fast as the runner-up."
+    found = quotient(ratios[taken], ratios[runner_up])
+    if found.ci95 is None:
+        return "it is the fastest that meets the limits, by its figure: it was not tested."
+    ratio = Ratio(value=found.value, ci95=found.ci95, tie=not found.excludes(1))
+    return f"it is the fastest that meets the limits, {times(ratio)} as fast as the runner-up."
 
 
-def advice(results: dict[str, Result], limits: Limits) -> str:
-    """What to take and why, as Markdown. The results are those of one machine."""
-    choice = choose(results, limits)
+def advice(group: Group, limits: Limits) -> str:
+    """What to take and why, as Markdown."""
+    choice, results = choose(group, limits), group.results
     if choice.taken is None:
         lines = ["**No variant meets these limits.**", ""]
         if choice.nearest:
             lines += [f"- Nearest: {in_short(choice.nearest, results[choice.nearest])}"]
     else:
         lines = [f"**Take {in_short(choice.taken, results[choice.taken])}.**", ""]
-        lines += [f"- Why: {why(choice, results)}"]
+        lines += [f"- Why: {why(choice, group)}"]
         if choice.runner_up:
             lines += [f"- Runner-up: {in_short(choice.runner_up, results[choice.runner_up])}"]
     shown = {choice.taken, choice.runner_up}
@@ -245,14 +256,15 @@ def recommendation(comparison: Comparison) -> str:
     lines = []
     for fingerprint, results in groups.items():
         measured = any(loss_of(r) is not None for r in results.values())
-        choice = choose(results, Limits(loss=DEFAULT_LOSS if measured else None))
+        group = Group(results, comparison.baseline)
+        choice = choose(group, Limits(loss=DEFAULT_LOSS if measured else None))
         where = f" on {code(fingerprint)}" if len(groups) > 1 else ""
         limit = f" with at most {DEFAULT_LOSS} loss" if measured else ", quality not measured"
         if choice.taken is None:
             lines.append(f"**Recommended{where}**: nothing{limit}.")
             continue
         text = f"**Recommended{where}**{limit}: {in_short(choice.taken, results[choice.taken])}."
-        text += f" Why: {why(choice, results)}"
+        text += f" Why: {why(choice, group)}"
         if choice.runner_up:
             text += f" Runner-up: {code(choice.runner_up)}."
         lines.append(text)
@@ -299,7 +311,7 @@ def main(arguments: argparse.Namespace) -> None:
         notes.append(f"loss at most {DEFAULT_LOSS}")
     elif limits.loss is None:
         notes.append("loss not considered, since quality was not measured")
-    lines = [advice(results, limits), ""]
+    lines = [advice(Group(results, comparison.baseline), limits), ""]
     if notes:
         lines.append(f"Assumed: {'; '.join(notes)}.")
     measured = next(iter(results.values())).machine["fingerprint"]

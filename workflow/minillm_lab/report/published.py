@@ -14,19 +14,13 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from minillm_lab.config import NAME
 from minillm_lab.errors import LabError
 from minillm_lab.report import folder
-from minillm_lab.report.comparison import Comparison
+from minillm_lab.report.comparison import Comparison, StateFigures
 from minillm_lab.report.inert import visible
-from minillm_lab.report.table import size_of
+from minillm_lab.report.table import depths, size_of
 from minillm_lab.result import Metric, QualityMetric, Record, Result
 
 LARGEST = 1 << 18  # bytes of a published file; five variants take about 10 kB
-METRICS = (  # and speeds at the prompt lengths measured besides
-    "load_cold_seconds",
-    "load_warm_seconds",
-    "memory_peak_bytes",
-    "prefill_tokens_per_second",
-    "decode_tokens_per_second",
-)
+METRICS = ("load_cold_seconds", "load_warm_seconds", "memory_peak_bytes")
 SPEEDS = "prefill_tokens_per_second|decode_tokens_per_second"
 QUALITY = ("kld_mean", "same_top", "perplexity_ratio", "question_accuracy", "answer_flips")
 
@@ -56,7 +50,7 @@ class Figure(Untrusted):
         return self
 
 
-TIMED = Field(pattern=f"^({'|'.join(METRICS)}|({SPEEDS})_at_[0-9]{{1,7}})$")
+TIMED = Field(pattern=f"^({'|'.join(METRICS)}|({SPEEDS})(_at_[0-9]{{1,7}})?)$")
 COMPARED = Field(pattern=f"^({SPEEDS})$")
 SCORED = Field(pattern=f"^({'|'.join(QUALITY)})$")
 
@@ -85,6 +79,15 @@ class Protocol(Untrusted):
     )
 
 
+class InState(Untrusted):
+    """Speeds in one state of the machine, from trials, and their ratios to the baseline."""
+
+    compute_flops: Annotated[float, Field(gt=0, le=1e18)]
+    memory_bytes_per_second: Annotated[float, Field(gt=0, le=1e18)]
+    metrics: Annotated[dict[Annotated[str, COMPARED], Figure], Field(max_length=2)]
+    ratios: Annotated[dict[Annotated[str, COMPARED], Figure], Field(max_length=2)]
+
+
 class Variant(Untrusted):
     """One variant's figures and what they belong to."""
 
@@ -100,7 +103,7 @@ class Variant(Untrusted):
     machine: Machine
     protocol: Protocol
     metrics: Annotated[dict[Annotated[str, TIMED], Figure], Field(max_length=60)]
-    ratios: dict[Annotated[str, COMPARED], Figure]  # to the baseline, paired within rounds
+    states: Annotated[list[InState], Field(max_length=26)]  # the most frequent first
     quality: dict[Annotated[str, SCORED], Figure]
     measured_at: Text
 
@@ -109,7 +112,7 @@ class Published(Untrusted):
     """The whole file."""
 
     format: Literal["minillm-lab results"] = "minillm-lab results"
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     baseline: Name
     variants: Annotated[dict[Name, Variant], Field(min_length=1, max_length=100)]
 
@@ -133,7 +136,18 @@ def figures(measured: dict[str, Any], names: list[str]) -> dict[str, Figure]:
     return {name: f for name, f in found.items() if f}
 
 
-def published_variant(result: Result, ratios: dict[str, Any]) -> Variant:
+def in_state(state: StateFigures, name: str) -> InState:
+    speeds = SPEEDS.split("|")
+    return InState(
+        compute_flops=rounded(state.compute_flops),
+        memory_bytes_per_second=rounded(state.memory_bytes_per_second),
+        metrics=figures(state.metrics[name], speeds),
+        ratios=figures(state.ratios[name], speeds),
+    )
+
+
+def published_variant(result: Result, states: list[StateFigures]) -> Variant:
+    """A variant as published; without trials its speeds are those of rounds."""
     model, machine, protocol = result.model, result.machine, result.protocol
     quality = protocol.get("quality") or {}
     keys = ("context", "score_from", "text_sha256")
@@ -159,8 +173,15 @@ def published_variant(result: Result, ratios: dict[str, Any]) -> Variant:
             questions=quality.get("questions_sha256"),
             scratch=protocol.get("scratch", False),
         ),
-        metrics=figures(result.metrics, [*METRICS, *(m for m in result.metrics if "_at_" in m)]),
-        ratios=figures(ratios, SPEEDS.split("|")),
+        metrics=figures(
+            result.metrics,
+            [
+                *METRICS,
+                *(() if states else SPEEDS.split("|")),
+                *(f"{what}_at_{n}" for what in SPEEDS.split("|") for n in depths(result)),
+            ],
+        ),
+        states=[in_state(state, result.variant) for state in states],
         quality=figures(result.quality or {}, list(QUALITY)),
         measured_at=result.measured_at,
     )
@@ -176,7 +197,14 @@ def publish(comparison: Comparison) -> Published:
     return Published(
         baseline=comparison.baseline,
         variants={
-            name: published_variant(result, comparison.ratios[name])
+            name: published_variant(
+                result,
+                [
+                    state
+                    for state in comparison.states[result.machine["fingerprint"]]
+                    if name in state.metrics
+                ],
+            )
             for name, result in comparison.results.items()
         },
     )

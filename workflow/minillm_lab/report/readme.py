@@ -37,21 +37,24 @@ def experiment(result: Result) -> str:
     """A variant in one paragraph, and what it answered."""
     m, model, runtime = result.metrics, result.model, result.runtime
     versions = ", ".join(f"{name} {version}" for name, version in runtime["version"].items())
-    cold = m["load_cold_seconds"].value
-    loads = f"{table.number(cold)} s cold, " if cold is not None else ""
-    loads += f"{table.number(m['load_warm_seconds'].value or 0)} s warm"
+    timed = [(how, m[f"load_{how}_seconds"].value) for how in ("cold", "warm")]
+    loads = ", ".join(f"{table.number(s)} s {how}" for how, s in timed if s is not None)
     text = (
         f"**{result.variant}**: {model.name}, {model.quantization}"
         f" ({table.number(table.size_of(result) / 1e6)} MB,"
         f" {model.bits_per_weight:.2f} bits per weight) in {runtime['name']} ({versions}) on"
         f" {runtime['backend']}, {runtime['threads']} threads."
-        f" Load {loads}; memory {megabytes(result, 'memory_before_load_bytes')} MB before,"
+        f" Load {loads or 'not measured'};"
+        f" memory {megabytes(result, 'memory_before_load_bytes')} MB before,"
         f" {megabytes(result, 'memory_after_load_bytes')} MB after it and"
-        f" {megabytes(result, 'memory_after_generation_bytes')} MB after generation;"
-        f" {result.protocol['generated_tokens']} tokens in"
-        f" {table.number(m['generate_seconds'].value or 0)} s"
-        f" ({table.number(m['generate_tokens_per_second'].value or 0)} t/s)."
+        f" {megabytes(result, 'memory_after_generation_bytes')} MB after generation"
     )
+    if (seconds := m["generate_seconds"].value) is not None:
+        text += (
+            f"; {result.protocol['generated_tokens']} tokens in {table.number(seconds)} s"
+            f" ({table.number(m['generate_tokens_per_second'].value or 0)} t/s)"
+        )
+    text += "."
     if result.quality and "first_divergence_token" in result.quality:
         beside = {name: metric.value or 0 for name, metric in result.quality.items()}
         text += (

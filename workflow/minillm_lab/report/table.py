@@ -2,21 +2,24 @@
 
 import csv
 import io
+from string import ascii_uppercase
 from typing import Any
 
 from tabulate import tabulate
 
+from minillm_lab import statistics
 from minillm_lab.report import quality
-from minillm_lab.report.comparison import Comparison, Precision
+from minillm_lab.report.comparison import DECODE, Comparison, Precision, Ratio, StateFigures
 from minillm_lab.report.inert import inert
-from minillm_lab.result import Result
+from minillm_lab.result import Metric, Result
+from minillm_lab.runtimes import BYTES
 
 MOST_COLUMNS = 6
 SCALES = {"MB": 1e-6, "s": 1.0, "ms": 1e3, "t/s": 1.0}
 ROWS = {  # metric: (label, unit); the arrow says which way is better
     "memory_after_load_bytes": ("Memory after load ↓", "MB"),
     "memory_after_generation_bytes": ("Memory after generation ↓", "MB"),
-    "memory_model_bytes": ("What the model costs of it ↓", "MB"),
+    "memory_model_bytes": ("Memory added by the model ↓", "MB"),
     "load_cold_seconds": ("Load, cold cache ↓", "s"),
     "load_warm_seconds": ("Load, warm cache ↓", "s"),
     "generate_seconds": ("Time for {tokens} tokens ↓", "s"),
@@ -44,15 +47,17 @@ def holds(result: Result) -> str:
 def cell(comparison: Comparison, variant: str, metric: str, unit: str) -> str:
     """A value, its ratio to the baseline in brackets; bold when nothing is better."""
     measured = comparison.results[variant].metrics.get(metric)
+    best = variant in comparison.best.get(metric, [])
+    return shown(measured, comparison.ratios[variant].get(metric), unit, best)
+
+
+def shown(measured: Metric | None, ratio: Ratio | None, unit: str, best: bool = False) -> str:
+    """A value and its ratio to the baseline; – where it was not measured."""
     if measured is None or measured.value is None:
         return "–"
     text = number(measured.value * SCALES[unit])
-    if variant in comparison.best.get(metric, []):
-        text = f"**{text}**"
-    ratio = comparison.ratios[variant].get(metric)
-    if ratio:
-        text += f" ({'≈' if ratio.tie else '×'}{number(ratio.value)})"
-    return text
+    text = f"**{text}**" if best else text
+    return text + (f" ({'≈' if ratio.tie else '×'}{number(ratio.value)})" if ratio else "")
 
 
 def rows(comparison: Comparison, machine: str | None = None) -> list[list[str]]:
@@ -78,7 +83,30 @@ def rows(comparison: Comparison, machine: str | None = None) -> list[list[str]]:
     for metric, (label, unit) in (ROWS | depth_rows(results)).items():
         label = label.format(tokens="/".join(str(t) for t in sorted(tokens)))
         body.append([f"{label}, {unit}", *(cell(comparison, n, metric, unit) for n in results)])
+    if machine is None and results:
+        machine = next(iter(results.values())).machine["fingerprint"]
+    if any(shares := [read_share(comparison, r) for r in results.values()]):
+        body.append(
+            [
+                "Memory read in decoding, of the yardstick",
+                *(f"{s:.0%}".replace("%", " %") if s else "–" for s in shares),
+            ]
+        )
     return body + quality.rows(results)
+
+
+def read_share(comparison: Comparison, result: Result) -> float | None:
+    """The memory that decoding reads per second over what the yardstick reads, in one state.
+
+    Weights alone: what a token reads of the context is not in it.
+    """
+    states = comparison.states.get(result.machine["fingerprint"])
+    decode, read = result.metrics[DECODE].value, result.model.read_bytes
+    if not states or not decode or not read or result.runtime["backend"] != "CPU":
+        return None
+    held = BYTES.get(result.runtime["settings"].get("dtype", ""))
+    bytes_ = read * 8 * held / result.model.bits_per_weight if held else read
+    return bytes_ * decode / states[0].memory_bytes_per_second
 
 
 def depth_rows(results: dict[str, Result]) -> dict[str, tuple[str, str]]:
@@ -93,8 +121,13 @@ def depth_rows(results: dict[str, Result]) -> dict[str, tuple[str, str]]:
 
 def depths(*results: Result) -> list[int]:
     """The prompt lengths at which speed was measured besides the prompt, shortest first."""
-    metrics = {m for r in results for m in r.metrics if "_at_" in m}
-    return sorted({int(metric.rpartition("_at_")[2]) for metric in metrics})
+    found = {
+        (int(metric.rpartition("_at_")[2]), r.protocol["prompt_tokens"])
+        for r in results
+        for metric in r.metrics
+        if "_at_" in metric
+    }
+    return sorted({length for length, prompt in found if length != prompt})
 
 
 def size_of(result: Result) -> int:
@@ -157,18 +190,74 @@ def drawn(body: list[list[str]]) -> str:
 
 def legend(comparison: Comparison) -> str:
     """How to read the table, and what made it: machine, versions, command, date."""
+    level = f"{100 * statistics.LEVEL:g} %"
     lines = [
-        f"Values are medians; in brackets the ratio to `{comparison.baseline}`, paired within"
-        " rounds; **bold** is best, or not to be told from the best; ≈ means that the data do not"
-        " support a difference. ⚠ marks a file that is mostly something else than its name says.",
+        f"In brackets: the ratio to `{comparison.baseline}`. Speeds and their ratios come from trials"
+        " (both variants loaded, taking turns), loads and memory from rounds (fresh processes)."
+        " **Bold** is best or tied with the best; ≈ marks a ratio tied with 1. The"
+        f" {comparison.claims} comparisons on this page are corrected together (Holm, {level})."
+        " ⚠ marks a file that is mostly something else than its name says.",
         "",
         *failed_lines(comparison),
         *machine_lines(comparison),
+        *state_lines(comparison),
         *protocol_lines(comparison),
     ]
     for text, names in warned(comparison.results).items():
         lines.append(f"- Warning, {', '.join(f'`{name}`' for name in names)}: {text}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *other_states(comparison)])
+
+
+def state_lines(comparison: Comparison) -> list[str]:
+    """In which states each machine was, and whose figures stand in the table."""
+    lines = []
+    for fingerprint, states in comparison.states.items():
+        on = f" on `{fingerprint}`" if len(comparison.states) > 1 else ""
+        if len(states) == 1:
+            lines.append(
+                f"- State{on}: one, {described(states[0])}. Intervals hold for this machine in"
+                " this state during this run."
+            )
+        elif states:
+            listed = "; ".join(
+                f"{letter}, {state.share:.0%} of the readings: {described(state)}"
+                for letter, state in zip(ascii_uppercase, states, strict=False)
+            ).replace("%", " %")
+            lines.append(
+                f"- States{on}: the machine was in {len(states)} ({listed}). Speeds and ratios in"
+                " the table are of state A, and hold for this machine in that state during this"
+                " run; those of the others stand below."
+            )
+    return lines
+
+
+def described(state: StateFigures) -> str:
+    """A state by its yardsticks."""
+    return (
+        f"{number(state.compute_flops / 1e9)} GF/s in cache,"
+        f" {number(state.memory_bytes_per_second / 1e9)} GB/s from memory"
+    )
+
+
+def other_states(comparison: Comparison) -> list[str]:
+    """A small table of speeds for each state but the most frequent."""
+    parts = []
+    for fingerprint, states in comparison.states.items():
+        for letter, state in list(zip(ascii_uppercase, states, strict=False))[1:]:
+            on = f" of `{fingerprint}`" if len(comparison.states) > 1 else ""
+            names = list(state.metrics)
+            body = [["", *(f"{n} (baseline)" if n == comparison.baseline else n for n in names)]]
+            for metric, (label, unit) in ROWS.items():
+                if any(metric in found for found in state.metrics.values()):
+                    tokens = comparison.results[names[0]].protocol["generated_tokens"]
+                    cells = (
+                        shown(state.metrics[n].get(metric), state.ratios[n].get(metric), unit)
+                        for n in names
+                    )
+                    body.append([f"{label.format(tokens=tokens)}, {unit}", *cells])
+            counted = ", ".join(f"{n} {state.trials.get(n, 0)}" for n in names if n in state.trials)
+            parts += ["", f"**State {letter}**{on} (trials: {counted})", "", drawn(body)]
+    return parts
 
 
 def warned(results: dict[str, Result]) -> dict[str, list[str]]:
@@ -189,6 +278,7 @@ def protocol_lines(comparison: Comparison) -> list[str]:
     protocol = first.protocol
     lines = [
         f"- Threads: {', '.join(map(str, threads))}; prompt {protocol['prompt_tokens']} tokens;"
+        f" trials: {max(r.protocol['trials'] for r in results)};"
         f" rounds × repetitions: {protocol['rounds']} × {protocol['repetitions']}",
         f"- Versions: {', '.join(f'{n} {v}' for n, v in versions.items())};"
         f" Python {first.machine['python']}",
@@ -220,15 +310,15 @@ def precision_line(precision: "Precision") -> str:
     """Whether the precision asked for is reached, and what would reach it."""
     goal = f"±{precision.goal:.1%}"
     known = {n: reach for n, reach in precision.reached.items() if reach is not None}
-    if not known or precision.rounds is None:
-        return f"- Precision: a goal of {goal} needs at least two rounds; set rounds to 3 or more."
+    if not known or precision.trials is None:
+        return f"- Precision: a goal of {goal} needs at least two trials; set trials to 6 or more."
     worst = max(known, key=lambda n: known[n])
     if known[worst] <= precision.goal:
         return f"- Precision: every decode ratio is known within {goal}, as asked."
     return (
         f"- Precision: the decode ratio of `{worst}` is known to ±{known[worst]:.1%}, {goal} was"
-        f" asked; about {precision.rounds} rounds in all would reach it"
-        f" (`--config rounds={precision.rounds}` runs only the new ones)."
+        f" asked; about {precision.trials} trials in this state would reach it, if they scatter as"
+        " these did (`--config trials=N` runs only the new ones)."
     )
 
 

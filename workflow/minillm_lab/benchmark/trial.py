@@ -1,0 +1,237 @@
+"""One trial: a variant and the baseline, both loaded and alive, take turns at short slices of work.
+
+The side that waits is stopped by a signal, since its threads would wait by spinning and take the
+other's cores. The two slices of a cycle are some tenths of a second apart, and they take turns at
+going first: whatever the machine does hits both sides alike. The yardsticks stand before and after;
+a trial in which the machine changed, or other programs ran, is taken again.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from itertools import count
+from math import log
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import psutil
+
+from minillm_lab import machine
+from minillm_lab.benchmark import yardsticks
+from minillm_lab.command import progress, run, say
+from minillm_lab.errors import LabError
+from minillm_lab.job import cause_of_death, dies_with
+from minillm_lab.result import NoTrial, Reading, Side, Trial, write_record
+from minillm_lab.runtimes import resolved, size_in
+
+SLICE = 8  # tokens decoded at a time
+PREFILLS = 2  # slices of prefill in a block
+BLOCKS = 2  # at least: a block is prefills, then decoding along one answer
+CHANGED = 0.10  # of a yardstick between before and after: the machine is in another state
+ATTEMPTS = 3
+SPARE = 1.2  # times the weights: what two models need to lie in memory together
+Samples = dict[str, list[float]]  # seconds, by what was timed
+
+
+class Live:
+    """The process of one side: stopped, but while it works."""
+
+    def __init__(self, variant: str, weights: Path, prompt: Path, settings: str) -> None:
+        self.variant, self.weights = variant, weights
+        command = [
+            *(sys.executable, "-m", "minillm_lab.benchmark.slices", "--weights", str(weights)),
+            *("--prompt", str(prompt), "--settings", settings),
+        ]
+        self.said = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.said,
+            text=True,
+            bufsize=1,
+            preexec_fn=dies_with(os.getpid()),
+        )
+
+    def __enter__(self) -> "Live":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.process.kill()
+        self.process.communicate()
+        self.said.close()
+
+    def loaded(self) -> dict[str, Any]:
+        """Wait until the model is loaded, stop; what the runtime says of itself."""
+        facts: dict[str, Any] = self._answer()
+        self.process.send_signal(signal.SIGSTOP)
+        return facts
+
+    def work(self, command: str) -> dict[str, float]:
+        """Wake up, do a slice, stop; seconds by what was timed."""
+        assert self.process.stdin
+        self.process.send_signal(signal.SIGCONT)
+        self.process.stdin.write(f"{command}\n")
+        answer: dict[str, float] = self._answer()
+        self.process.send_signal(signal.SIGSTOP)
+        return answer
+
+    def cpu_seconds(self) -> float:
+        """CPU time taken so far."""
+        times = psutil.Process(self.process.pid).cpu_times()
+        return float(times.user + times.system)
+
+    def _answer(self) -> Any:
+        assert self.process.stdout
+        if line := self.process.stdout.readline():
+            return json.loads(line)
+        status = self.process.wait()
+        self.said.seek(0)
+        errors = [line for line in self.said.read().splitlines() if line.startswith("error: ")]
+        if errors:
+            raise LabError(errors[-1].removeprefix("error: "))
+        why = cause_of_death(-status) if status < 0 else f"ended with status {status}"
+        raise LabError(f"{self.variant}: {self.weights}: {why}")
+
+
+def cycles(sides: list[Live], generate: int, seconds: float) -> tuple[list[Samples], float]:
+    """Let the sides take turns for at least ``seconds``; samples of each, other programs' load.
+
+    ``generate``: tokens of an answer, along which decoding goes.
+    """
+    samples: list[Samples] = [{}, {}]
+    tokens = max(1, min(SLICE, generate - 2))
+    block = ["prefill"] * PREFILLS + [f"decode {tokens}"] * max(1, (generate - 1) // (tokens + 1))
+    turns = count()
+    for command in dict.fromkeys(block):  # the first of each kind is not counted
+        for side in sides:
+            side.work(command)
+    start, before = time.monotonic(), sum(side.cpu_seconds() for side in sides)
+    watch = machine.Watch()
+    blocks = 0
+    while blocks < BLOCKS or time.monotonic() - start < seconds:
+        for command in block:
+            for i in (0, 1) if next(turns) % 2 else (1, 0):
+                for what, taken in sides[i].work(command).items():
+                    samples[i].setdefault(what, []).append(taken)
+        blocks += 1
+    own = sum(side.cpu_seconds() for side in sides) - before
+    return samples, watch.other_load(own) or 0.0
+
+
+def changed(before: Reading, after: Reading) -> bool:
+    """Whether the machine went into another state between two readings."""
+    pairs = zip(before.model_dump().values(), after.model_dump().values(), strict=True)
+    return any(abs(log(b / a)) > CHANGED for a, b in pairs)
+
+
+def disturbance(load: float, threads: int, before: Reading, after: Reading) -> str | None:
+    """Why a trial does not count, in words; None: it does."""
+    if machine.disturbing(load, threads):
+        return (
+            f"other processes kept {load:.1f} cores busy; close them and run again, or give"
+            " 'threads' the cores that they leave"
+        )
+    return "the machine's speed changed meanwhile" if changed(before, after) else None
+
+
+def fits_twice(sides: dict[str, tuple[Path, dict[str, Any]]]) -> str | None:
+    """Why the sides do not fit into memory together, or None where they do."""
+    sizes = {
+        name: size_in(weights, settings.get("dtype", "float16"))
+        for name, (weights, settings) in sides.items()
+        if settings["device"] == "cpu"
+    }
+    needed, there = SPARE * sum(sizes.values()), machine.memory_limit()
+    if needed <= there:
+        return None
+    return (
+        f"{' and '.join(sizes)} do not fit into memory together: they need {needed / 1e6:.0f} MB,"
+        f" and there are {there / 1e6:.0f} MB"
+    )
+
+
+def measure_trial(
+    number: int, names: list[str], weights: list[Path], prompts: list[Path], settings: list[str]
+) -> Trial | NoTrial:
+    """Run one trial; the variant comes first in every list, then the baseline.
+
+    Raises LabError where a model cannot be loaded.
+    """
+    parsed = [json.loads(s) for s in settings]
+    if reason := fits_twice(dict(zip(names, zip(weights, parsed, strict=True), strict=True))):
+        say(f"{names[0]}: {reason}; its ratios are taken from rounds")
+        return NoTrial(trial=number, variant=names[0], baseline=names[1], reason=reason)
+    measured_at = datetime.now(UTC).isoformat(timespec="seconds")
+    threads = resolved(parsed[0]).threads
+    with ExitStack() as stack:
+        sides = [
+            stack.enter_context(Live(*of_side))
+            for of_side in zip(names, weights, prompts, settings, strict=True)
+        ]
+        facts = [side.loaded() for side in sides]
+        reading = Reading.model_validate(yardsticks.read(threads))
+        with progress(f"{names[0]} trial {number}", 1, "trials") as advance:
+            for attempt in range(1, ATTEMPTS + 1):
+                before = reading
+                samples, load = cycles(sides, parsed[0]["generate"], parsed[0]["seconds"])
+                reading = Reading.model_validate(yardsticks.read(threads))
+                why = disturbance(load, threads, before, reading)
+                if why is None:
+                    break
+                advance(0, f"attempt {attempt} does not count: {why}")
+            advance(1)
+    found = [
+        Side.model_validate({"variant": name} | fact | sample)
+        for name, fact, sample in zip(names, facts, samples, strict=True)
+    ]
+    return Trial(
+        trial=number,
+        measured_at=measured_at,
+        machine=machine.describe(),
+        generated_tokens=parsed[0]["generate"],
+        attempts=attempt,
+        before=before,
+        after=reading,
+        other_load_cores=load,
+        disturbed=why,
+        variant=found[0],
+        baseline=found[1],
+    )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    record = measure_trial(
+        arguments.trial,
+        [arguments.variant, arguments.baseline],
+        arguments.weights,
+        arguments.prompts,
+        arguments.settings,
+    )
+    write_record(arguments.output, record)
+
+
+if __name__ == "__main__":
+    two: dict[Literal["nargs", "required"], Any] = {"nargs": 2, "required": True}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trial", type=int, required=True)
+    parser.add_argument("--variant", required=True)
+    parser.add_argument("--baseline", required=True)
+    parser.add_argument("--weights", type=Path, help="the variant's, the baseline's", **two)
+    parser.add_argument("--prompts", type=Path, help="of their models, tokenized", **two)
+    parser.add_argument("--settings", help="of each, as JSON", **two)
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser)

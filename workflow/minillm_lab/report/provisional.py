@@ -1,0 +1,73 @@
+"""The first answer: a table of the first round and trial of every variant, long before the last.
+
+Its intervals come from the slices of one trial: they hold for that moment alone.
+"""
+
+import argparse
+from pathlib import Path
+
+from tabulate import tabulate
+
+from minillm_lab import statistics
+from minillm_lab.benchmark.collect import read_trial, sample_of
+from minillm_lab.command import run, say
+from minillm_lab.files import write_text
+from minillm_lab.report.table import number
+from minillm_lab.result import Round, Trial, read_record
+from minillm_lab.statistics import Estimate
+
+HEADER = ["", "Decode ↑, t/s", "Prefill ↑, t/s", "Load, warm cache ↓, s", "Memory after load ↓, MB"]
+
+
+def ratio(trial: Trial, what: str) -> Estimate:
+    """Speed over the baseline's, with an interval from the trial's own cycles."""
+    pairs = zip(getattr(trial.variant, what), getattr(trial.baseline, what), strict=True)
+    return statistics.of_rounds([[theirs / ours] for ours, theirs in pairs])
+
+
+def speed(trial: Trial | None, what: str, metric: str) -> str:
+    """A speed, its ratio to the baseline with its interval; – without a trial."""
+    if trial is None:
+        return "–"
+    found = ratio(trial, what)
+    text = f"{number(sample_of(trial).speeds[metric])} (×{number(found.value)}"
+    return text + (f", {number(found.ci95[0])} to {number(found.ci95[1])})" if found.ci95 else ")")
+
+
+def table(rounds: list[Round], trials: dict[str, Trial], baseline: str) -> str:
+    """The table as Markdown."""
+    rows = []
+    for r in rounds:
+        trial = trials.get(r.variant)
+        cells = [
+            speed(trial, "decode_seconds", "decode_tokens_per_second"),
+            speed(trial, "prefill_seconds", "prefill_tokens_per_second"),
+        ]
+        if r.variant == baseline and trials:
+            theirs = sample_of(next(iter(trials.values()))).baseline_speeds
+            cells = [number(theirs[f"{what}_tokens_per_second"]) for what in ("decode", "prefill")]
+        loaded = "–" if r.load_warm_seconds is None else number(r.load_warm_seconds)
+        rows.append([r.variant, *cells, loaded, number(r.memory_after_load.resident / 1e6)])
+    drawn = tabulate(rows, headers=HEADER, tablefmt="github", disable_numparse=True)
+    return (
+        "Provisional: one round and one trial of each variant; in brackets, the ratio to"
+        f" `{baseline}` and its interval within that trial.\n\n{drawn}"
+    )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    read = [read_trial(path) for path in arguments.trials]
+    trials = {t.variant.variant: t for t in read if isinstance(t, Trial)}
+    rounds = [read_record(path, Round) for path in arguments.rounds]
+    text = table(rounds, trials, arguments.baseline)
+    write_text(arguments.output, text + "\n")
+    say(text)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=Path, nargs="+", required=True)
+    parser.add_argument("--trials", type=Path, nargs="*", default=[])
+    parser.add_argument("--baseline", required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser)

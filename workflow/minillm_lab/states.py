@@ -1,0 +1,77 @@
+"""States of a machine: how fast it computes and reads memory at a time, by its yardsticks.
+
+A host moves a virtual machine, a laptop heats up or runs on its battery: speeds and even ratios
+change, and no average over such states is a figure of anything. The rule that finds them:
+
+- Two readings are near when neither yardstick differs by more than ``NEAR``.
+- A reading is common when enough readings are near it: a twentieth of all, at least ``FEWEST``.
+- Common readings that are near each other, directly or through others, make one state; readings
+  near one of them belong to it.
+- What is left belongs to no state: the machine was passing from one to another, or was disturbed.
+
+This is DBSCAN (Ester et al. 1996) on the logarithms of both yardsticks, with the larger difference
+as the distance.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minillm_lab.result import Reading
+
+NEAR = 0.08  # of a yardstick's logarithm
+FEWEST = 4  # readings, itself included
+SHARE = 0.05  # of all readings
+
+
+@dataclass(frozen=True)
+class State:
+    """One state: the medians of its readings, and the share of all readings."""
+
+    compute_flops: float
+    memory_bytes_per_second: float
+    share: float
+
+
+def find_states(readings: Sequence[Reading]) -> tuple[list[State], list[int | None]]:
+    """The states, the most frequent first, and which of them each reading is in."""
+    if not readings:
+        return [], []
+    values = np.array([[r.compute_flops, r.memory_bytes_per_second] for r in readings])
+    labels = clusters(np.log(values), NEAR, min(len(values), max(FEWEST, SHARE * len(values))))
+    if not any(label is not None for label in labels):
+        labels = [0] * len(labels)  # too few, or nothing but noise: there is no other state
+    numbers = sorted(
+        {label for label in labels if label is not None}, key=lambda n: (-labels.count(n), n)
+    )
+    states = []
+    for number in numbers:
+        own = values[[label == number for label in labels]]
+        compute, memory = np.median(own, axis=0)
+        states.append(State(float(compute), float(memory), len(own) / len(values)))
+    return states, [None if label is None else numbers.index(label) for label in labels]
+
+
+def clusters(points: NDArray[np.float64], near: float, enough: float) -> list[int | None]:
+    """DBSCAN: a cluster's number for each of the points, shape (n, dimensions); None: noise."""
+    distances = np.abs(points[:, None] - points[None]).max(axis=2)
+    close = distances <= near
+    common = close.sum(axis=1) >= enough
+    labels: list[int | None] = [None] * len(points)
+    number = 0
+    for start in np.flatnonzero(common).tolist():
+        if labels[start] is not None:
+            continue
+        reached = [start]
+        while reached:
+            i = reached.pop()
+            if labels[i] is None:
+                labels[i] = number
+                reached += np.flatnonzero(close[i] & common).tolist()
+        number += 1
+    for i in np.flatnonzero(~common).tolist():
+        if neighbours := np.flatnonzero(close[i] & common).tolist():
+            labels[i] = labels[min(neighbours, key=lambda j: float(distances[i, j]))]
+    return labels
