@@ -1,8 +1,13 @@
-"""Pins stand once: the lock files and the conda files agree with pyproject.toml."""
+"""Pins stand once, and other files agree with pyproject.toml; what make installs, and when."""
 
+import os
 import re
+import shlex
+import shutil
+import subprocess
 import tomllib
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import yaml
@@ -71,3 +76,45 @@ def test_every_direct_dependency_is_pinned() -> None:
     every = [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]
     every += PYPROJECT["build-system"]["requires"]
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in every)
+
+
+# Stands for Python: makes an environment of itself, and says what pip would be told.
+PYTHON = """#!/bin/sh
+case "$*" in
+*"-m venv"*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+*lock.txt*) echo "$CMAKE_ARGS" > told; exit "${FAIL:-0}" ;;
+esac
+"""
+
+
+def install(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """``make .venv/installed`` in a copy, with a Python that installs nothing."""
+    shutil.copytree(ROOT / "envs", folder / "envs")
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    python = folder / "python"
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+    command = ["make", ".venv/installed", "PYTHON=./python"]
+    return subprocess.run(
+        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True
+    )
+
+
+def test_what_the_user_tells_cmake_comes_last(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    done = install(folder, CMAKE_ARGS="-DGGML_CUDA=on -DLLAVA_BUILD=ON")
+    assert done.returncode == 0, done.stderr
+    *ours, cuda, llava = shlex.split((folder / "told").read_text())
+    assert (cuda, llava) == ("-DGGML_CUDA=on", "-DLLAVA_BUILD=ON")
+    assert "-DLLAVA_BUILD=OFF" in ours
+    assert Path(ours[-1].partition("=")[2]).is_file()
+    assert (folder / ".venv/installed").exists()
+
+
+def test_an_environment_that_failed_does_not_count_as_installed(tmp_path: Path) -> None:
+    done = install(tmp_path, FAIL="1")
+    assert done.returncode != 0
+    assert "Error 1" in done.stderr
+    assert not (tmp_path / ".venv/installed").exists()
