@@ -38,7 +38,7 @@ PAIRS = {  # name: variant, baseline, how much slower the variant is made, weigh
 }
 SLOW = """
 import sys
-if sys.orig_argv[-1:] and "slices" in " ".join(sys.orig_argv) and "/slowed." in " ".join(sys.orig_argv):
+if "slices" in (line := " ".join(sys.orig_argv)) and "/slowed." in line:
     import time
     from minillm_lab.runtimes.llama_cpp import LlamaCpp
     def slowed(method):
@@ -129,7 +129,8 @@ def show(folder: Path, size: int) -> None:
                     f"{metric.partition('_')[0]} {'ABCDEF'[i]} {pair}: {len(values)} trials, ×"
                     f"{np.exp(np.mean(np.log(values))):.4f}, one trial ±{spread:.2%};"
                     f" {len(claims)} of {len(whole)} comparisons of {size} claim a difference,"
-                    f" {len({e.value > 1 for e in claims})} sign(s); half-width {np.median(half):.2%}"
+                    f" {len({e.value > 1 for e in claims})} sign(s);"
+                    f" half-width {np.median(half):.2%}"
                 )
 
 

@@ -120,6 +120,8 @@ def tiny_config(path: Path | None = None, **changes: Any) -> dict[str, Any]:
         "threads": 1,  # tests run beside each other, and llama.cpp's threads wait by spinning
         "context": 128,
         "rounds": 2,
+        "trials": 2,
+        "trial_seconds": 0.3,
         "repetitions": 2,
         "warmups": 1,
         "depths": [16],
@@ -132,8 +134,16 @@ SMOLLM2 = yaml.safe_load((ROOT / "config.yaml").read_text())
 
 
 def default_experiment(**changes: Any) -> dict[str, Any]:
-    """The default experiment on the real SmolLM2, with few and short rounds."""
-    short = {"rounds": 1, "repetitions": 1, "warmups": 0, "depths": [128], "threads": 1}
+    """The default experiment on the real SmolLM2, with few and short rounds and trials."""
+    short = {
+        "trials": 1,
+        "trial_seconds": 0.3,
+        "rounds": 1,
+        "repetitions": 1,
+        "warmups": 0,
+        "depths": [128],
+        "threads": 1,
+    }
     short["quality"] = SMOLLM2["quality"] | {"chunks": 2, "context": 128, "questions": None}
     return copy.deepcopy(SMOLLM2) | short | changes
 

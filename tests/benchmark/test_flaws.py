@@ -8,13 +8,12 @@ from pathlib import Path
 
 import fuzz
 import pytest
-from builders import around, made_up
+from builders import around, compared, made_up
 
 from conftest import ROOT
 from minillm_lab.benchmark.collect import collect
 from minillm_lab.benchmark.round import flaw_of
 from minillm_lab.models.facts import facts_of
-from minillm_lab.report.comparison import compare
 from minillm_lab.report.learnings import learnings
 from minillm_lab.report.table import markdown
 from minillm_lab.result import ModelFacts, Round, read_record, write_record
@@ -69,13 +68,13 @@ def test_an_empty_answer_is_a_flaw() -> None:
 
 
 def test_what_means_nothing_is_neither_best_nor_learned_from() -> None:
-    results = {
-        "sound": made_up("sound", decode=around(10), size=2 * 10**8, quantization="F16"),
-        "broken": made_up("broken", decode=around(90), quantization="Q8_0"),
-        "good": made_up("good", decode=around(20), size=3 * 10**8, quantization="Q4_K_M"),
-    }
-    results["broken"].output.flaw = "it is empty"
-    found = compare(results, "sound", "snakemake")
+    broken = made_up("broken", decode=around(90), quantization="Q8_0")
+    broken.output.flaw = "it is empty"
+    found = compared(
+        made_up("sound", decode=around(10), size=2 * 10**8, quantization="F16"),
+        broken,
+        made_up("good", decode=around(20), size=3 * 10**8, quantization="Q4_K_M"),
+    )
     assert all("broken" not in names for names in found.best.values())
     assert found.best["decode_tokens_per_second"] == ["good"]
     assert not any("broken" in sentence for sentence in learnings(found))

@@ -60,7 +60,7 @@ def test_ratios_and_fields(tiny_gguf: Path, tmp_path: Path) -> None:
         ours = part["lab_tokens_per_second"]
         assert [len(samples) for samples in ours] == [REPETITIONS] * 3
         ratios = [statistics.median(samples) / statistics.median(theirs) for samples in ours]
-        assert part["ratio"] == pytest.approx(statistics.median(ratios))
+        assert min(ratios) <= part["ratio"] <= max(ratios)
         low, high = part["ratio_ci95"]
         assert 0 < low <= part["ratio"] <= high
 

@@ -33,6 +33,9 @@ pytestmark = [
 CORES = {"large": 2, "small": 1}
 VARIANTS = ["fp16", "f16", "q8_0", "q5_k_m", *(f"q4_k_m-{kind}" for kind in CORES)]
 ROUNDS = {f"results/rounds/{variant}.{n}.json" for variant in VARIANTS for n in (1, 2)}
+BESIDE_THE_BASELINE = [v for v in VARIANTS if v not in ("fp16", "q4_k_m-small")]
+TRIALS = {f"results/trials/{variant}.{n}.json" for variant in BESIDE_THE_BASELINE for n in (1, 2)}
+MEASURED = ROUNDS | TRIALS
 PROFILE = ("--profile", "workflow/profiles/slurm")
 SQUEUE = """\
 #!/bin/sh
@@ -54,17 +57,22 @@ def rule(job: dict[str, str]) -> str:
 
 
 def file_of(job: dict[str, str]) -> str:
-    """The file that a round's job made."""
-    variant, _, number = job["Comment"].removeprefix("rule_round_wildcards_").rpartition("_")
-    return f"results/rounds/{variant}.{number}.json"
+    """The file that a round's or a trial's job made."""
+    kind, _, what = job["Comment"].removeprefix("rule_").partition("_wildcards_")
+    variant, _, number = what.rpartition("_")
+    return f"results/{kind}s/{variant}.{number}.json"
 
 
 def completed(cluster: Slurm) -> list[dict[str, str]]:
     return [job for job in cluster.jobs() if job["JobState"] == "COMPLETED"]
 
 
-def completed_rounds(cluster: Slurm) -> list[dict[str, str]]:
-    return [job for job in completed(cluster) if rule(job) == "round"]
+def measures(job: dict[str, str]) -> bool:
+    return rule(job) in ("round", "trial")
+
+
+def completed_measurements(cluster: Slurm) -> list[dict[str, str]]:
+    return [job for job in completed(cluster) if measures(job)]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +90,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
 def lab(cluster: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """The default experiment, Q4_K_M on both kinds of node; the profile as one would adapt it."""
     config = default_experiment(
-        nodes={name: {"constraint": name} for name in CORES}, generate=16, rounds=2
+        nodes={name: {"constraint": name} for name in CORES}, generate=16, rounds=2, trials=2
     )
     for variant in config["variants"].values():
         variant["node"] = "large"
@@ -107,7 +115,7 @@ def lab(cluster: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 @pytest.fixture(scope="module")
 def finished(request: pytest.FixtureRequest, lab: Lab, cluster: Slurm) -> dict[str, str]:
-    """The rounds that were finished when all went wrong at once, and what their files held."""
+    """The rounds and trials that were finished when all went wrong at once, as they were then."""
     if not request.config.getoption("--long"):
         return {}
     with subprocess.Popen(
@@ -117,7 +125,7 @@ def finished(request: pytest.FixtureRequest, lab: Lab, cluster: Slurm) -> dict[s
         stderr=subprocess.DEVNULL,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # `make test &` ignores it
     ) as running:
-        while not completed_rounds(cluster) and running.poll() is None:
+        while not completed_measurements(cluster) and running.poll() is None:
             time.sleep(0.5)
         cluster.stop("n-large", signal.SIGKILL)
         cluster.stop("slurmctld")
@@ -127,7 +135,7 @@ def finished(request: pytest.FixtureRequest, lab: Lab, cluster: Slurm) -> dict[s
         cluster.client("scancel", "--state=RUNNING", "--user", str(os.getuid()))
         running.send_signal(signal.SIGINT)  # and the terminal was closed
         running.wait(120)
-    files = map(file_of, completed_rounds(cluster))
+    files = map(file_of, completed_measurements(cluster))
     return {file: lab.path(file).read_text() for file in files}
 
 
@@ -138,12 +146,12 @@ def ran(lab: Lab, finished: dict[str, str]) -> Lab:
     return lab
 
 
-def test_no_finished_round_is_repeated(
+def test_no_finished_round_or_trial_is_repeated(
     request: pytest.FixtureRequest, ran: Lab, finished: dict[str, str]
 ) -> None:
     if not request.config.getoption("--long"):
         pytest.skip("losing jobs, a node and the controller takes minutes: --long")
-    assert 0 < len(finished) < len(ROUNDS)
+    assert 0 < len(finished) < len(MEASURED)
     assert {file: ran.path(file).read_text() for file in finished} == finished
 
 
@@ -168,8 +176,8 @@ def test_every_job_ran_on_the_cluster_and_once(
 
 def test_nothing_ran_beside_a_benchmark(ran: Lab, cluster: Slurm) -> None:
     jobs = [job for job in cluster.jobs() if job["NodeList"].startswith("n-")]
-    started = [job for job in jobs if rule(job) == "round"]
-    assert {file_of(job) for job in started} == ROUNDS
+    started = [job for job in jobs if measures(job)]
+    assert {file_of(job) for job in started} == MEASURED
     for job in started:
         assert int(job["NumCPUs"]) == CORES[job["NodeList"].removeprefix("n-")]
         beside = [
@@ -183,11 +191,11 @@ def test_nothing_ran_beside_a_benchmark(ran: Lab, cluster: Slurm) -> None:
         assert not beside
 
 
-def test_no_later_round_overtakes_one_that_waits(ran: Lab, cluster: Slurm) -> None:
+def test_what_is_numbered_later_overtakes_nothing_that_waits(ran: Lab, cluster: Slurm) -> None:
     on_large = [
         (int(job["Comment"].rpartition("_")[2]), job)
         for job in cluster.jobs()
-        if rule(job) == "round" and job["NodeList"] == "n-large"
+        if measures(job) and job["NodeList"] == "n-large"
     ]
     assert {number for number, _ in on_large} == {1, 2}
     overtaken = [

@@ -7,10 +7,9 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from builders import made_up
+from builders import compared, made_up
 
 from conftest import ROOT
-from minillm_lab.report.comparison import compare
 from minillm_lab.result import write_record
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -24,8 +23,8 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 @pytest.fixture
 def results(tmp_path: Path) -> str:
-    both = {name: made_up(name) for name in ("f16", "q8_0")}
-    write_record(tmp_path / "results/comparison.json", compare(both, "f16", "snakemake"))
+    comparison = compared(made_up("f16"), made_up("q8_0"))
+    write_record(tmp_path / "results/comparison.json", comparison)
     return str(tmp_path / "results")
 
 

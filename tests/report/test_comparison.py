@@ -6,18 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from builders import around, made_up
+from builders import around, compared, made_up
 
 from minillm_lab.report import table
 from minillm_lab.report.comparison import Comparison, compare
 from minillm_lab.report.learnings import learnings
 from minillm_lab.report.readme import section
-from minillm_lab.result import Result, read_record, write_record
-
-
-def compared(*results: Result, baseline: str = "fp16") -> Comparison:
-    return compare({r.variant: r for r in results}, baseline, "snakemake --cores 1")
-
+from minillm_lab.result import read_record, write_record
 
 FP16 = made_up(
     "fp16", runtime="transformers", quantization="safetensors", decode=around(10), size=2 * 10**8
@@ -90,14 +85,14 @@ def test_the_page_cache_is_blamed_only_where_it_shows() -> None:
     assert any("page cache matters: `f16`" in line for line in learnings(compared(FP16, slow)))
 
 
-def test_precision_says_how_many_rounds_would_reach_it() -> None:
-    results = {"fp16": FP16, "f16": F16}
-    loose = compare(results, "fp16", "snakemake", goal=0.5).precision
-    tight = compare(results, "fp16", "snakemake", goal=0.002).precision
-    assert loose is not None and loose.rounds == 3  # reached with the rounds there are
-    assert tight is not None and tight.rounds is not None and tight.rounds > 3
+def test_precision_says_how_many_trials_would_reach_it() -> None:
+    uneven = made_up("f16", quantization="F16", decode=[[19.0], [20.0], [21.0]])
+    loose = compared(FP16, uneven, goal=0.5).precision
+    tight = compared(FP16, uneven, goal=0.01).precision
+    assert loose is not None and loose.trials == 3  # reached with the trials there are
+    assert tight is not None and tight.trials is not None and tight.trials > 3
     line = table.precision_line(tight)
-    assert f"--config rounds={tight.rounds}" in line
+    assert f"about {tight.trials} trials" in line and "--config trials=" in line
     assert "as asked" in table.precision_line(loose)
 
 
@@ -132,7 +127,8 @@ def test_csv_holds_the_same_figures() -> None:
     lines = csv.DictReader(io.StringIO(table.csv_of(comparison)))
     found = {(line["variant"], line["metric"]): line for line in lines}
     decode = found["f16", "decode_tokens_per_second"]
-    assert float(decode["value"]) == F16.metrics["decode_tokens_per_second"].value
+    shown = comparison.results["f16"].metrics["decode_tokens_per_second"]
+    assert float(decode["value"]) == shown.value == pytest.approx(20, rel=0.01)
     assert float(decode["ratio"]) == pytest.approx(2.0)
     assert found["fp16", "decode_tokens_per_second"]["ratio"] == ""
 

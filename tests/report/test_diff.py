@@ -6,20 +6,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import made_up
+from builders import STEADY, compared, made_up
 
 from minillm_lab import statistics
 from minillm_lab.errors import LabError
-from minillm_lab.report.comparison import Comparison, compare
+from minillm_lab.report.comparison import Comparison
 from minillm_lab.report.diff import Difference, compare_runs, markdown
 from minillm_lab.report.published import LARGEST, publish, read_either, read_published
-from minillm_lab.result import QualityMetric, Result, write_record
+from minillm_lab.result import QualityMetric, Reading, Result, write_record
 
+ELSEWHERE = Reading(compute_flops=1.3e11, memory_bytes_per_second=5e10)
 NOISY = ("load_warm_seconds", "prefill_tokens_per_second", "decode_tokens_per_second")
 
 
-def measured(seed: int, faster: float = 1.0, drift: float = 1.0) -> Comparison:
-    """Four variants as a run measures them; ``faster``: the factor of q4's decode speed."""
+def measured(
+    seed: int, faster: float = 1.0, drift: float = 1.0, reading: Reading = STEADY
+) -> Comparison:
+    """Four variants as a run measures them in one state of the machine.
+
+    ``faster``: the factor of q4's decode speed. ``drift``: that of everything.
+    """
     random = np.random.default_rng(seed)
     results: dict[str, Result] = {}
     for name in ("fp16", "f16", "q8_0", "q4"):
@@ -29,9 +35,9 @@ def measured(seed: int, faster: float = 1.0, drift: float = 1.0) -> Comparison:
             if (name, metric) == ("q4", "decode_tokens_per_second"):
                 at *= faster
             rounds = at * np.exp(random.normal(0, 0.02, (3, 1)) + random.normal(0, 0.01, (3, 3)))
-            found = statistics.median(rounds.tolist())
+            found = statistics.of_rounds(rounds.tolist())
             m = result.metrics[metric]
-            m.value, m.ci95, m.n, m.samples = found.value, found.ci95, 9, rounds.tolist()
+            m.value, m.ci95, m.n, m.samples = found.value, found.ci95, 3, rounds.tolist()
         kld = float(np.exp(random.normal(0, 0.05)) / 100)
         result.quality = {
             "kld_mean": QualityMetric(
@@ -40,7 +46,7 @@ def measured(seed: int, faster: float = 1.0, drift: float = 1.0) -> Comparison:
         }
         result.protocol["quality"] = {"context": 512, "score_from": 32, "text_sha256": "a" * 64}
         results[name] = result
-    return compare(results, "fp16", "snakemake --cores 1")
+    return compared(*results.values(), reading=reading)
 
 
 def between(before: Comparison, after: Comparison) -> Difference:
@@ -52,9 +58,9 @@ def claims(difference: Difference) -> set[tuple[str, str, str]]:
 
 
 def test_two_runs_of_one_thing_claim_no_difference() -> None:
-    """Twenty pairs of runs, some on a machine that got 15 % slower: at most one claims anything."""
+    """Twenty pairs of runs, some on a machine that got 4 % slower: at most one claims anything."""
     found = [
-        between(measured(2 * i), measured(2 * i + 1, drift=1.0 if i % 2 else 0.85))
+        between(measured(2 * i), measured(2 * i + 1, drift=1.0 if i % 2 else 0.96))
         for i in range(20)
     ]
     assert sum(bool(difference.changed) for difference in found) <= 1
@@ -72,6 +78,15 @@ def test_a_known_difference_is_found_and_nothing_else() -> None:
     text = markdown(difference, "before", "after")
     assert "| `q4`" in text and "| decode, to the baseline" in text
     assert "Same machine, versions, model files and protocol." in text
+
+
+def test_speeds_of_two_states_are_not_compared() -> None:
+    before, after = measured(1), measured(2, faster=1.8, reading=ELSEWHERE)
+    difference = between(before, after)
+    assert not claims(difference)
+    assert not [c for c in difference.unchanged if c.pair.kind == "ratios"]
+    text = markdown(difference, "before", "after")
+    assert "`q4`, speeds: the machine was in no state in both runs" in text
 
 
 def test_memory_and_quality_that_changed_are_found() -> None:
@@ -107,6 +122,7 @@ def test_machines_versions_files_and_variants_that_differ_are_said_first() -> No
     for result in after.results.values():
         result.machine |= {"fingerprint": "bbbbbbbbbbbb", "cpu": "Another <b>CPU</b>"}
         result.runtime["version"] = {"llama.cpp": "2.0"}
+    after.states["bbbbbbbbbbbb"] = after.states.pop("aaaaaaaaaaaa")
     after.results["q8_0"].model.files[0].sha256 = "1" * 64
     after.results["new"] = after.results.pop("q4")
     after.ratios["new"] = after.ratios.pop("q4")
@@ -119,8 +135,9 @@ def test_machines_versions_files_and_variants_that_differ_are_said_first() -> No
 
 def test_one_round_gives_nothing_to_judge_by() -> None:
     single = measured(1)
-    for result in single.results.values():
-        for metric in result.metrics.values():
+    of_states = [m for s in single.states["aaaaaaaaaaaa"] for m in s.metrics.values()]
+    for metrics in (*(r.metrics for r in single.results.values()), *of_states):
+        for metric in metrics.values():
             metric.ci95 = None
     difference = between(single, measured(2, faster=3.0))
     assert not [c for c in difference.changed if c.pair.kind == "metrics"]
@@ -146,6 +163,12 @@ def first_variant(path: Path, key: str, value: Any) -> None:
     path.write_text(json.dumps(content))
 
 
+def first_state(path: Path, key: str, value: Any) -> None:
+    content = json.loads(path.read_text())
+    content["variants"]["fp16"]["states"][0][key] = value
+    path.write_text(json.dumps(content))
+
+
 @pytest.mark.parametrize(
     "key, value",
     [
@@ -158,6 +181,8 @@ def first_variant(path: Path, key: str, value: Any) -> None:
         ("metrics", {"\x1b[2J": {"value": 1, "ci95": None}}),
         ("metrics", {f"m{i}": {"value": 1, "ci95": None} for i in range(61)}),
         ("metrics", {"speed_bytes": {"value": 1, "ci95": None}}),
+        ("states", [{"compute_flops": 0, "memory_bytes_per_second": 1, "metrics": {}}]),
+        ("states", [{}] * 27),
         ("unknown", 1),
     ],
 )
@@ -188,10 +213,21 @@ def test_a_large_file_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
 def test_absurd_figures_are_survived(value: float, tmp_path: Path) -> None:
     path = published(tmp_path)
     wide = {"value": value, "ci95": [0, 1e18]}
-    first_variant(path, "metrics", {"decode_tokens_per_second": wide})
+    first_state(path, "metrics", {"decode_tokens_per_second": wide})
     difference = compare_runs(publish(measured(1)), read_published(path))
     assert ("fp16", "metrics", "decode_tokens_per_second") not in claims(difference)
     assert "no interval" in markdown(difference, "a", "b")
+
+
+@pytest.mark.parametrize("value", [5e-324, 1e18])
+@pytest.mark.parametrize("yardstick", ["compute_flops", "memory_bytes_per_second"])
+def test_an_absurd_state_is_another_state(yardstick: str, value: float, tmp_path: Path) -> None:
+    path = published(tmp_path)
+    first_state(path, yardstick, value)
+    mine, theirs = publish(measured(1)), read_published(path)
+    for pair in ((mine, theirs), (theirs, mine)):
+        text = markdown(compare_runs(*pair), "a", "b")
+        assert "`fp16`, speeds: the machine was in no state in both runs" in text
 
 
 def test_text_from_a_stranger_shows_as_text(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from minillm_lab.errors import LabError
 from minillm_lab.report.estimate import described, estimate
 from minillm_lab.result import Metric, Result
 
-ROUNDS = (0.98, 1.0, 1.02)  # the machine's speed in each
+ROUNDS = (1 / 1.02, 1.0, 1.02)  # the machine's speed in each
 CHOOSING = 1e-4
 
 
@@ -31,13 +31,14 @@ def known(depths: tuple[int, ...] = (128, 512), runtime: str = "llama.cpp") -> R
 
     def put(metric: str, unit: str, value: float, power: int) -> None:
         samples = [[value * level**power] * 2 for level in ROUNDS]
-        found = statistics.median(samples)
+        found = statistics.of_rounds(samples)
         result.metrics[metric] = Metric(
             value=found.value, unit=unit, ci95=found.ci95, n=found.n, samples=samples
         )
 
-    put("prefill_tokens_per_second", "t/s", 10 / read(10), 1)
-    put("decode_tokens_per_second", "t/s", 79 / decoding, 1)
+    for at in ("", "_at_10"):
+        put(f"prefill_tokens_per_second{at}", "t/s", 10 / read(10), 1)
+        put(f"decode_tokens_per_second{at}", "t/s", 79 / decoding, 1)
     put("generate_seconds", "s", read(10) + decoding + 80 * CHOOSING, -1)
     put("load_cold_seconds", "s", 0.5, -1)
     for depth in depths:
@@ -51,17 +52,18 @@ def known(depths: tuple[int, ...] = (128, 512), runtime: str = "llama.cpp") -> R
 def test_costs_that_grow_with_the_context_are_summed_over_positions(runtime: str) -> None:
     found = estimate(known(runtime=runtime), 1000, 500)
     answer = sum(step(1000 + i, runtime) for i in range(499)) + 500 * CHOOSING
-    assert found.prompt.value == pytest.approx(read(1000), rel=1e-6)
-    assert found.answer.value == pytest.approx(answer, rel=1e-6)
-    assert found.whole.value == pytest.approx(read(1000) + answer, rel=1e-6)
+    assert found.prompt.value == pytest.approx(read(1000), rel=1e-5)
+    assert found.answer.value == pytest.approx(answer, rel=1e-5)
+    assert found.whole.value == pytest.approx(read(1000) + answer, rel=1e-5)
     assert found.whole.ci95 is not None and found.whole.excludes(2 * found.whole.value)
 
 
 def test_a_cold_load_comes_on_top_when_asked_for() -> None:
     warm, cold = estimate(known(), 100, 100), estimate(known(), 100, 100, cold=True)
-    assert cold.whole.value - warm.whole.value == pytest.approx(0.5)
+    assert cold.whole.value - warm.whole.value == pytest.approx(0.5, rel=1e-3)
     blind = known()
-    blind.metrics["load_cold_seconds"].samples = []
+    cold_load = blind.metrics["load_cold_seconds"]
+    cold_load.value, cold_load.samples = None, []
     with pytest.raises(LabError, match="leave --cold"):
         estimate(blind, 100, 100, cold=True)
 
@@ -92,6 +94,7 @@ def test_the_models_own_context_is_the_end() -> None:
 
 def test_one_round_gives_no_interval_and_says_so() -> None:
     single = known()
+    single.protocol["rounds"] = 1
     for metric in single.metrics.values():
         metric.samples = metric.samples[:1]
     assert "No interval: one round" in described(single, 100, 100, False)

@@ -71,7 +71,7 @@ def test_the_model_card_holds_the_files_the_figures_and_the_command() -> None:
     )
     assert cells["File"] == "`Q8_0.gguf, llama.cpp`"
     assert cells["Size, MB"] == "100" and cells["Bits per weight"] == "8.00"
-    assert cells["Decode ↑, t/s"].startswith("100 (9")
+    assert cells["Decode ↑, t/s"].startswith("100") and "(9" in cells["Decode ↑, t/s"]
     assert cells["KL divergence ↓, nats"] == "–"  # not measured
     assert r"Command: snakemake \| \`x\`" in card and "A CPU, 2 cores" in card
 

@@ -8,11 +8,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from builders import around, made_up
+from builders import around, compared, made_up
 
 from conftest import ROOT
 from minillm_lab.report import FIGURES, PAGES, pages, picture, plots, table
-from minillm_lab.report.comparison import Comparison, compare
+from minillm_lab.report.comparison import Comparison
 from minillm_lab.report.figures import NARROW, WIDE, figure
 from minillm_lab.report.placing import Axis, Box, Marker, placed
 from minillm_lab.report.readme import section
@@ -34,10 +34,6 @@ def with_quality(result: Result, kld: float) -> Result:
     right = QualityMetric(value=0.4, unit="1", ci95=(0.2, 0.6), n=25)
     result.quality |= {"question_accuracy": right, "question_accuracy: facts": right}
     return result
-
-
-def compared(*results: Result) -> Comparison:
-    return compare({r.variant: r for r in results}, results[0].variant, "snakemake --cores 1")
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,11 @@ import argparse
 from pathlib import Path
 
 import pytest
-from builders import around, made_up
+from builders import around, compared, made_up
 
 from minillm_lab.errors import LabError
 from minillm_lab.report import folder, pick
-from minillm_lab.report.comparison import compare
+from minillm_lab.report.comparison import Group
 from minillm_lab.report.pick import Limits, advice, choose
 from minillm_lab.result import Metric, QualityMetric, Result, write_record
 
@@ -30,8 +30,9 @@ def variant(
     return result
 
 
-def named(*results: Result) -> dict[str, Result]:
-    return {r.variant: r for r in results}
+def named(*results: Result) -> Group:
+    """The results of one machine, in trials against the first."""
+    return Group(compared(*results).results, results[0].variant)
 
 
 BIG = variant("big", 20, 8e8, 0.0001)
@@ -98,7 +99,7 @@ def test_a_budget_between_two_variants_takes_the_one_below_it() -> None:
 
 
 def test_meeting_a_limit_by_the_median_alone_is_second_choice_and_said() -> None:
-    wide = variant("wide", 0, 1e8, decode=[[35.0], [50.0], [70.0]])
+    wide = variant("wide", 0, 1e8, decode=[[35.0], [50.0], [50.0**2 / 35]])
     results = named(MID, wide)
     assert choose(results, Limits(speed=35)).taken == "mid"
     choice = choose(results, Limits(speed=45))
@@ -109,7 +110,7 @@ def test_meeting_a_limit_by_the_median_alone_is_second_choice_and_said() -> None
 
 def test_machines_are_never_mixed(tmp_path: Path) -> None:
     there = variant("small", 90, 1e8, machine="bbbbbbbbbbbb")
-    both = named(BIG, MID, there)
+    both = compared(BIG, MID, there).results
     assert list(folder.of_one_machine(both, None, "aaaaaaaaaaaa")) == ["big", "mid"]
     assert list(folder.of_one_machine(both, "bbbbbbbbbbbb", "aaaaaaaaaaaa")) == ["small"]
     with pytest.raises(LabError, match=r"--machine: `aaaaaaaaaaaa`, `bbbbbbbbbbbb`"):
@@ -126,7 +127,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_the_command_says_what_it_assumed_and_where_it_was_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_record(tmp_path / "comparison.json", compare(ALL, "big", "snakemake"))
+    write_record(tmp_path / "comparison.json", compared(*ALL.results.values()))
     text = run(capsys, "--results", str(tmp_path))
     assert "Take `mid`" in text  # small lost too much for the default
     assert "MB free here now; loss at most minor" in text
@@ -148,8 +149,8 @@ def test_what_is_no_size_is_refused(given: str) -> None:
 
 
 def test_the_readmes_line_names_the_pick_of_each_machine() -> None:
-    line = pick.recommendation(compare(ALL, "big", "snakemake"))
+    line = pick.recommendation(compared(*ALL.results.values()))
     assert "with at most minor loss: `mid`" in line and "Runner-up: `big`" in line
     there = variant("small", 90, 1e8, machine="bbbbbbbbbbbb")
-    lines = pick.recommendation(compare(named(MID, there), "mid", "snakemake"))
+    lines = pick.recommendation(compared(MID, there))
     assert "on `aaaaaaaaaaaa`**" in lines and "on `bbbbbbbbbbbb`**" in lines

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import pytest
-from builders import made_up
+from builders import compared, made_up
 
 from minillm_lab.errors import LabError
-from minillm_lab.report.comparison import compare
-from minillm_lab.report.readme import BEGIN, END, section, update
+from minillm_lab.report.readme import BEGIN, END, experiment, section, update
 
 PAGE = f"# Mine\r\n\n  odd spacing \t\n{BEGIN}\nold\n{END}\nafter, no newline at the end — ñ"
 
@@ -54,14 +53,25 @@ def test_a_page_that_does_not_exist_is_begun(tmp_path: Path) -> None:
 
 
 def test_the_section_begins_with_what_to_take() -> None:
-    results = {"f16": made_up("f16"), "q4": made_up("q4", decode=[[30.0, 30.0]] * 3)}
-    first = section(compare(results, "f16", "snakemake")).splitlines()[0]
+    comparison = compared(made_up("f16"), made_up("q4", decode=[[30.0, 30.0]] * 3))
+    first = section(comparison).splitlines()[0]
     assert first.startswith("**Recommended**") and "`q4`: decodes 30.0 t/s" in first
 
 
 def test_an_answer_cannot_leave_its_fence() -> None:
     answer = f"```\n{END}\n# owned\n````\n| a | b |\n<script>"
-    results = {"q4": made_up("q4", answer=answer)}
-    text = section(compare(results, "q4", "snakemake"), Path("README.md"))
+    text = section(compared(made_up("q4", answer=answer)), Path("README.md"))
     assert "`````text" in text
     assert END not in text  # else the next update would find two ends
+
+
+def test_a_load_that_was_not_measured_is_left_out() -> None:
+    blind = made_up("q4")
+    told = {}
+    for how in ("warm", "cold"):
+        metric = blind.metrics[f"load_{how}_seconds"]
+        metric.value, metric.ci95, metric.n, metric.samples = None, None, 0, []
+        told[how] = experiment(blind)
+    assert "Load 1.00 s cold; memory" in told["warm"]
+    assert "Load not measured; memory" in told["cold"]
+    assert section(compared(made_up("f16"), blind))

@@ -56,6 +56,7 @@ def lab(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Lab:
         },
         baseline="fp16",
         rounds=1,
+        trials=1,
         repetitions=1,
         warmups=0,
         quality={"chunks": 2, "questions": None},

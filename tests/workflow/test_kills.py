@@ -1,7 +1,7 @@
 """Killed at random moments and started again with the same command, a run ends as if undisturbed.
 
-The suite kills a small run a few times. The whole test, three variants and three rounds with their
-quality, 30 kills: ``pytest tests/workflow/test_kills.py --long -s``.
+The suite kills a small run a few times. The whole test, three variants in three rounds and trials,
+with their quality, 30 kills: ``pytest tests/workflow/test_kills.py --long -s``.
 """
 
 import random
@@ -33,13 +33,13 @@ def hub(tiny_gguf: Path) -> Iterator[Hub]:
 
 
 def experiment(hub: Hub, whole: bool) -> dict[str, Any]:
-    """Two variants in two rounds; or three, in three rounds, with their quality."""
+    """Two variants in two rounds and trials; or three, in three, with their quality."""
     file = {"file": FILE, "sha256": hub.sha256("acme/tiny", FILE)}
     gguf = {"repository": "acme/tiny", "revision": COMMIT, "files": {"F16": file}}
     config = tiny_config(Path(), repetitions=1, warmups=0)
     config["models"] = {"tiny": {"hub": {"gguf": gguf}}}
     if whole:
-        config["rounds"] = 3
+        config |= {"rounds": 3, "trials": 3}
         config["variants"]["q8_0"] = {"runtime": "llama.cpp", "quantization": "Q8_0"}
         reference = {"runtime": "llama.cpp", "quantization": "F16"}
         quality = {"text": "text.txt", "questions": "questions.yaml", "context": 64}
@@ -56,7 +56,7 @@ def prepared(folder: Path, config: dict[str, Any], hub: Hub) -> Lab:
 
 @dataclass
 class Killed:
-    """What was killed, and the finished rounds that were measured again after it."""
+    """What was killed, and the finished rounds and trials that were measured again."""
 
     victims: list[str] = field(default_factory=list)
     repeated: set[tuple[str, str]] = field(default_factory=set)  # name and what it held
@@ -106,8 +106,10 @@ def module_of(process: psutil.Process) -> str:
     return modules[-1] if modules and modules[0] != "minillm_lab.job" else ""
 
 
-def rounds(lab: Lab) -> dict[str, str]:
-    return {file.name: sha256_of(file) for file in lab.path("results/rounds").glob("*.json")}
+def measured(lab: Lab) -> dict[str, str]:
+    """The rounds and trials that are there, and what they hold."""
+    files = (f for kind in ("rounds", "trials") for f in lab.path(f"results/{kind}").glob("*.json"))
+    return {f"{file.parent.name}/{file.name}": sha256_of(file) for file in files}
 
 
 def without_timings(lab: Lab) -> dict[str, Any]:
@@ -141,15 +143,15 @@ def test_killed_at_random_it_ends_as_undisturbed(
     finished: dict[str, str] = {}
     while len(killed.victims) < (30 if whole else 3):
         hit = kill_once(lab, chance)
-        now = rounds(lab)
+        now = measured(lab)
         killed.repeated |= finished.items() - now.items()
         finished |= now
         if hit == "nothing":
             break  # it was faster
         killed.victims.append(hit)
-        print(f"{len(killed.victims)}: {hit}; {len(now)} rounds are there")
+        print(f"{len(killed.victims)}: {hit}; {len(now)} rounds and trials are there")
     lab.run()  # the same command, and no --unlock
-    killed.repeated |= finished.items() - rounds(lab).items()
+    killed.repeated |= finished.items() - measured(lab).items()
     print(f"repeated: {sorted(name for name, _ in killed.repeated)}")
     assert len(killed.repeated) <= len(killed.victims)
     undisturbed = prepared(tmp_path / "undisturbed", config, hub)

@@ -13,7 +13,7 @@ from minillm_lab.report.readme import BEGIN, END
 
 @pytest.fixture
 def lab(tmp_path: Path, tiny_gguf: Path) -> Lab:
-    config = tiny_config(tiny_gguf, rounds=1, repetitions=1, warmups=0)
+    config = tiny_config(tiny_gguf, rounds=1, trials=1, repetitions=1, warmups=0)
     return Lab(tmp_path / "lab", config)
 
 
@@ -21,8 +21,9 @@ def test_one_variant_and_nothing_of_the_others(lab: Lab, tmp_path: Path) -> None
     (tmp_path / "another disk").mkdir()
     lab.path("models").symlink_to(tmp_path / "another disk")  # which changes nothing
     lab.run("results/q4_k_m.json")
-    made = sorted(p.name for p in lab.path("results").rglob("*.json"))
-    assert made == ["q4_k_m.1.json", "q4_k_m.json", "tiny.Q4_K_M.json", "tiny.json"]
+    made = {str(p.relative_to(lab.path("results"))) for p in lab.path("results").rglob("*.json")}
+    of_it = {"q4_k_m.json", "rounds/q4_k_m.1.json", "trials/q4_k_m.1.json"}
+    assert made == of_it | {"models/tiny.Q4_K_M.json", "prompts/tiny.json"}
     assert lab.json("results/q4_k_m.json")["variant"] == "q4_k_m"
 
 
@@ -39,12 +40,19 @@ def test_everything_and_then_nothing_to_do(lab: Lab) -> None:
     assert "Nothing to be done" in lab.run().stderr
 
 
-def test_rounds_of_all_variants_take_turns(lab: Lab) -> None:
-    lab.config["rounds"] = 3
+def test_rounds_and_trials_of_all_variants_take_turns(lab: Lab) -> None:
+    lab.config |= {"rounds": 2, "trials": 3}
+    lab.config["variants"]["q8_0"] = {"runtime": "llama.cpp", "quantization": "Q8_0"}
     lab.write_config()
     lab.run("-q", "host")
-    order = sorted(lab.path("results/rounds").iterdir(), key=lambda p: p.stat().st_mtime_ns)
-    assert [p.name.split(".")[-2] for p in order] == ["1", "1", "2", "2", "3", "3"]
+    results = lab.path("results")
+    files = [*results.glob("rounds/*.json"), *results.glob("trials/*.json")]
+    first = results / "provisional.md"  # when all that is numbered 1 is there, and nothing more
+    order = sorted([*files, first], key=lambda p: p.stat().st_mtime_ns)
+    numbers = [p.name.split(".")[-2] if p != first else "first" for p in order]
+    assert numbers == [*["1"] * 5, "first", *["2"] * 5, *["3"] * 2]
+    assert not list(results.glob("trials/f16.*"))  # the baseline is in every other's
+    assert all(f"| {variant} " in first.read_text() for variant in lab.config["variants"])
 
 
 def test_a_broken_variant_does_not_take_the_others_down(lab: Lab, tiny_gguf: Path) -> None:
@@ -69,13 +77,26 @@ def test_a_broken_variant_does_not_take_the_others_down(lab: Lab, tiny_gguf: Pat
     assert 'bad,failed,"fetch_gguf: ' in lab.path("results/comparison.csv").read_text()
     again = lab.planned()  # what failed, and the table
     assert again == {
-        "fetch_gguf": 1, "prompt": 1, "quantize": 1, "facts": 2, "round": 2, "collect": 2,
-        "compare": 1, "plots": 1, "pages": 1, "readme": 1,
+        "fetch_gguf": 1, "prompt": 1, "quantize": 1, "facts": 2, "round": 2, "trial": 2,
+        "provisional": 1, "collect": 2, "compare": 1, "plots": 1, "pages": 1, "readme": 1,
     }  # fmt: skip
     lab.config["variants"] = good
     lab.write_config()
     lab.run()
     assert "bad" not in lab.path("RESULTS.md").read_text()
+
+
+def test_a_broken_baseline_does_not_take_the_others_down(lab: Lab, tiny_gguf: Path) -> None:
+    whole = tiny_gguf.read_bytes()
+    lab.path("broken.F16.gguf").write_bytes(whole[: len(whole) // 2])
+    lab.config["models"]["broken"] = {"path": "broken.F16.gguf"}
+    lab.config["variants"]["f16"]["model"] = "broken"
+    lab.write_config()
+    lab.snakemake("--cores", "1", ok=False)
+    text = lab.path("RESULTS.md").read_text()
+    assert "- **Failed**, `f16`: fetch_gguf: broken.F16.gguf: not a GGUF" in text
+    assert "**Failed**, `q4_k_m`" not in text  # its loads, memory and answer are there
+    assert lab.json("results/q4_k_m.json")["metrics"]["load_warm_seconds"]
 
 
 def test_neither_failure_nor_deleting_all_output_loses_the_page(lab: Lab) -> None:

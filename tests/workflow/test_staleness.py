@@ -11,13 +11,23 @@ import pytest
 from conftest import Lab, tiny_config
 
 DRAWN = {"plots": 1, "pages": 1, "readme": 1}
-AFTER_ONE = {"collect": 1, "compare": 1} | DRAWN
-AFTER_ALL = {"collect": 3, "compare": 1} | DRAWN
+FIRST = {"provisional": 1}  # where a first round or trial is another one
+
+
+def collected(variants: int) -> dict[str, int]:
+    return {"collect": variants, "compare": 1} | DRAWN
+
+
+EVERY_TRIAL = {"trial": 4} | FIRST  # of fp16 and of q4_k_m
+ALL = {"round": 6} | EVERY_TRIAL | collected(3)
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, tiny_gguf: Path) -> Lab:
-    """A finished experiment: fp16 in Transformers, F16 and Q4_K_M in llama.cpp, two rounds."""
+    """A finished experiment: fp16 in Transformers, F16 (the baseline) and Q4_K_M in llama.cpp.
+
+    Two rounds of each, and two trials of each but the baseline.
+    """
     config = tiny_config(Path("tiny.F16.gguf"))
     config["variants"] = {"fp16": {"runtime": "transformers"}} | config["variants"]
     folder = tmp_path_factory.mktemp("stale") / "with spaces and ünïcode"
@@ -60,41 +70,78 @@ def test_nothing_changed(done: Lab) -> None:
 def test_a_variant_added(done: Lab) -> None:
     more = done.config["variants"] | {"q8_0": {"runtime": "llama.cpp", "quantization": "Q8_0"}}
     with changed(done, variants=more):
-        assert done.planned() == {"quantize": 1, "facts": 1, "round": 2} | AFTER_ONE
+        assert done.planned() == (
+            {"quantize": 1, "facts": 1, "round": 2, "trial": 2} | FIRST | collected(1)
+        )
 
 
 def test_one_variants_settings(done: Lab) -> None:
     variants = copy.deepcopy(done.config["variants"])
     variants["q4_k_m"]["threads"] = 2
     with changed(done, variants=variants):
-        assert done.planned() == {"round": 2} | AFTER_ONE
+        assert done.planned() == {"round": 2, "trial": 2} | FIRST | collected(1)
+
+
+def test_the_baselines_settings(done: Lab) -> None:
+    variants = copy.deepcopy(done.config["variants"])
+    variants["f16"]["threads"] = 2
+    with changed(done, variants=variants):
+        assert done.planned() == {"round": 2} | EVERY_TRIAL | collected(3)
 
 
 def test_the_prompt(done: Lab) -> None:
     with changed(done, prompt="What {else}? 'x' \"y\" $HOME\nñ"):
-        assert done.planned() == {"prompt": 1, "round": 6} | AFTER_ALL
+        assert done.planned() == {"prompt": 1} | ALL
 
 
-@pytest.mark.parametrize("key", ["generate", "repetitions", "warmups", "context", "threads"])
-def test_the_protocol(key: str, done: Lab) -> None:
+ROUNDS = {"round": 6} | FIRST | collected(3)
+TRIALS = EVERY_TRIAL | collected(2)  # the baseline has none
+
+
+@pytest.mark.parametrize(
+    ("key", "jobs"),
+    [
+        ("generate", ALL),
+        ("context", ALL),
+        ("threads", ALL),
+        ("repetitions", ROUNDS),
+        ("warmups", ROUNDS),
+        ("trial_seconds", TRIALS),
+    ],
+)
+def test_the_protocol(key: str, jobs: dict[str, int], done: Lab) -> None:
     with changed(done, **{key: done.config[key] + 1}):
-        assert done.planned() == {"round": 6} | AFTER_ALL
+        assert done.planned() == jobs
 
 
-@pytest.mark.parametrize("module", ["benchmark/round", "benchmark/memory", "machine"])
-def test_the_measuring_code(module: str, done: Lab) -> None:
+@pytest.mark.parametrize(
+    ("module", "jobs"),
+    [
+        ("benchmark/round", ROUNDS),
+        ("benchmark/memory", ROUNDS),
+        ("benchmark/trial", TRIALS),
+        ("benchmark/slices", TRIALS),
+        ("benchmark/yardsticks", ALL),
+        ("machine", ALL),
+    ],
+)
+def test_the_measuring_code(module: str, jobs: dict[str, int], done: Lab) -> None:
     with edited(done, module):
-        assert done.planned() == {"round": 6} | AFTER_ALL
+        assert done.planned() == jobs
 
 
-def test_more_rounds_cost_only_the_new_ones(done: Lab) -> None:
-    assert done.planned("--config", "rounds=4") == {"round": 6} | AFTER_ALL
+def test_more_rounds_and_trials_cost_only_the_new_ones(done: Lab) -> None:
+    assert done.planned("--config", "rounds=4") == {"round": 6} | collected(3)
+    assert done.planned("--config", "trials=4") == {"trial": 4} | collected(2)
 
 
 @pytest.mark.parametrize(
     "module, jobs",
     [
-        ("report/table", {"compare": 1} | DRAWN),
+        ("report/table", FIRST | {"compare": 1} | DRAWN),
+        ("report/trials", {"compare": 1} | DRAWN),
+        ("states", {"compare": 1} | DRAWN),
+        ("report/provisional", FIRST),
         ("report/readme", {"readme": 1}),
         ("report/learnings", {"pages": 1, "readme": 1}),
         ("report/pages", {"pages": 1}),
@@ -106,22 +153,23 @@ def test_the_words_of_the_report(module: str, jobs: dict[str, int], done: Lab) -
         assert done.planned() == jobs
 
 
-@pytest.mark.parametrize("runtime, variants", [("llama_cpp", 2), ("transformers", 1)])
-def test_a_runtimes_module(runtime: str, variants: int, done: Lab) -> None:
-    with edited(done, f"runtimes/{runtime}"):
-        assert (
-            done.planned()
-            == {
-                "round": 2 * variants,
-                "collect": variants,
-                "compare": 1,
-            }
-            | DRAWN
-        )
+# fp16 alone runs in Transformers: of trials, only its own.
+OF_RUNTIME = {
+    "llama.cpp": {"round": 4} | EVERY_TRIAL | collected(3),
+    "transformers": {"round": 2, "trial": 2} | FIRST | collected(1),
+}
 
 
-@pytest.mark.parametrize("package, variants", [("llama-cpp-python", 2), ("transformers", 1)])
-def test_a_runtime_upgraded(package: str, variants: int, done: Lab) -> None:
+@pytest.mark.parametrize("runtime", OF_RUNTIME)
+def test_a_runtimes_module(runtime: str, done: Lab) -> None:
+    with edited(done, f"runtimes/{runtime.replace('.', '_')}"):
+        assert done.planned() == OF_RUNTIME[runtime]
+
+
+@pytest.mark.parametrize(
+    ("package", "runtime"), [("llama-cpp-python", "llama.cpp"), ("transformers", "transformers")]
+)
+def test_a_runtime_upgraded(package: str, runtime: str, done: Lab) -> None:
     # The Snakefile asks the installed packages' metadata; answer with another version.
     shim = done.folder / "shim"
     shim.mkdir(exist_ok=True)
@@ -135,7 +183,8 @@ def test_a_runtime_upgraded(package: str, variants: int, done: Lab) -> None:
         plan = done.planned()
     finally:
         done.environment = {}
-    assert plan["round"] == 2 * variants and plan["collect"] == variants
+    planned = {rule: plan.get(rule) for rule in ("round", "trial", "collect")}
+    assert planned.items() <= OF_RUNTIME[runtime].items()
 
 
 def test_a_result_deleted(done: Lab) -> None:
@@ -143,7 +192,7 @@ def test_a_result_deleted(done: Lab) -> None:
     kept = result.read_bytes()
     result.unlink()
     try:
-        assert done.planned() == AFTER_ONE
+        assert done.planned() == collected(1)
         done.run()  # and made again from the same rounds it is the same
         assert result.read_bytes() == kept
     finally:
@@ -180,7 +229,8 @@ def test_a_local_model_that_changed(done: Lab) -> None:
     before = model.stat()
     model.write_bytes(model.read_bytes())
     try:
-        assert done.planned()["round"] == 6
+        plan = done.planned()
+        assert (plan["round"], plan["trial"]) == (6, 4)
     finally:
         import os
 

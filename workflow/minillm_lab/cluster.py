@@ -4,6 +4,7 @@ These are ceilings for a scheduler, not predictions. A job that was killed is tr
 asks for as many times more as it was tried.
 """
 
+from collections.abc import Iterable
 from math import ceil
 from pathlib import Path
 
@@ -15,9 +16,9 @@ BATCH_BYTES_PER_SECOND = 20e9  # tokens of a prompt share the reading
 BYTES_PER_TOKEN = 4  # of a text that is stored as token ids in JSON
 
 
-def megabytes(weights: str, attempt: int) -> int:
-    """Memory in MB (10⁶ bytes) for a model's file or folder."""
-    return attempt * (PROCESS_MEGABYTES + ceil(COPIES * size(weights) / 1e6))
+def megabytes(weights: Iterable[str], attempt: int) -> int:
+    """Memory in MB (10⁶ bytes) for the files or folders of models that are held at once."""
+    return attempt * (PROCESS_MEGABYTES + ceil(COPIES * sum(map(size, weights)) / 1e6))
 
 
 def minutes(weights: str, batched: int, single: int, attempt: int) -> int:

@@ -40,9 +40,11 @@ def find_states(readings: Sequence[Reading]) -> tuple[list[State], list[int | No
     if not readings:
         return [], []
     values = np.array([[r.compute_flops, r.memory_bytes_per_second] for r in readings])
-    labels = clusters(np.log(values), NEAR, min(len(values), max(FEWEST, SHARE * len(values))))
-    if not any(label is not None for label in labels):
-        labels = [0] * len(labels)  # too few, or nothing but noise: there is no other state
+    labels: list[int | None] = []
+    for enough in (max(FEWEST, SHARE * len(values)), 2, 1):  # where so many are nowhere near, fewer
+        labels = clusters(np.log(values), NEAR, enough)
+        if any(label is not None for label in labels):
+            break
     numbers = sorted(
         {label for label in labels if label is not None}, key=lambda n: (-labels.count(n), n)
     )

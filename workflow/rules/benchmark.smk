@@ -73,7 +73,7 @@ rule trial:
         lambda wildcards: f"../../envs/{trial_environment(wildcards)}.yaml"
     threads: 1024
     resources:
-        **on_node(tokens_of_trial),
+        **on_node(tokens_of_trial, models=2),
     params:
         baseline=EXPERIMENT.baseline,
         settings=lambda wildcards: [

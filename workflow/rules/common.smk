@@ -90,17 +90,17 @@ def due(number, kind, variant):
     return 1500000 - turn(int(number), kind, variant)
 
 
-def reading_model(tokens=lambda wildcards, input: (0, 0)):
-    """What a job asks of a cluster whose first input is a model; ``tokens``: in batches, singly."""
+def reading_model(tokens=lambda wildcards, input: (0, 0), models=1):
+    """What a job asks of a cluster whose first inputs are models; ``tokens``: in batches, singly."""
     return {
-        "mem_mb": lambda wildcards, input, attempt: cluster.megabytes(input[0], attempt),
+        "mem_mb": lambda wildcards, input, attempt: cluster.megabytes(input[:models], attempt),
         "runtime": lambda wildcards, input, attempt: cluster.minutes(
             input[0], *tokens(wildcards, input), attempt
         ),
     }
 
 
-def on_node(tokens):
+def on_node(tokens, models=1):
     """Likewise, for a job that runs where its variant's node says."""
     names = {
         "account": "slurm_account",
@@ -109,7 +109,7 @@ def on_node(tokens):
         "gpus": "gpu",
     }
     used = {key for node in EXPERIMENT.nodes.values() for key, value in node if value}
-    return {**reading_model(tokens), **{names[key]: of_node(key) for key in sorted(used)}}
+    return {**reading_model(tokens, models), **{names[key]: of_node(key) for key in sorted(used)}}
 
 
 def of_node(key):

@@ -232,7 +232,10 @@ def revision_of(source: dict[str, Any]) -> str | None:
 
 def read_trial(path: Path) -> Trial | NoTrial:
     """A trial, or why there is none."""
-    without = path.exists() and "reason" in json.loads(path.read_bytes())
+    try:
+        without = "reason" in json.loads(path.read_bytes())
+    except (OSError, ValueError, TypeError):
+        without = False  # reading it as a trial says what is wrong
     return read_record(path, NoTrial) if without else read_record(path, Trial)
 
 

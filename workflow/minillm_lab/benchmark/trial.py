@@ -8,6 +8,7 @@ a trial in which the machine changed, or other programs ran, is taken again.
 
 import argparse
 import json
+import math
 import os
 import signal
 import subprocess
@@ -17,16 +18,15 @@ import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from itertools import count
-from math import log
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import psutil
 
 from minillm_lab import machine
 from minillm_lab.benchmark import yardsticks
-from minillm_lab.command import progress, run, say
+from minillm_lab.command import log, progress, run, say
 from minillm_lab.errors import LabError
 from minillm_lab.job import cause_of_death, dies_with
 from minillm_lab.result import NoTrial, Reading, Side, Trial, write_record
@@ -50,7 +50,7 @@ class Live:
             *(sys.executable, "-m", "minillm_lab.benchmark.slices", "--weights", str(weights)),
             *("--prompt", str(prompt), "--settings", settings),
         ]
-        self.said = tempfile.TemporaryFile("w+")
+        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the process)
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -84,26 +84,39 @@ class Live:
         """Wake up, do a slice, stop; seconds by what was timed."""
         assert self.process.stdin
         self.process.send_signal(signal.SIGCONT)
-        self.process.stdin.write(f"{command}\n")
+        try:
+            self.process.stdin.write(f"{command}\n")
+        except OSError:  # it died while it waited
+            self._explain()
         answer: dict[str, float] = self._answer()
         self.process.send_signal(signal.SIGSTOP)
         return answer
 
     def cpu_seconds(self) -> float:
         """CPU time taken so far."""
-        times = psutil.Process(self.process.pid).cpu_times()
+        try:
+            times = psutil.Process(self.process.pid).cpu_times()
+        except psutil.Error:
+            self._explain()
         return float(times.user + times.system)
 
     def _answer(self) -> Any:
         assert self.process.stdout
         if line := self.process.stdout.readline():
             return json.loads(line)
+        self._explain()
+
+    def _explain(self) -> NoReturn:
+        """Raise LabError with what ended the process; all that it said goes to the log."""
         status = self.process.wait()
         self.said.seek(0)
-        errors = [line for line in self.said.read().splitlines() if line.startswith("error: ")]
-        if errors:
-            raise LabError(errors[-1].removeprefix("error: "))
-        why = cause_of_death(-status) if status < 0 else f"ended with status {status}"
+        said = self.said.read().strip().splitlines()
+        for line in said:
+            log.info("%s: %s", self.variant, line)
+        last = said[-1] if said else ""
+        if last.startswith("error: "):
+            raise LabError(last.removeprefix("error: "))
+        why = cause_of_death(-status) if status < 0 else last or f"ended with status {status}"
         raise LabError(f"{self.variant}: {self.weights}: {why}")
 
 
@@ -135,7 +148,7 @@ def cycles(sides: list[Live], generate: int, seconds: float) -> tuple[list[Sampl
 def changed(before: Reading, after: Reading) -> bool:
     """Whether the machine went into another state between two readings."""
     pairs = zip(before.model_dump().values(), after.model_dump().values(), strict=True)
-    return any(abs(log(b / a)) > CHANGED for a, b in pairs)
+    return any(abs(math.log(b / a)) > CHANGED for a, b in pairs)
 
 
 def disturbance(load: float, threads: int, before: Reading, after: Reading) -> str | None:

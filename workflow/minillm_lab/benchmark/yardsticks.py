@@ -14,6 +14,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from minillm_lab.errors import LabError
+from minillm_lab.job import dies_with
+
 ROWS = 192  # of the square matrices: three of them, float32, are 442 kB and stay in a core's cache
 READ_BYTES = 256 << 20  # of memory in all: several times a processor's last cache
 SECONDS = 0.25  # that each yardstick takes
@@ -28,11 +31,22 @@ ONE_THREAD = (
 def read(threads: int) -> dict[str, float]:
     """Both yardsticks now: operations and bytes per second. Takes 0.8 s, in a fresh process.
 
+    Raises LabError where they cannot be read.
+
     A process of its own, so that neither its memory nor its threads are in the caller's figures.
     """
     command = [sys.executable, "-m", "minillm_lab.benchmark.yardsticks", "--threads", str(threads)]
     environment = os.environ | dict.fromkeys(ONE_THREAD, "1")
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command,
+        env=environment,
+        capture_output=True,
+        text=True,
+        preexec_fn=dies_with(os.getpid()),
+    )
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+        raise LabError(f"the machine's speed cannot be read: {said[-1]}")
     reading: dict[str, float] = json.loads(done.stdout)
     return reading
 

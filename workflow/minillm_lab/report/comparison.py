@@ -213,17 +213,16 @@ def with_speeds_of_trials(result: Result, group: Group) -> Result:
     """
     name, metrics = result.variant, dict(result.metrics)
     warnings = list(result.warnings)
-    if group.main and not result.no_trials:
-        for metric in TRIED:
-            unit = metrics[metric].unit
-            nothing = Metric(value=None, unit=unit, ci95=None, n=0, samples=[])
-            metrics[metric] = measured_in(group.main, metric, name, unit) or nothing
-    elif result.trials:
-        for metric in TRIED:
-            metrics[metric] = Metric(
-                value=None, unit=metrics[metric].unit, ci95=None, n=0, samples=[]
-            )
-    if result.trials and metrics[DECODE].value is None:
+    if result.no_trials or not any(r.trials for r in group.results.values()):
+        return result
+    for metric in TRIED:
+        unit = metrics[metric].unit
+        nothing = Metric(value=None, unit=unit, ci95=None, n=0, samples=[])
+        found = measured_in(group.main, metric, name, unit) if group.main else None
+        metrics[metric] = found or nothing
+    if not result.trials and metrics[DECODE].value is None:
+        warnings.append("no speeds: there is no trial of it that counts")
+    elif metrics[DECODE].value is None:
         told = [t.disturbed for t in result.trials if t.disturbed]
         why = told[0] if told else "the machine was in another state, or changed it, in every trial"
         warnings.append(f"no speeds and ratios: none of {len(result.trials)} trials counts: {why}")
@@ -306,8 +305,9 @@ def compare(
                 if name != baseline:
                     estimates["ratio", name, metric] = found
         for metric in METRICS_COMPARED:
-            first, others = firsts[fingerprint, metric] = group.best(metric)
+            firsts[fingerprint, metric] = group.best(metric)
             if metric not in MEMORY:
+                others = firsts[fingerprint, metric][1]
                 claims |= {("best", metric, n): p for n, p in others.items()}
         decode = group.ratios(DECODE)
         for name in group.results:

@@ -127,8 +127,8 @@ def same_state(old: Variant, new: Variant) -> tuple[InState, InState] | None:
     def apart(pair: tuple[InState, InState]) -> float:
         a, b = pair
         return max(
-            abs(log(a.compute_flops / b.compute_flops)),
-            abs(log(a.memory_bytes_per_second / b.memory_bytes_per_second)),
+            abs(log(a.compute_flops) - log(b.compute_flops)),
+            abs(log(a.memory_bytes_per_second) - log(b.memory_bytes_per_second)),
         )
 
     found = min(product(old.states, new.states), key=apart, default=None)

@@ -57,7 +57,7 @@ def table(rounds: list[Round], trials: dict[str, Trial], baseline: str) -> str:
 
 def main(arguments: argparse.Namespace) -> None:
     read = [read_trial(path) for path in arguments.trials]
-    trials = {t.variant.variant: t for t in read if isinstance(t, Trial)}
+    trials = {t.variant.variant: t for t in read if isinstance(t, Trial) and not t.disturbed}
     rounds = [read_record(path, Round) for path in arguments.rounds]
     text = table(rounds, trials, arguments.baseline)
     write_text(arguments.output, text + "\n")

@@ -32,6 +32,7 @@ ROWS = {  # metric: (label, unit); the arrow says which way is better
 
 def number(value: float) -> str:
     """Three significant digits, never an exponent."""
+    value = float(f"{value:.3g}") if value < 1000 else value
     if value >= 100:
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
@@ -192,8 +193,9 @@ def legend(comparison: Comparison) -> str:
     """How to read the table, and what made it: machine, versions, command, date."""
     level = f"{100 * statistics.LEVEL:g} %"
     lines = [
-        f"In brackets: the ratio to `{comparison.baseline}`. Speeds and their ratios come from trials"
-        " (both variants loaded, taking turns), loads and memory from rounds (fresh processes)."
+        f"In brackets: the ratio to `{comparison.baseline}`. Speeds and their ratios come from"
+        " trials (both variants loaded, taking turns), loads and memory from rounds (fresh"
+        " processes)."
         " **Bold** is best or tied with the best; ≈ marks a ratio tied with 1. The"
         f" {comparison.claims} comparisons on this page are corrected together (Holm, {level})."
         " ⚠ marks a file that is mostly something else than its name says.",

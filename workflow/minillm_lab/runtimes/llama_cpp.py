@@ -22,6 +22,7 @@ from minillm_lab.runtimes import Options
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 ALL_LAYERS = -1
 KV_TYPES = {0: "F32", 1: "F16"}  # enum ggml_type; not through the gguf package, which costs 30 MB
+DEBUG = 1  # enum ggml_log_level
 GPU_DEVICES = (1, 2)  # enum ggml_backend_dev_type: GPU, IGPU
 
 messages: list[str] = []  # what llama.cpp printed since the last load, for errors and detection
@@ -29,6 +30,8 @@ messages: list[str] = []  # what llama.cpp printed since the last load, for erro
 
 @llama_cpp.llama_log_callback
 def _keep_message(level: int, text: bytes, user_data: Any) -> None:
+    if level == DEBUG:  # thousands while loading, and this runs inside the clock
+        return
     line = text.decode("utf-8", "replace").rstrip("\n")
     if line.strip("."):
         messages.append(line)

@@ -1,0 +1,323 @@
+"""One trial: two live processes take turns, one stopped while the other works; none is left."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fuzz
+import psutil
+import pytest
+from builders import STEADY, made_up_trial
+
+from conftest import ROOT
+from minillm_lab import machine
+from minillm_lab.benchmark import trial, yardsticks
+from minillm_lab.benchmark.collect import read_trial, sample_of
+from minillm_lab.result import NoTrial, Reading, Trial
+
+SETTINGS = {"runtime": "llama.cpp", "device": "cpu", "threads": 1, "context": 64, "generate": 8}
+SETTINGS |= {"seconds": 0.3}
+ENDLESS = 600.0  # seconds, for tests that end it themselves
+LATEST = 60.0  # seconds after which a test gives up waiting for a process
+
+# What the processes of a trial run first: of one that holds a model, WEIGHTS is its file.
+PATCH = """
+import os, signal, sys, time
+from pathlib import Path
+modules = [a for a in sys.orig_argv if a.startswith("minillm_lab.benchmark.")]
+module = modules[0].rpartition(".")[2] if modules else ""
+WEIGHTS = sys.orig_argv[sys.orig_argv.index("--weights") + 1] if module == "slices" else ""
+
+def around_decode(before):
+    from minillm_lab import runtimes
+    opened = runtimes.open_runtime
+    def patched(name):
+        engine = opened(name)
+        decode = engine.decode
+        def decode_after(token):
+            before()
+            decode(token)
+        engine.decode = decode_after
+        return engine
+    runtimes.open_runtime = patched
+"""
+
+
+def command(folder: Path, weights: list[Path], **settings: Any) -> list[str]:
+    (folder / "prompt.json").write_text(json.dumps(fuzz.PROMPT))
+    prompts = [str(folder / "prompt.json")] * 2
+    runtimes = ["transformers" if path.is_dir() else "llama.cpp" for path in weights]
+    given = [json.dumps(SETTINGS | {"runtime": r} | settings) for r in runtimes]
+    return [
+        *(sys.executable, "-m", "minillm_lab.benchmark.trial", "--trial", "1"),
+        *("--variant", "v", "--baseline", "b", "--weights", *map(str, weights)),
+        *("--prompts", *prompts, "--settings", *given),
+        *("--output", str(folder / "trial.json"), "--log", str(folder / "log")),
+    ]
+
+
+def environment(folder: Path, patch: str = "") -> dict[str, str]:
+    """Where ``patch`` is Python that every process of the trial runs before anything else."""
+    (folder / "patch").mkdir(exist_ok=True)
+    (folder / "patch/sitecustomize.py").write_text(PATCH + patch)
+    paths = [str(folder / "patch")] * bool(patch) + [str(ROOT / "workflow")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def start(
+    folder: Path, weights: list[Path], patch: str = "", **settings: Any
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(folder, weights, **settings),
+        env=environment(folder, patch),
+        capture_output=True,
+        text=True,
+        timeout=10 * LATEST,
+    )
+
+
+def wait(what: Callable[[], Any]) -> Any:
+    """The first true value of ``what``, which another process makes true."""
+    end = time.monotonic() + LATEST
+    while time.monotonic() < end:
+        if found := what():
+            return found
+        time.sleep(0.01)
+    raise AssertionError("it did not happen")
+
+
+def sides_of(process: psutil.Process) -> list[psutil.Process]:
+    return [c for c in process.children() if "minillm_lab.benchmark.slices" in c.cmdline()]
+
+
+def gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+@contextmanager
+def at_work(
+    folder: Path, weights: list[Path], patch: str = ""
+) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
+    """A trial that does not end, and the processes of its sides, once slices are being done."""
+    told = f"\nif WEIGHTS: around_decode(lambda: open({str(folder / 'decodes')!r}, 'a').write('x'))"
+    with subprocess.Popen(
+        command(folder, weights, seconds=ENDLESS),
+        env=environment(folder, patch or told),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as started:
+        try:
+            wait(lambda: (folder / "decodes").exists() or started.poll() is not None)
+            yield started, sides_of(psutil.Process(started.pid))
+        finally:
+            started.kill()
+
+
+@pytest.fixture(scope="module")
+def twins(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The tiny model twice, as two files."""
+    folder = tmp_path_factory.mktemp("twins")
+    return [Path(shutil.copy(tiny_gguf, folder / f"{name}.gguf")) for name in ("ours", "theirs")]
+
+
+def read(folder: Path) -> Trial:
+    found = read_trial(folder / "trial.json")
+    assert isinstance(found, Trial)
+    return found
+
+
+def test_both_runtimes_do_the_same_work_in_turns(
+    tiny_gguf: Path, tiny_safetensors: Path, tmp_path: Path
+) -> None:
+    done = start(tmp_path, [tiny_safetensors, tiny_gguf])
+    assert done.returncode == 0, done.stderr
+    found = read(tmp_path)
+    ours, theirs = found.variant, found.baseline
+    assert (ours.variant, ours.runtime["name"]) == ("v", "transformers")
+    assert (theirs.variant, theirs.runtime["name"]) == ("b", "llama.cpp")
+    assert ours.prompt_tokens == theirs.prompt_tokens == len(fuzz.PROMPT["token_ids"])
+    for side in (ours, theirs):
+        assert len(side.prefill_seconds) == len(side.first_token_seconds) > 1
+        assert len(side.decode_seconds) == len(side.step_seconds) > 1
+        for part, whole in (("prefill", "first_token"), ("decode", "step")):
+            pairs = zip(
+                getattr(side, f"{part}_seconds"), getattr(side, f"{whole}_seconds"), strict=True
+            )
+            assert all(0 < inner <= outer for inner, outer in pairs)
+    assert len(ours.prefill_seconds) == len(theirs.prefill_seconds)
+    assert len(ours.decode_seconds) == len(theirs.decode_seconds)
+    assert found.before.compute_flops > 0 and found.after.memory_bytes_per_second > 0
+    assert found.machine["fingerprint"] and found.attempts >= 1
+    sample = sample_of(found)
+    assert sample.speeds.keys() == sample.ratios.keys() == sample.baseline_speeds.keys()
+
+
+def test_what_slows_decoding_down_on_one_side_shows_in_its_decoding_alone(
+    twins: list[Path], tmp_path: Path
+) -> None:
+    slow = f"\nif WEIGHTS == {str(twins[0])!r}: around_decode(lambda: time.sleep(0.1))"
+    done = start(tmp_path, twins, slow, generate=3, seconds=0.1)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = read(tmp_path).variant, read(tmp_path).baseline
+    assert min(ours.decode_seconds) >= 0.1 > min(theirs.decode_seconds)
+    assert min(ours.prefill_seconds) < 0.1 and min(theirs.prefill_seconds) < 0.1
+    assert min(ours.first_token_seconds) < 0.1
+
+
+STOPPED = """
+import psutil
+def others_are_stopped():
+    waiting = [c for c in psutil.Process(os.getppid()).children()
+               if c.pid != os.getpid() and "minillm_lab.benchmark.slices" in c.cmdline()]
+    end = time.monotonic() + 20
+    while waiting and time.monotonic() < end:
+        if all(Path(f"/proc/{c.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+               for c in waiting):
+            break
+        time.sleep(0.001)
+    else:
+        waiting = ["not stopped"]
+    with open(NOTES, "a") as notes:
+        notes.write(f"{module} {len(waiting)} {'not' if 'not stopped' in waiting else 'all'}\\n")
+if module == "slices":
+    around_decode(others_are_stopped)
+if module == "yardsticks":
+    others_are_stopped()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_waits_is_stopped_while_a_side_works_and_while_yardsticks_do(
+    twins: list[Path], tmp_path: Path
+) -> None:
+    notes = f"\nNOTES = {str(tmp_path / 'notes')!r}"
+    done = start(tmp_path, twins, notes + STOPPED, generate=4, seconds=0.1)
+    assert done.returncode == 0, done.stderr
+    told = (tmp_path / "notes").read_text().splitlines()
+    assert set(told) == {"slices 1 all", "yardsticks 2 all"}
+
+
+def test_a_model_that_cannot_be_loaded_has_a_line_of_its_own(
+    tiny_gguf: Path, tmp_path: Path
+) -> None:
+    (broken := tmp_path / "broken.gguf").write_bytes(tiny_gguf.read_bytes()[:5000])
+    done = start(tmp_path, [broken, tiny_gguf])
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith("error: ") and "broken.gguf" in line
+    assert not (tmp_path / "trial.json").exists()
+    children = [
+        p for p in psutil.process_iter(["cmdline"]) if str(broken) in (p.info["cmdline"] or [])
+    ]
+    assert not children
+
+
+DIES = {
+    "killed": ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
+    "crashes": ("os.abort()", "SIGABRT"),
+    "ends": ("os._exit(3)", "status 3"),
+    "fails": ("exec(\"raise RuntimeError('an engine broke')\")", "an engine broke"),
+}
+
+
+@pytest.mark.parametrize(("dies", "said"), DIES.values(), ids=DIES.keys())
+def test_a_side_that_dies_at_work_is_one_line_with_its_name_and_file(
+    dies: str, said: str, twins: list[Path], tmp_path: Path
+) -> None:
+    patch = f"\nif WEIGHTS == {str(twins[1])!r}: around_decode(lambda: {dies})"
+    done = start(tmp_path, twins, patch)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith(f"error: b: {twins[1]}: ") and said in line
+    assert not (tmp_path / "trial.json").exists()
+
+
+def test_a_side_that_dies_while_it_waits_is_one_line_too(twins: list[Path], tmp_path: Path) -> None:
+    with at_work(tmp_path, twins) as (started, sides):
+        started.send_signal(signal.SIGSTOP)  # so that it wakes nobody meanwhile
+        side = wait(lambda: next((s for s in sides if s.status() == psutil.STATUS_STOPPED), None))
+        name = "v" if str(twins[0]) in side.cmdline() else "b"
+        side.kill()
+        wait(lambda: gone(side))
+        started.send_signal(signal.SIGCONT)
+        said = started.communicate(timeout=LATEST)[1]
+    assert "Traceback" not in said, said
+    (line,) = said.splitlines()
+    assert line.startswith(f"error: {name}: {twins['vb'.index(name)]}: ") and "SIGKILL" in line
+    assert all(gone(side) for side in sides)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_process_outlives_the_one_that_conducts(
+    number: signal.Signals, twins: list[Path], tmp_path: Path
+) -> None:
+    with at_work(tmp_path, twins) as (started, sides):
+        assert len(sides) == 2
+        started.send_signal(number)
+        started.wait(LATEST)
+        wait(lambda: all(gone(side) for side in sides))
+    assert not (tmp_path / "trial.json").exists()
+
+
+def test_two_models_that_do_not_fit_together_are_no_trial_and_no_error(tmp_path: Path) -> None:
+    weights = [tmp_path / f"{name}.gguf" for name in ("big", "bigger")]
+    for path in weights:
+        with path.open("wb") as file:
+            file.truncate(int(0.6 * machine.memory_limit()))  # without a block on the disk
+    done = start(tmp_path, weights)
+    assert done.returncode == 0, done.stderr
+    found = read_trial(tmp_path / "trial.json")
+    assert isinstance(found, NoTrial) and (found.variant, found.baseline) == ("v", "b")
+    assert "v and b do not fit into memory together" in found.reason
+    (line,) = done.stderr.splitlines()
+    assert found.reason in line and "from rounds" in line
+
+
+CALM, OTHER = STEADY, Reading(compute_flops=1.3e11, memory_bytes_per_second=5e10)
+
+
+@pytest.mark.parametrize(
+    ("loads", "readings", "attempts", "said"),
+    [
+        ([0.0], [CALM, CALM], 1, None),
+        ([9.0, 0.0], [CALM] * 3, 2, None),
+        ([9.0, 9.0, 9.0], [CALM] * 4, 3, "other processes kept 9.0 cores busy"),
+        ([0.0, 0.0], [CALM, OTHER, OTHER], 2, None),
+        ([0.0] * 3, [CALM, OTHER, CALM, OTHER], 3, "the machine's speed changed"),
+    ],
+    ids=["quiet", "a burst passes", "it stays busy", "a new state", "states that come and go"],
+)
+def test_a_disturbed_trial_is_taken_again_and_set_aside_in_the_end(
+    loads: list[float],
+    readings: list[Reading],
+    attempts: int,
+    said: str | None,
+    twins: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    next_load, next_reading = iter(loads), iter(readings)
+    monkeypatch.setattr(machine.Watch, "other_load", lambda *_: next(next_load))
+    monkeypatch.setattr(yardsticks, "read", lambda _: next(next_reading).model_dump())
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "workflow"))
+    (prompt := tmp_path / "prompt.json").write_text(json.dumps(fuzz.PROMPT))
+    settings = [json.dumps(SETTINGS | {"seconds": 0.1, "generate": 4})] * 2
+    found = trial.measure_trial(1, ["v", "b"], twins, [prompt] * 2, settings)
+    assert isinstance(found, Trial) and found.attempts == attempts
+    assert (found.disturbed or "").startswith(said or "") and bool(said) == bool(found.disturbed)
+    assert (found.before, found.after) == (readings[attempts - 1], readings[attempts])
+
+
+def test_what_hits_both_sides_alike_is_not_in_a_ratio() -> None:
+    levels = (1.0, 3.0, 0.5, 0.8, 1.4)
+    sample = sample_of(made_up_trial("v", 0.05, levels=levels))
+    for metric, ratio in sample.ratios.items():
+        assert ratio == pytest.approx(2.0 if "per_second" in metric else 0.5), metric
+    assert sample.speeds["decode_tokens_per_second"] == pytest.approx(20)
+    assert sample.speeds["generate_seconds"] == pytest.approx(0.5 + 79 * 0.05)
