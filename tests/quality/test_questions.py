@@ -11,6 +11,7 @@ from minillm_lab.quality.questions import answer_all, choice_scores, load_questi
 from minillm_lab.quality.runtime import opened
 from minillm_lab.quality.score import question_metrics
 from minillm_lab.quality.text import EvaluationText, open_tokenizer
+from minillm_lab.runtimes import Passage
 from quality_lab import FLOAT32, LLAMA
 
 OWN = Path(module.__file__).with_name("questions.yaml")
@@ -23,13 +24,15 @@ def test_a_choice_scores_as_if_it_were_asked_alone(
     on_llama = runtime == "llama.cpp"
     weights, settings = (tiny_gguf, LLAMA) if on_llama else (tiny_safetensors, FLOAT32)
     with opened(weights, settings, 256) as loaded:
-        for question in text.questions:
+        together = choice_scores(loaded.runtime, text.questions)
+        for question, scores in zip(text.questions, together, strict=True):
             alone = []
             for ids, size in zip(question.choices, question.bytes, strict=True):
-                rows = loaded.runtime.logits_of(question.prompt + ids, len(question.prompt) - 1)
+                asked = Passage(question.prompt + ids, len(question.prompt) - 1)
+                rows = loaded.runtime.logits_of([asked])
                 log_p = rows - np.logaddexp.reduce(rows.astype(np.float64), axis=1)[:, None]
                 alone.append(sum(log_p[i, token] for i, token in enumerate(ids)) / size)
-            assert choice_scores(loaded.runtime, question) == pytest.approx(alone, abs=2e-3)
+            assert scores == pytest.approx(alone, abs=2e-3)
 
 
 def test_the_order_of_the_choices_does_not_matter(text: EvaluationText, tiny_gguf: Path) -> None:

@@ -5,7 +5,7 @@ The score is the sum of its tokens' log-probabilities divided by its length in b
 lm-evaluation-harness's ``acc_norm`` (byte-length normalization).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,10 @@ from minillm_lab.command import progress
 from minillm_lab.errors import LabError
 from minillm_lab.quality.divergence import log_normalizer
 from minillm_lab.result import Record
-from minillm_lab.runtimes import Runtime
+from minillm_lab.runtimes import Passage, Runtime
 
 CHOICES = 4
+TOGETHER = 512  # tokens of questions that are given to the runtime at once
 
 
 class Question(Record):
@@ -94,24 +95,43 @@ def tokenized(
     )
 
 
-def choice_scores(runtime: Runtime, question: Question) -> NDArray[np.float64]:
-    """Log-probability per byte of each choice, shape (4,); the prompt is evaluated once."""
-    stems = [choice[:-1] for choice in question.choices]
-    logits = runtime.logits_of(question.prompt, len(question.prompt) - 1, stems)
+def choice_scores(runtime: Runtime, questions: list[Question]) -> NDArray[np.float64]:
+    """Log-probability per byte of each choice, shape (n, 4); a prompt is evaluated once."""
+    logits = runtime.logits_of([passage(question) for question in questions])
     normalizers = log_normalizer(logits)
-    scores, row = [], 1
-    for choice, stem, size in zip(question.choices, stems, question.bytes, strict=True):
-        rows = [0, *range(row, row + len(stem))]
-        row += len(stem)
-        scores.append(float((logits[rows, choice] - normalizers[rows]).sum()) / size)
-    return np.array(scores)
+    scores, row = np.empty((len(questions), CHOICES)), 0
+    for number, question in enumerate(questions):
+        prompt, row = row, row + 1
+        for i, choice in enumerate(question.choices):
+            rows = [prompt, *range(row, row + len(choice) - 1)]
+            row += len(choice) - 1
+            scores[number, i] = (logits[rows, choice] - normalizers[rows]).sum()
+    return scores / [question.bytes for question in questions]
+
+
+def passage(question: Question) -> Passage:
+    """The tokens that predict those of the choices: all but each choice's last."""
+    branches = [choice[:-1] for choice in question.choices]
+    return Passage(question.prompt, len(question.prompt) - 1, branches)
+
+
+def together(questions: list[Question]) -> Iterator[list[Question]]:
+    """The questions in turn, as many at once as TOGETHER allows and at least one."""
+    batch: list[Question] = []
+    for question in questions:
+        if batch and sum(len(passage(q)) for q in [*batch, question]) > TOGETHER:
+            yield batch
+            batch = []
+        batch.append(question)
+    if batch:
+        yield batch
 
 
 def answer_all(runtime: Runtime, questions: list[Question]) -> list[int]:
     """The choice that the model finds most likely, for each question."""
-    chosen = []
+    chosen: list[int] = []
     with progress("questions", len(questions), "questions") as advance:
-        for question in questions:
-            chosen.append(int(choice_scores(runtime, question).argmax()))
-            advance(1)
+        for batch in together(questions):
+            chosen += choice_scores(runtime, batch).argmax(axis=1).tolist()
+            advance(len(batch))
     return chosen

@@ -13,7 +13,14 @@ from minillm_lab.command import progress
 from minillm_lab.errors import LabError
 from minillm_lab.quality.questions import CHOICES
 from minillm_lab.quality.text import EvaluationText
-from minillm_lab.runtimes import Runtime, check_memory, open_runtime, resolved, runtime_versions
+from minillm_lab.runtimes import (
+    Passage,
+    Runtime,
+    check_memory,
+    open_runtime,
+    resolved,
+    runtime_versions,
+)
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,7 @@ class Loaded:
 
     def vocabulary(self, text: EvaluationText) -> int:
         """The size of the model's vocabulary. Raises LabError where the text's ids exceed it."""
-        size: int = self.runtime.logits_of(text.chunks[0][:1], 0).shape[1]
+        size: int = self.runtime.logits_of([Passage(text.chunks[0][:1], 0)]).shape[1]
         if text.largest_id >= size:
             raise LabError(f"the text's tokens exceed the model's vocabulary of {size}")
         return size
@@ -64,5 +71,6 @@ def evaluate(
     first = text.protocol.score_from
     with progress(doing, sum(map(len, text.chunks)), "tokens") as advance:
         for number, ids in enumerate(text.chunks):
-            yield number, loaded.runtime.logits_of(ids[:-1], first), np.array(ids[first + 1 :])
+            logits = loaded.runtime.logits_of([Passage(ids[:-1], first)])
+            yield number, logits, np.array(ids[first + 1 :])
             advance(len(ids))

@@ -64,6 +64,18 @@ def resolved(settings: dict[str, Any], **more: Any) -> Options:
     return options
 
 
+@dataclass(frozen=True)
+class Passage:
+    """Tokens in an empty context, and branches: each continues them and sees no other."""
+
+    ids: list[int]
+    first: int  # position of the first token whose logits are wanted
+    branches: Sequence[list[int]] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids) + sum(map(len, self.branches))
+
+
 class Runtime(Protocol):
     """One model in one runtime. Positions are counted from the last ``clear``."""
 
@@ -100,14 +112,12 @@ class Runtime(Protocol):
     def logits(self) -> NDArray[np.float32]:
         """The last token's logits, shape (vocabulary,); valid until the next call."""
 
-    def logits_of(
-        self, ids: list[int], first: int, branches: Sequence[list[int]] = ()
-    ) -> NDArray[np.float32]:
-        """Logits at positions ``first``… of ``ids``, from an empty context.
+    def logits_of(self, passages: Sequence[Passage]) -> NDArray[np.float32]:
+        """The wanted logits of passages that do not see each other.
 
-        Each branch continues ``ids`` by itself and does not see the others; the rows of its
-        tokens follow, branch after branch. The shape is (len(ids) - first + the branches' tokens,
-        vocabulary); nothing is computed for positions before ``first``. Valid until the next call.
+        The rows are those of each passage in turn: its ids' from ``first`` on, then its branches',
+        branch after branch. The shape is (sum of len(passage) - passage.first, vocabulary); for
+        positions before ``first`` no logits are computed. Valid until the next call.
         """
 
 

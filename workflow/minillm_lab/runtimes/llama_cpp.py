@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from minillm_lab.command import log
 from minillm_lab.errors import LabError
-from minillm_lab.runtimes import Options
+from minillm_lab.runtimes import Options, Passage
 
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 ALL_LAYERS = -1
@@ -214,12 +214,17 @@ class LlamaCpp:
         pointer = llama_cpp.llama_get_logits_ith(self.context, -1)
         return np.ctypeslib.as_array(pointer, shape=(self.vocabulary,))
 
-    def logits_of(
-        self, ids: list[int], first: int, branches: Sequence[list[int]] = ()
-    ) -> NDArray[np.float32]:
+    def logits_of(self, passages: Sequence[Passage]) -> NDArray[np.float32]:
+        if len(passages) == 1:
+            return self._logits_of(passages[0])
+        # One after the other: together they are hardly faster (docs/quality.md).
+        return np.concatenate([self._logits_of(passage).copy() for passage in passages])
+
+    def _logits_of(self, passage: Passage) -> NDArray[np.float32]:
         self.clear()
+        ids, branches = passage.ids, passage.branches
         every = tuple(range(max(1, len(branches))))
-        tokens = [(token, i, every, i >= first) for i, token in enumerate(ids)]
+        tokens = [(token, i, every, i >= passage.first) for i, token in enumerate(ids)]
         for sequence, branch in enumerate(branches):
             tokens += [(token, len(ids) + i, (sequence,), True) for i, token in enumerate(branch)]
         step = llama_cpp.llama_n_batch(self.context)

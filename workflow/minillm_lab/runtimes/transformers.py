@@ -1,6 +1,7 @@
 """PyTorch through Transformers: safetensors, eager, one token at a time."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from minillm_lab.errors import LabError, first_line
-from minillm_lab.runtimes import Options
+from minillm_lab.runtimes import Options, Passage
 
 transformers.utils.logging.disable_progress_bar()
 transformers.utils.logging.set_verbosity_error()
@@ -120,26 +121,39 @@ class Transformers:
         return row
 
     @torch.inference_mode()
-    def logits_of(
-        self, ids: list[int], first: int, branches: Sequence[list[int]] = ()
-    ) -> NDArray[np.float32]:
-        tokens = ids + [token for branch in branches for token in branch]
-        how = self._branched(len(ids), [len(b) for b in branches]) if len(tokens) > len(ids) else {}
+    def logits_of(self, passages: Sequence[Passage]) -> NDArray[np.float32]:
+        tokens: list[int] = []
+        wanted: list[int] = []
+        for passage in passages:
+            start = len(tokens) + passage.first
+            tokens += chain(passage.ids, *passage.branches)
+            wanted += range(start, len(tokens))
+        alone = len(passages) == 1 and len(tokens) == len(passages[0].ids)
         output = self.model(
             torch.tensor([tokens], device=self.device),
             use_cache=False,
-            logits_to_keep=len(tokens) - first,
-            **how,
+            logits_to_keep=torch.tensor(wanted, device=self.device),
+            **({} if alone else self._apart(passages)),
         )
         rows: NDArray[np.float32] = output.logits[0].float().cpu().numpy()
         return rows
 
-    def _branched(self, stem: int, lengths: list[int]) -> dict[str, Any]:
-        """Positions, and a mask in which branches see the stem and themselves."""
-        positions = [*range(stem), *(stem + i for length in lengths for i in range(length))]
-        branch = torch.tensor([-1] * stem + [b for b, n in enumerate(lengths) for _ in range(n)])
-        sees = (branch[:, None] == branch) | (branch == -1)
-        hidden = torch.zeros(len(positions), len(positions), dtype=self.model.dtype)
+    def _apart(self, passages: Sequence[Passage]) -> dict[str, Any]:
+        """Positions, and a mask in which passages see themselves, and branches what they continue.
+
+        Memory and time grow with the square of the passages' tokens.
+        """
+        positions: list[int] = []
+        parts: list[tuple[int, int]] = []  # which passage, which branch of it from 1
+        for number, passage in enumerate(passages):
+            for branch, ids in enumerate((passage.ids, *passage.branches)):
+                start = len(passage.ids) if branch else 0
+                positions += range(start, start + len(ids))
+                parts += [(number, branch)] * len(ids)
+        owners, branches = torch.tensor(parts).T
+        continued = (branches[:, None] == branches) | (branches == 0)
+        sees = (owners[:, None] == owners) & continued
+        hidden = torch.zeros(sees.shape, dtype=self.model.dtype)
         hidden.masked_fill_(~sees.tril(), torch.finfo(self.model.dtype).min)
         return {
             "position_ids": torch.tensor([positions], device=self.device),

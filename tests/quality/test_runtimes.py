@@ -1,0 +1,35 @@
+"""What the runtimes compute for the quality figures, held against the same one by one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minillm_lab.quality.runtime import opened
+from minillm_lab.runtimes import Passage
+from quality_lab import FLOAT32, LLAMA
+
+PASSAGES = [
+    Passage([*range(40, 60)], 12, [[7], [8, 9, 10], [], [11]]),
+    Passage([5], 0),
+    Passage([*range(90, 99)], 8, [[30, 31], [30, 31], [32], [33]]),
+]
+
+
+@pytest.mark.parametrize("runtime", ["llama.cpp", "transformers"])
+def test_passages_together_have_the_logits_that_each_has_alone(
+    runtime: str, tiny_gguf: Path, tiny_safetensors: Path
+) -> None:
+    on_llama = runtime == "llama.cpp"
+    weights, settings = (tiny_gguf, LLAMA) if on_llama else (tiny_safetensors, FLOAT32)
+    with opened(weights, settings, 128) as loaded:
+        alone = []
+        for passage in PASSAGES:
+            alone.append(loaded.runtime.logits_of([Passage(passage.ids, passage.first)]).copy())
+            for branch in passage.branches:
+                continued = Passage(passage.ids + branch, len(passage.ids))
+                if branch:
+                    alone.append(loaded.runtime.logits_of([continued]).copy())
+        together = loaded.runtime.logits_of(PASSAGES)
+        assert together.shape[0] == sum(len(p) - p.first for p in PASSAGES)
+        assert together == pytest.approx(np.concatenate(alone), abs=0.05 if on_llama else 1e-3)
