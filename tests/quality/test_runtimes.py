@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from minillm_lab.quality.runtime import opened
 from minillm_lab.runtimes import Passage
+from minillm_lab.runtimes.transformers import HalfProducts
 from quality_lab import FLOAT32, LLAMA
 
 PASSAGES = [
@@ -33,3 +35,17 @@ def test_passages_together_have_the_logits_that_each_has_alone(
         together = loaded.runtime.logits_of(PASSAGES)
         assert together.shape[0] == sum(len(p) - p.first for p in PASSAGES)
         assert together == pytest.approx(np.concatenate(alone), abs=0.05 if on_llama else 1e-3)
+
+
+def test_quick_products_of_halves_are_pytorchs_own() -> None:
+    torch.manual_seed(0)
+    x, weight, bias = (torch.randn(n).half() for n in ((2, 33, 576), (96, 576), (96,)))
+    for arguments in ((x, weight), (x, weight, bias), (x, weight, None)):
+        theirs = torch.nn.functional.linear(*arguments)
+        with HalfProducts():
+            ours = torch.nn.functional.linear(*arguments)
+        assert ours.dtype == torch.float16
+        assert (ours == theirs).float().mean() > 0.95  # the sums' order turns a rounding
+        torch.testing.assert_close(ours, theirs, rtol=2**-10, atol=1e-4)
+        rounded_often = sum(x[..., i::8] @ weight[:, i::8].T for i in range(8))
+        assert (rounded_often == theirs).float().mean() < 0.8  # so the test can tell

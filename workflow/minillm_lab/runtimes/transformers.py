@@ -1,6 +1,7 @@
 """PyTorch through Transformers: safetensors, eager, one token at a time."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
+from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from minillm_lab.errors import LabError, first_line
@@ -27,6 +29,25 @@ def detect_device(wanted: str) -> str:
     if wanted == "gpu" and torch.backends.mps.is_available():
         return "mps"
     return "cpu"
+
+
+class HalfProducts(TorchFunctionMode):
+    """Within it, linear layers of float16 take a fraction of their time on such a CPU.
+
+    There PyTorch takes the exact products of halves, sums them in float32 and rounds the sum to
+    float16, by a plain loop. A float32 matrix product of the same halves is the same arithmetic
+    in another order. Only ``logits_of`` uses it: what is timed is PyTorch as it is.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> torch.Tensor:
+        if func is torch.nn.functional.linear and not kwargs and args[0].dtype == torch.float16:
+            x, weight, *bias = args
+            biases = [b if b is None else b.float() for b in bias]
+            return func(x.float(), weight.float(), *biases).half()
+        result: torch.Tensor = func(*args, **(kwargs or {}))
+        return result
 
 
 class Transformers:
@@ -129,14 +150,22 @@ class Transformers:
             tokens += chain(passage.ids, *passage.branches)
             wanted += range(start, len(tokens))
         alone = len(passages) == 1 and len(tokens) == len(passages[0].ids)
-        output = self.model(
-            torch.tensor([tokens], device=self.device),
-            use_cache=False,
-            logits_to_keep=torch.tensor(wanted, device=self.device),
-            **({} if alone else self._apart(passages)),
-        )
+        with HalfProducts() if self._slow_halves() else nullcontext():
+            output = self.model(
+                torch.tensor([tokens], device=self.device),
+                use_cache=False,
+                logits_to_keep=torch.tensor(wanted, device=self.device),
+                **({} if alone else self._apart(passages)),
+            )
         rows: NDArray[np.float32] = output.logits[0].float().cpu().numpy()
         return rows
+
+    def _slow_halves(self) -> bool:
+        """Whether PyTorch multiplies this model's matrices without a fast kernel for them."""
+        if self.device != "cpu" or self.model.dtype != torch.float16:
+            return False
+        mkldnn: Any = torch.backends.mkldnn
+        return not (mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_fp16_supported())
 
     def _apart(self, passages: Sequence[Passage]) -> dict[str, Any]:
         """Positions, and a mask in which passages see themselves, and branches what they continue.
