@@ -14,19 +14,24 @@ import random
 import subprocess
 import sys
 import time
+from datetime import datetime
+from itertools import product
 from pathlib import Path
+from string import ascii_uppercase
 
+import altair as alt
 import numpy as np
+import vl_convert
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "workflow"))
 
-import yaml  # noqa: E402
-
 from minillm_lab import statistics  # noqa: E402
-from minillm_lab.benchmark.collect import read_trial, sample_of  # noqa: E402
+from minillm_lab.benchmark.collect import read_trial, samples_of  # noqa: E402
 from minillm_lab.config import load_experiment  # noqa: E402
-from minillm_lab.result import Trial, TrialSample  # noqa: E402
+from minillm_lab.report.trials import METRICS  # noqa: E402
+from minillm_lab.result import Trial  # noqa: E402
 from minillm_lab.states import find_states  # noqa: E402
 
 PAIRS = {  # name: variant, baseline, how much slower the variant is made, weight in the shuffle
@@ -94,44 +99,60 @@ def run(folder: Path, minutes: float) -> None:
 
 def show(folder: Path, size: int) -> None:
     """Whole comparisons of ``size`` trials each, that follow each other in one state."""
-    trials: list[tuple[str, TrialSample]] = []
-    for path in folder.glob("*.json"):
-        read = read_trial(path)
-        if isinstance(read, Trial):
-            trials.append((path.name.split(".")[0], sample_of(read)))
+    read = [(path.name.split(".")[0], read_trial(path)) for path in folder.glob("*.json")]
+    trials = [(pair, trial) for pair, trial in read if isinstance(trial, Trial)]
     trials.sort(key=lambda t: t[1].measured_at)
-    states, labels = find_states([r for _, t in trials for r in (t.before, t.after)])
-    for i, state in enumerate(states):
+    blocks = [(i, pair, b) for i, (pair, t) in enumerate(trials) for b in samples_of(t)]
+    states, labels = find_states([r for _, _, b in blocks for r in (b.before, b.after)])
+    for letter, state in zip(ascii_uppercase, states, strict=False):
         print(
-            f"state {'ABCDEF'[i]}: {state.share:.0%} of the readings,"
+            f"state {letter}: {state.share:.0%} of the readings,"
             f" {state.compute_flops / 1e9:.0f} GF/s, {state.memory_bytes_per_second / 1e9:.1f} GB/s"
         )
-    disturbed = [t.disturbed for _, t in trials if t.disturbed]
     ends = list(zip(labels[::2], labels[1::2], strict=True))
     mixed = sum(a != b or a is None for a, b in ends)
-    print(f"{len(trials)} trials: {len(disturbed)} disturbed, {mixed} not within one state")
-    for metric in ("decode_tokens_per_second", "prefill_tokens_per_second"):
-        for i in range(len(states)):
-            for pair in PAIRS:
-                values = [
-                    t.ratios[metric]
-                    for (name, t), (a, b) in zip(trials, ends, strict=True)
-                    if name == pair and a == b == i and not t.disturbed
-                ]
-                if len(values) < size:
-                    continue
-                spread = float(np.std(np.log(values), ddof=1))
-                whole = [values[k : k + size] for k in range(0, len(values) - size + 1, size)]
-                found = [statistics.of_rounds([[v] for v in some]) for some in whole]
-                half = [e.ci95[1] / e.value - 1 for e in found if e.ci95]
-                claims = [e for e in found if (p := e.p()) is not None and p <= 0.05]
-                print(
-                    f"{metric.partition('_')[0]} {'ABCDEF'[i]} {pair}: {len(values)} trials, ×"
-                    f"{np.exp(np.mean(np.log(values))):.4f}, one trial ±{spread:.2%};"
-                    f" {len(claims)} of {len(whole)} comparisons of {size} claim a difference,"
-                    f" {len({e.value > 1 for e in claims})} sign(s);"
-                    f" half-width {np.median(half):.2%}"
-                )
+    disturbed = sum(t.disturbed is not None for _, t in trials)
+    print(f"{len(trials)} trials, {disturbed} disturbed; {len(blocks)} blocks, {mixed} in no state")
+    for metric, state, pair in product(METRICS[1:3], range(len(states)), PAIRS):
+        found: dict[int, list[float]] = {}
+        for (i, name, b), ab in zip(blocks, ends, strict=True):
+            if name == pair and ab == (state, state) and not b.disturbed:
+                found.setdefault(i, []).append(float(np.log(b.ratios[metric])))
+        values = [float(np.exp(statistics.centre(logs))) for logs in found.values()]
+        if len(values) < size:
+            continue
+        whole = [values[k : k + size] for k in range(0, len(values) - size + 1, size)]
+        each = [statistics.of_rounds([[v] for v in some]) for some in whole]
+        half = [e.ci95[1] / e.value - 1 for e in each if e.ci95]
+        claims = [e for e in each if (p := e.p()) is not None and p <= statistics.LEVEL]
+        print(
+            f"{metric.partition('_')[0]} {ascii_uppercase[state]} {pair}: {len(values)} trials,"
+            f" ×{np.exp(np.mean(np.log(values))):.4f}, one ±{np.std(np.log(values), ddof=1):.2%};"
+            f" {len(claims)} of {len(whole)} comparisons of {size} claim a difference,"
+            f" signs {sorted({e.value > 1 for e in claims})}; half-width {np.median(half):.2%}"
+        )
+    draw(folder / "states.svg", trials)
+
+
+def draw(path: Path, trials: list[tuple[str, Trial]]) -> None:
+    """The yardsticks and the ratio of Q4_K_M to F16, by block, against time."""
+    start = datetime.fromisoformat(trials[0][1].measured_at)
+    rows = []
+    for pair, trial in trials:
+        minutes = (datetime.fromisoformat(trial.measured_at) - start).total_seconds() / 60
+        for b in samples_of(trial):
+            memory = (b.before.memory_bytes_per_second * b.after.memory_bytes_per_second) ** 0.5
+            compute = (b.before.compute_flops * b.after.compute_flops) ** 0.5
+            row = {"minutes": minutes, "memory, GB/s": memory / 1e9, "compute, GF/s": compute / 1e9}
+            if pair == "Q4_K_M to F16":
+                row["Q4_K_M to F16"] = b.ratios["decode_tokens_per_second"]
+            rows.append(row)
+    base = alt.Chart(alt.Data(values=rows)).mark_circle(size=18).properties(width=620, height=130)
+    parts = [
+        base.encode(x="minutes:Q", y=alt.Y(f"{what}:Q", scale=alt.Scale(zero=False)))
+        for what in ("compute, GF/s", "memory, GB/s", "Q4_K_M to F16")
+    ]
+    path.write_text(vl_convert.vegalite_to_svg(alt.vconcat(*parts).to_json()))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain, cycle, pairwise, repeat
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from builders import STEADY, made_up_trial
 
 from conftest import ROOT
 from minillm_lab import machine
-from minillm_lab.benchmark import trial, yardsticks
-from minillm_lab.benchmark.collect import read_trial, sample_of
+from minillm_lab.benchmark import trial
+from minillm_lab.benchmark.collect import read_trial, samples_of
 from minillm_lab.result import NoTrial, Reading, Trial
 
 SETTINGS = {"runtime": "llama.cpp", "device": "cpu", "threads": 1, "context": 64, "generate": 8}
@@ -144,7 +145,7 @@ def test_both_runtimes_do_the_same_work_in_turns(
     assert (ours.variant, ours.runtime["name"]) == ("v", "transformers")
     assert (theirs.variant, theirs.runtime["name"]) == ("b", "llama.cpp")
     assert ours.prompt_tokens == theirs.prompt_tokens == len(fuzz.PROMPT["token_ids"])
-    for side in (ours, theirs):
+    for side in (s for block in found.blocks for s in (block.variant, block.baseline)):
         assert len(side.prefill_seconds) == len(side.first_token_seconds) > 1
         assert len(side.decode_seconds) == len(side.step_seconds) > 1
         for part, whole in (("prefill", "first_token"), ("decode", "step")):
@@ -152,11 +153,14 @@ def test_both_runtimes_do_the_same_work_in_turns(
                 getattr(side, f"{part}_seconds"), getattr(side, f"{whole}_seconds"), strict=True
             )
             assert all(0 < inner <= outer for inner, outer in pairs)
-    assert len(ours.prefill_seconds) == len(theirs.prefill_seconds)
-    assert len(ours.decode_seconds) == len(theirs.decode_seconds)
-    assert found.before.compute_flops > 0 and found.after.memory_bytes_per_second > 0
+    assert len(found.blocks) >= trial.BLOCKS
+    for block in found.blocks:
+        assert len(block.variant.prefill_seconds) == len(block.baseline.prefill_seconds)
+        assert len(block.variant.decode_seconds) == len(block.baseline.decode_seconds)
+    for block, following in pairwise(found.blocks):
+        assert block.after == following.before
     assert found.machine["fingerprint"] and found.attempts >= 1
-    sample = sample_of(found)
+    sample, *_ = samples_of(found)
     assert sample.speeds.keys() == sample.ratios.keys() == sample.baseline_speeds.keys()
 
 
@@ -166,7 +170,7 @@ def test_what_slows_decoding_down_on_one_side_shows_in_its_decoding_alone(
     slow = f"\nif WEIGHTS == {str(twins[0])!r}: around_decode(lambda: time.sleep(0.1))"
     done = start(tmp_path, twins, slow, generate=3, seconds=0.1)
     assert done.returncode == 0, done.stderr
-    ours, theirs = read(tmp_path).variant, read(tmp_path).baseline
+    ours, theirs = read(tmp_path).blocks[0].variant, read(tmp_path).blocks[0].baseline
     assert min(ours.decode_seconds) >= 0.1 > min(theirs.decode_seconds)
     assert min(ours.prefill_seconds) < 0.1 and min(theirs.prefill_seconds) < 0.1
     assert min(ours.first_token_seconds) < 0.1
@@ -190,7 +194,12 @@ def others_are_stopped():
 if module == "slices":
     around_decode(others_are_stopped)
 if module == "yardsticks":
-    others_are_stopped()
+    from minillm_lab.benchmark import yardsticks
+    rate = yardsticks.rate
+    def watched(work):
+        others_are_stopped()
+        return rate(work)
+    sys.modules["__main__"].rate = yardsticks.rate = watched
 """
 
 
@@ -282,41 +291,71 @@ def test_two_models_that_do_not_fit_together_are_no_trial_and_no_error(tmp_path:
 CALM, OTHER = STEADY, Reading(compute_flops=1.3e11, memory_bytes_per_second=5e10)
 
 
+def measured(
+    twins: list[Path],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    loads: Iterator[float],
+    readings: Iterator[Reading],
+) -> Trial:
+    """A trial with these loads by other programs and readings of the yardsticks, in turn."""
+
+    @contextmanager
+    def told(threads: int) -> Iterator[Callable[[], Reading]]:
+        yield lambda: next(readings)
+
+    monkeypatch.setattr(machine.Watch, "other_load", lambda *_: next(loads))
+    monkeypatch.setattr(trial, "yardsticks", told)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "workflow"))
+    (prompt := folder / "prompt.json").write_text(json.dumps(fuzz.PROMPT))
+    settings = [json.dumps(SETTINGS | {"seconds": 0.1, "generate": 4})] * 2
+    found = trial.measure_trial(1, ["v", "b"], twins, [prompt] * 2, settings)
+    assert isinstance(found, Trial)
+    return found
+
+
 @pytest.mark.parametrize(
-    ("loads", "readings", "attempts", "said"),
-    [
-        ([0.0], [CALM, CALM], 1, None),
-        ([9.0, 0.0], [CALM] * 3, 2, None),
-        ([9.0, 9.0, 9.0], [CALM] * 4, 3, "other processes kept 9.0 cores busy"),
-        ([0.0, 0.0], [CALM, OTHER, OTHER], 2, None),
-        ([0.0] * 3, [CALM, OTHER, CALM, OTHER], 3, "the machine's speed changed"),
-    ],
-    ids=["quiet", "a burst passes", "it stays busy", "a new state", "states that come and go"],
+    ("disturbed", "attempts", "said"),
+    [(0, 1, None), (1, 2, None), (9, 3, "other processes kept 9.0 cores busy")],
+    ids=["quiet", "a burst passes", "it stays busy"],
 )
 def test_a_disturbed_trial_is_taken_again_and_set_aside_in_the_end(
-    loads: list[float],
-    readings: list[Reading],
+    disturbed: int,
     attempts: int,
     said: str | None,
     twins: list[Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    next_load, next_reading = iter(loads), iter(readings)
-    monkeypatch.setattr(machine.Watch, "other_load", lambda *_: next(next_load))
-    monkeypatch.setattr(yardsticks, "read", lambda _: next(next_reading).model_dump())
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "workflow"))
-    (prompt := tmp_path / "prompt.json").write_text(json.dumps(fuzz.PROMPT))
-    settings = [json.dumps(SETTINGS | {"seconds": 0.1, "generate": 4})] * 2
-    found = trial.measure_trial(1, ["v", "b"], twins, [prompt] * 2, settings)
-    assert isinstance(found, Trial) and found.attempts == attempts
+    busy = iter([True] * disturbed)  # by attempt
+    real = trial.disturbance
+    monkeypatch.setattr(
+        trial, "disturbance", lambda load, threads: real(9.0 * next(busy, False), threads)
+    )
+    found = measured(twins, tmp_path, monkeypatch, repeat(0.0), repeat(CALM))
+    assert found.attempts == attempts
     assert (found.disturbed or "").startswith(said or "") and bool(said) == bool(found.disturbed)
-    assert (found.before, found.after) == (readings[attempts - 1], readings[attempts])
+
+
+def test_a_trial_goes_on_until_two_blocks_began_and_ended_in_one_state(
+    twins: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changing = chain([CALM, OTHER, CALM, CALM, OTHER], repeat(OTHER))
+    found = measured(twins, tmp_path, monkeypatch, repeat(0.0), changing)
+    steady = [b for b in found.blocks if b.before == b.after]
+    assert found.disturbed is None and len(steady) >= 2 and len(found.blocks) >= 5
+
+
+def test_a_machine_that_changes_all_the_time_ends_a_trial_all_the_same(
+    twins: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = measured(twins, tmp_path, monkeypatch, repeat(0.0), cycle([CALM, OTHER]))
+    assert len(found.blocks) >= 3 * trial.BLOCKS
 
 
 def test_what_hits_both_sides_alike_is_not_in_a_ratio() -> None:
     levels = (1.0, 3.0, 0.5, 0.8, 1.4)
-    sample = sample_of(made_up_trial("v", 0.05, levels=levels))
+    sample, *_ = samples_of(made_up_trial("v", 0.05, levels=levels))
     for metric, ratio in sample.ratios.items():
         assert ratio == pytest.approx(2.0 if "per_second" in metric else 0.5), metric
     assert sample.speeds["decode_tokens_per_second"] == pytest.approx(20)

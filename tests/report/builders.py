@@ -9,6 +9,7 @@ from minillm_lab.benchmark.collect import PER_REPETITION, PER_ROUND
 from minillm_lab.report.comparison import Comparison, compare
 from minillm_lab.report.trials import METRICS as TRIED
 from minillm_lab.result import (
+    Block,
     Conditions,
     Memory,
     Metric,
@@ -20,6 +21,7 @@ from minillm_lab.result import (
     Result,
     Round,
     Side,
+    Slices,
     Trial,
     TrialSample,
 )
@@ -217,30 +219,27 @@ def made_up_trial(
 ) -> Trial:
     """A trial against ``fp16``, which takes 0.1 s a token; the machine's level hits both sides."""
 
-    def side(name: str, seconds: float) -> Side:
-        slices = [seconds * level for level in levels]
-        return Side(
-            variant=name,
-            runtime={},
-            prompt_tokens=10,
-            prefill_seconds=[10 * s for s in slices],
-            first_token_seconds=[10 * s for s in slices],
-            decode_seconds=slices,
-            step_seconds=slices,
+    def slices(seconds: float) -> Slices:
+        each = [seconds * level for level in levels]
+        return Slices(
+            prefill_seconds=[10 * s for s in each],
+            first_token_seconds=[10 * s for s in each],
+            decode_seconds=each,
+            step_seconds=each,
         )
 
+    block = Block(before=STEADY, after=STEADY, variant=slices(seconds), baseline=slices(0.1))
     return Trial(
         trial=1,
         measured_at="2026-01-01T00:00:00+00:00",
         machine={"fingerprint": "aaaaaaaaaaaa"},
         generated_tokens=80,
         attempts=1,
-        before=STEADY,
-        after=STEADY,
         other_load_cores=0,
         disturbed=disturbed,
-        variant=side(variant, seconds),
-        baseline=side("fp16", 0.1),
+        variant=Side(variant=variant, runtime={}, prompt_tokens=10),
+        baseline=Side(variant="fp16", runtime={}, prompt_tokens=10),
+        blocks=[block] * 2,
     )
 
 

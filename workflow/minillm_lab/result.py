@@ -91,16 +91,30 @@ class Round(Record):
     warnings: list[str]
 
 
-class Side(Record):
-    """One of the two processes of a trial: seconds, one value per slice."""
+class Slices(Record):
+    """What one side of a trial did in a block: seconds, one value per slice."""
 
-    variant: str
-    runtime: dict[str, Any]
-    prompt_tokens: int
     prefill_seconds: list[float]
     first_token_seconds: list[float] = Field(description="prefill and the choice of a token")
     decode_seconds: list[float] = Field(description="of one token, without choosing it")
     step_seconds: list[float] = Field(description="of one token, choosing it included")
+
+
+class Block(Record):
+    """Some cycles of a trial, between two readings of the yardsticks."""
+
+    before: Reading
+    after: Reading
+    variant: Slices
+    baseline: Slices
+
+
+class Side(Record):
+    """One of the two processes of a trial."""
+
+    variant: str
+    runtime: dict[str, Any]
+    prompt_tokens: int
 
 
 class Trial(Record):
@@ -112,12 +126,11 @@ class Trial(Record):
     machine: dict[str, Any]
     generated_tokens: int = Field(description="that an answer is reckoned with")
     attempts: int = Field(description="how often it was taken, the last one counts")
-    before: Reading
-    after: Reading
     other_load_cores: float = Field(description="CPU time of all other processes, in cores")
     disturbed: str | None = Field(description="why it does not count, in words; null: it does")
     variant: Side
     baseline: Side
+    blocks: list[Block]
 
 
 class NoTrial(Record):
@@ -131,7 +144,7 @@ class NoTrial(Record):
 
 
 class TrialSample(Record):
-    """A trial in a result: the median over its slices, by metric."""
+    """A block of a trial in a result: the median over its slices, by metric."""
 
     trial: int
     measured_at: str
@@ -236,7 +249,9 @@ class Result(Record):
         description="the yardsticks before and after each round"
     )
     round_times: list[str] = Field(description="when each round was measured")
-    trials: list[TrialSample] = Field(description="against the baseline; none of itself")
+    trials: list[TrialSample] = Field(
+        description="blocks of trials against the baseline; none of itself"
+    )
     no_trials: str | None = Field(None, description="why there are none, where some were asked for")
     decode_seconds_by_token: list[float] = Field(
         description="median time of each token along the answer, from the second on"

@@ -14,6 +14,7 @@ from minillm_lab.config import Model
 from minillm_lab.errors import LabError
 from minillm_lab.quality.answer import beside
 from minillm_lab.result import (
+    Block,
     Metric,
     ModelFacts,
     NoTrial,
@@ -23,7 +24,7 @@ from minillm_lab.result import (
     Result,
     Round,
     Score,
-    Side,
+    Slices,
     Trial,
     TrialSample,
     read_record,
@@ -92,50 +93,53 @@ def metrics_of(rounds: list[Round]) -> dict[str, Metric]:
     return found
 
 
-def sample_of(trial: Trial) -> TrialSample:
-    """A trial's figures: medians over slices; a ratio is the median over cycles of two slices."""
-    ours, theirs = (
-        speeds_of(side, trial.generated_tokens) for side in (trial.variant, trial.baseline)
-    )
+def samples_of(trial: Trial) -> list[TrialSample]:
+    """A trial's figures by block: medians over slices; a ratio's, over cycles of two slices."""
+    return [
+        TrialSample(
+            trial=trial.trial,
+            measured_at=trial.measured_at,
+            fingerprint=trial.machine["fingerprint"],
+            before=block.before,
+            after=block.after,
+            disturbed=trial.disturbed,
+            **figures_of(trial, block),
+        )
+        for block in trial.blocks
+    ]
+
+
+def figures_of(trial: Trial, block: Block) -> dict[str, dict[str, float]]:
+    """Both sides' speeds in a block, and the variant's over the baseline's."""
+    ours = speeds_of(block.variant, trial.variant.prompt_tokens, trial.generated_tokens)
+    theirs = speeds_of(block.baseline, trial.baseline.prompt_tokens, trial.generated_tokens)
+    tokens = trial.variant.prompt_tokens / trial.baseline.prompt_tokens
     ratios = {
-        "first_token_seconds": by_cycle(trial, "first_token_seconds"),
-        "prefill_tokens_per_second": (
-            trial.variant.prompt_tokens / trial.baseline.prompt_tokens
-            / by_cycle(trial, "prefill_seconds")
-        ),
-        "decode_tokens_per_second": 1 / by_cycle(trial, "decode_seconds"),
+        "first_token_seconds": by_cycle(block, "first_token_seconds"),
+        "prefill_tokens_per_second": tokens / by_cycle(block, "prefill_seconds"),
+        "decode_tokens_per_second": 1 / by_cycle(block, "decode_seconds"),
         "generate_seconds": ours["generate_seconds"] / theirs["generate_seconds"],
         "generate_tokens_per_second": theirs["generate_seconds"] / ours["generate_seconds"],
-    }  # fmt: skip
-    return TrialSample(
-        trial=trial.trial,
-        measured_at=trial.measured_at,
-        fingerprint=trial.machine["fingerprint"],
-        before=trial.before,
-        after=trial.after,
-        disturbed=trial.disturbed,
-        speeds=ours,
-        baseline_speeds=theirs,
-        ratios=ratios,
-    )
+    }
+    return {"speeds": ours, "baseline_speeds": theirs, "ratios": ratios}
 
 
-def speeds_of(side: Side, tokens: int) -> dict[str, float]:
+def speeds_of(side: Slices, prompt: int, tokens: int) -> dict[str, float]:
     """One side's figures; an answer is its first token and as many steps as are left of it."""
     first, step = median(side.first_token_seconds), median(side.step_seconds)
     answer = first + (tokens - 1) * step
     return {
         "first_token_seconds": first,
-        "prefill_tokens_per_second": side.prompt_tokens / median(side.prefill_seconds),
+        "prefill_tokens_per_second": prompt / median(side.prefill_seconds),
         "decode_tokens_per_second": 1 / median(side.decode_seconds),
         "generate_seconds": answer,
         "generate_tokens_per_second": tokens / answer,
     }
 
 
-def by_cycle(trial: Trial, what: str) -> float:
+def by_cycle(block: Block, what: str) -> float:
     """The median over cycles of the variant's seconds over the baseline's."""
-    pairs = zip(getattr(trial.variant, what), getattr(trial.baseline, what), strict=True)
+    pairs = zip(getattr(block.variant, what), getattr(block.baseline, what), strict=True)
     return float(median(ours / theirs for ours, theirs in pairs))
 
 
@@ -160,13 +164,14 @@ def collect(
         warnings.append("greedy answers differ between rounds; the first is kept")
     if flaw := next((r.output.flaw for r in rounds if r.output.flaw), None):
         warnings.insert(0, f"the answer means nothing: {flaw}; no figure of it is ranked")
-    samples = [sample_of(trial) for trial in trials if isinstance(trial, Trial)]
+    taken = [trial for trial in trials if isinstance(trial, Trial)]
+    samples = [sample for trial in taken for sample in samples_of(trial)]
     no_trials = next((t.reason for t in trials if isinstance(t, NoTrial)), None)
     if no_trials:
         warnings.append(f"{no_trials}; its ratios are taken from rounds")
         samples = []
-    if disturbed := [t.disturbed for t in samples if t.disturbed]:
-        warnings.append(f"{len(disturbed)} of {len(samples)} trials are set aside: {disturbed[0]}")
+    if disturbed := [t.disturbed for t in taken if t.disturbed]:
+        warnings.append(f"{len(disturbed)} of {len(taken)} trials are set aside: {disturbed[0]}")
     return Result(
         variant=first.variant,
         model=model,
@@ -177,7 +182,7 @@ def collect(
             "generated_tokens": first.generated_tokens,
             "rounds": len(rounds),
             "repetitions": len(first.repetitions),
-            "trials": len(samples),
+            "trials": len(taken),
             "warmups": len(first.warmups),
             "context": first.runtime["settings"]["context"],
             "sampling": "greedy, end of text ignored",

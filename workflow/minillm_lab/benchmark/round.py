@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from minillm_lab import machine
-from minillm_lab.benchmark import memory, yardsticks
+from minillm_lab.benchmark import memory
 from minillm_lab.benchmark.scratch import copied
+from minillm_lab.benchmark.yardsticks import yardsticks
 from minillm_lab.command import log, progress, run
 from minillm_lab.config import TOKENS_AT_DEPTH
 from minillm_lab.errors import LabError
@@ -186,8 +187,11 @@ def measure_round(
             f" {options.context}; raise 'context' or lower 'generate'"
         )
     check_memory(weights, options)
-    with copied(weights, settings.get("scratch")) as own:
-        return measured(variant, number, own, prompt, settings, options)
+    with (
+        copied(weights, settings.get("scratch")) as own,
+        yardsticks(options.threads) as read_yardsticks,
+    ):
+        return measured(variant, number, own, prompt, settings, options, read_yardsticks)
 
 
 def measured(
@@ -197,6 +201,7 @@ def measured(
     prompt: dict[str, Any],
     settings: dict[str, Any],
     options: Options,
+    read_yardsticks: Callable[[], Reading],
 ) -> Round:
     """The round itself. Raises LabError where the model cannot be loaded."""
     measured_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -204,7 +209,7 @@ def measured(
     ids, generate = prompt["token_ids"], settings["generate"]
     runtime = open_runtime(settings["runtime"])
 
-    at_start = Reading.model_validate(yardsticks.read(options.threads))
+    at_start = read_yardsticks()
     runtime.prepare(weights, options)
     watch = machine.Watch()
     machine.notice_stops()
@@ -282,7 +287,7 @@ def measured(
         depths=depths,
         conditions=watch.conditions(),
         before=at_start,
-        after=Reading.model_validate(yardsticks.read(options.threads)),
+        after=read_yardsticks(),
         output=Output(text=text, token_ids=answers[0], flaw=flaw_of(answers[0], text, finite)),
         warnings=warnings,
     )

@@ -2,8 +2,9 @@
 
 The side that waits is stopped by a signal, since its threads would wait by spinning and take the
 other's cores. The two slices of a cycle are some tenths of a second apart, and they take turns at
-going first: whatever the machine does hits both sides alike. The yardsticks stand before and after;
-a trial in which the machine changed, or other programs ran, is taken again.
+going first: whatever the machine does hits both sides alike. Cycles come in blocks, and the
+yardsticks are read before and after each block: a state of the machine may last no longer than some
+seconds. A trial during which other programs ran is taken again.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from itertools import count
@@ -25,17 +27,17 @@ from typing import Any, Literal, NoReturn
 import psutil
 
 from minillm_lab import machine
-from minillm_lab.benchmark import yardsticks
+from minillm_lab.benchmark.yardsticks import yardsticks
 from minillm_lab.command import log, progress, run, say
 from minillm_lab.errors import LabError
 from minillm_lab.job import cause_of_death, dies_with
-from minillm_lab.result import NoTrial, Reading, Side, Trial, write_record
+from minillm_lab.result import Block, NoTrial, Reading, Side, Trial, write_record
 from minillm_lab.runtimes import resolved, size_in
 
 SLICE = 8  # tokens decoded at a time
 PREFILLS = 2  # slices of prefill in a block
-BLOCKS = 2  # at least: a block is prefills, then decoding along one answer
-CHANGED = 0.10  # of a yardstick between before and after: the machine is in another state
+BLOCKS = 2  # at least, each of prefills, then decoding along one answer
+CHANGED = 0.10  # of a yardstick from before a block to after it: another state
 ATTEMPTS = 3
 SPARE = 1.2  # times the weights: what two models need to lie in memory together
 Samples = dict[str, list[float]]  # seconds, by what was timed
@@ -120,29 +122,52 @@ class Live:
         raise LabError(f"{self.variant}: {self.weights}: {why}")
 
 
-def cycles(sides: list[Live], generate: int, seconds: float) -> tuple[list[Samples], float]:
-    """Let the sides take turns for at least ``seconds``; samples of each, other programs' load.
+def block(sides: list[Live], generate: int, turns: Iterator[int]) -> tuple[list[Samples], float]:
+    """Prefills, then decoding along one answer of ``generate`` tokens.
 
-    ``generate``: tokens of an answer, along which decoding goes.
+    Samples of each side, and other programs' load meanwhile, in cores.
     """
     samples: list[Samples] = [{}, {}]
-    tokens = max(1, min(SLICE, generate - 2))
-    block = ["prefill"] * PREFILLS + [f"decode {tokens}"] * max(1, (generate - 1) // (tokens + 1))
-    turns = count()
-    for command in dict.fromkeys(block):  # the first of each kind is not counted
-        for side in sides:
-            side.work(command)
-    start, before = time.monotonic(), sum(side.cpu_seconds() for side in sides)
-    watch = machine.Watch()
-    blocks = 0
-    while blocks < BLOCKS or time.monotonic() - start < seconds:
-        for command in block:
-            for i in (0, 1) if next(turns) % 2 else (1, 0):
-                for what, taken in sides[i].work(command).items():
-                    samples[i].setdefault(what, []).append(taken)
-        blocks += 1
+    before, watch = sum(side.cpu_seconds() for side in sides), machine.Watch()
+    for command in commands(generate):
+        for i in (0, 1) if next(turns) % 2 else (1, 0):
+            for what, taken in sides[i].work(command).items():
+                samples[i].setdefault(what, []).append(taken)
     own = sum(side.cpu_seconds() for side in sides) - before
     return samples, watch.other_load(own) or 0.0
+
+
+def commands(generate: int) -> list[str]:
+    """The slices of a block."""
+    tokens = max(1, min(SLICE, generate - 2))
+    decodes = max(1, (generate - 1) // (tokens + 1))
+    return ["prefill"] * PREFILLS + [f"decode {tokens}"] * decodes
+
+
+def blocks(
+    sides: list[Live], generate: int, seconds: float, read: Callable[[], Reading]
+) -> tuple[list[Block], float]:
+    """Blocks for at least ``seconds``, with readings in between; other programs' mean load.
+
+    They go on, to three times as many, until BLOCKS of them began and ended in one state.
+    """
+    for command in dict.fromkeys(commands(generate)):  # the first of each kind is not counted
+        for side in sides:
+            side.work(command)
+    start, turns = time.monotonic(), count()
+    found: list[Block] = []
+    loads = []
+    reading = read()
+    while True:
+        (variant, baseline), load = block(sides, generate, turns)
+        at_start, reading = reading, read()
+        told = {"before": at_start, "after": reading, "variant": variant, "baseline": baseline}
+        found.append(Block.model_validate(told))
+        loads.append(load)
+        steady = sum(not changed(b.before, b.after) for b in found)
+        long_enough = time.monotonic() - start >= seconds
+        if long_enough and (steady >= BLOCKS or len(found) >= 3 * BLOCKS):
+            return found, sum(loads) / len(loads)
 
 
 def changed(before: Reading, after: Reading) -> bool:
@@ -151,14 +176,14 @@ def changed(before: Reading, after: Reading) -> bool:
     return any(abs(math.log(b / a)) > CHANGED for a, b in pairs)
 
 
-def disturbance(load: float, threads: int, before: Reading, after: Reading) -> str | None:
+def disturbance(load: float, threads: int) -> str | None:
     """Why a trial does not count, in words; None: it does."""
-    if machine.disturbing(load, threads):
-        return (
-            f"other processes kept {load:.1f} cores busy; close them and run again, or give"
-            " 'threads' the cores that they leave"
-        )
-    return "the machine's speed changed meanwhile" if changed(before, after) else None
+    if not machine.disturbing(load, threads):
+        return None
+    return (
+        f"other processes kept {load:.1f} cores busy; close them and run again, or give"
+        " 'threads' the cores that they leave"
+    )
 
 
 def fits_twice(sides: dict[str, tuple[Path, dict[str, Any]]]) -> str | None:
@@ -195,34 +220,30 @@ def measure_trial(
             stack.enter_context(Live(*of_side))
             for of_side in zip(names, weights, prompts, settings, strict=True)
         ]
+        read = stack.enter_context(yardsticks(threads))
         facts = [side.loaded() for side in sides]
-        reading = Reading.model_validate(yardsticks.read(threads))
         with progress(f"{names[0]} trial {number}", 1, "trials") as advance:
             for attempt in range(1, ATTEMPTS + 1):
-                before = reading
-                samples, load = cycles(sides, parsed[0]["generate"], parsed[0]["seconds"])
-                reading = Reading.model_validate(yardsticks.read(threads))
-                why = disturbance(load, threads, before, reading)
-                if why is None:
+                taken, load = blocks(sides, parsed[0]["generate"], parsed[0]["seconds"], read)
+                if (why := disturbance(load, threads)) is None:
                     break
                 advance(0, f"attempt {attempt} does not count: {why}")
             advance(1)
-    found = [
-        Side.model_validate({"variant": name} | fact | sample)
-        for name, fact, sample in zip(names, facts, samples, strict=True)
-    ]
+    variant, baseline = (
+        Side.model_validate({"variant": name} | fact)
+        for name, fact in zip(names, facts, strict=True)
+    )
     return Trial(
         trial=number,
         measured_at=measured_at,
         machine=machine.describe(),
         generated_tokens=parsed[0]["generate"],
         attempts=attempt,
-        before=before,
-        after=reading,
         other_load_cores=load,
         disturbed=why,
-        variant=found[0],
-        baseline=found[1],
+        variant=variant,
+        baseline=baseline,
+        blocks=taken,
     )
 
 

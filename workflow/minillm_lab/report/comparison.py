@@ -225,7 +225,8 @@ def with_speeds_of_trials(result: Result, group: Group) -> Result:
     elif metrics[DECODE].value is None:
         told = [t.disturbed for t in result.trials if t.disturbed]
         why = told[0] if told else "the machine was in another state, or changed it, in every trial"
-        warnings.append(f"no speeds and ratios: none of {len(result.trials)} trials counts: {why}")
+        tried = len({t.trial for t in result.trials})
+        warnings.append(f"no speeds and ratios: none of {tried} trials counts: {why}")
     return result.model_copy(update={"metrics": metrics, "warnings": warnings})
 
 

@@ -5,11 +5,12 @@ Its intervals come from the slices of one trial: they hold for that moment alone
 
 import argparse
 from pathlib import Path
+from statistics import median
 
 from tabulate import tabulate
 
 from minillm_lab import statistics
-from minillm_lab.benchmark.collect import read_trial, sample_of
+from minillm_lab.benchmark.collect import read_trial, samples_of
 from minillm_lab.command import run, say
 from minillm_lab.files import write_text
 from minillm_lab.report.table import number
@@ -21,8 +22,15 @@ HEADER = ["", "Decode ↑, t/s", "Prefill ↑, t/s", "Load, warm cache ↓, s", 
 
 def ratio(trial: Trial, what: str) -> Estimate:
     """Speed over the baseline's, with an interval from the trial's own cycles."""
-    pairs = zip(getattr(trial.variant, what), getattr(trial.baseline, what), strict=True)
+    sides = ((getattr(b.variant, what), getattr(b.baseline, what)) for b in trial.blocks)
+    pairs = [pair for ours, theirs in sides for pair in zip(ours, theirs, strict=True)]
     return statistics.of_rounds([[theirs / ours] for ours, theirs in pairs])
+
+
+def median_of(trial: Trial, metric: str, baseline: bool = False) -> float:
+    """The variant's speed in a trial, or the baseline's."""
+    blocks = samples_of(trial)
+    return median((b.baseline_speeds if baseline else b.speeds)[metric] for b in blocks)
 
 
 def speed(trial: Trial | None, what: str, metric: str) -> str:
@@ -30,7 +38,7 @@ def speed(trial: Trial | None, what: str, metric: str) -> str:
     if trial is None:
         return "–"
     found = ratio(trial, what)
-    text = f"{number(sample_of(trial).speeds[metric])} (×{number(found.value)}"
+    text = f"{number(median_of(trial, metric))} (×{number(found.value)}"
     return text + (f", {number(found.ci95[0])} to {number(found.ci95[1])})" if found.ci95 else ")")
 
 
@@ -44,8 +52,9 @@ def table(rounds: list[Round], trials: dict[str, Trial], baseline: str) -> str:
             speed(trial, "prefill_seconds", "prefill_tokens_per_second"),
         ]
         if r.variant == baseline and trials:
-            theirs = sample_of(next(iter(trials.values()))).baseline_speeds
-            cells = [number(theirs[f"{what}_tokens_per_second"]) for what in ("decode", "prefill")]
+            first = next(iter(trials.values()))
+            names = [f"{what}_tokens_per_second" for what in ("decode", "prefill")]
+            cells = [number(median_of(first, name, baseline=True)) for name in names]
         loaded = "–" if r.load_warm_seconds is None else number(r.load_warm_seconds)
         rows.append([r.variant, *cells, loaded, number(r.memory_after_load.resident / 1e6)])
     drawn = tabulate(rows, headers=HEADER, tablefmt="github", disable_numparse=True)

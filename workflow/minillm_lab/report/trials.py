@@ -1,11 +1,12 @@
 """Speeds and ratios from trials, one set of figures for each state of the machine.
 
-A ratio is estimated from the trials of its variant that began and ended in the state. A speed is
-the baseline's, from all trials in the state, times the variant's ratio: so a speed and the ratio
-beside it are one figure and cannot contradict each other.
+A ratio is estimated from the trials of its variant, from those of their blocks that began and ended
+in the state. A speed is the baseline's, from all trials in the state, times the variant's ratio: so
+a speed and the ratio beside it are one figure and cannot contradict each other.
 """
 
 from dataclasses import dataclass
+from math import exp, log
 
 from minillm_lab import statistics
 from minillm_lab.result import Reading, Result, TrialSample
@@ -23,11 +24,20 @@ Estimates = dict[str, dict[str, Estimate]]  # by metric, by variant
 
 
 @dataclass(frozen=True)
+class Trial:
+    """What one trial says of a state: the centre of its blocks in it, by metric."""
+
+    speeds: dict[str, float]
+    baseline_speeds: dict[str, float]
+    ratios: dict[str, float]
+
+
+@dataclass(frozen=True)
 class InState:
     """The figures of one state, from trials; the baseline's ratio is 1, without error."""
 
     state: State
-    trials: dict[str, list[TrialSample]]  # by variant
+    trials: dict[str, list[Trial]]  # by variant
     ratios: Estimates
     speeds: Estimates
 
@@ -52,19 +62,35 @@ def by_state(results: dict[str, Result], baseline: str) -> list[InState]:
             if before is not None and before == after:
                 found[before].setdefault(name, []).append(trial)
     return [
-        figures(state, of_state, baseline)
+        figures(state, {n: combined(blocks) for n, blocks in of_state.items()}, baseline)
         for state, of_state in zip(states, found, strict=True)
         if of_state
     ]
 
 
 def usable(result: Result) -> list[TrialSample]:
-    """The trials of a result that nothing disturbed, taken on the machine of its rounds."""
+    """The blocks of trials that nothing disturbed, taken on the machine of the result's rounds."""
     here = result.machine["fingerprint"]
     return [t for t in result.trials if not t.disturbed and t.fingerprint == here]
 
 
-def figures(state: State, trials: dict[str, list[TrialSample]], baseline: str) -> InState:
+def combined(blocks: list[TrialSample]) -> list[Trial]:
+    """The blocks of a variant in one state, trial by trial."""
+    by_trial: dict[int, list[TrialSample]] = {}
+    for block in blocks:
+        by_trial.setdefault(block.trial, []).append(block)
+
+    def centres(kind: str, of_trial: list[TrialSample]) -> dict[str, float]:
+        found = [getattr(block, kind) for block in of_trial]
+        return {m: exp(statistics.centre([log(f[m]) for f in found])) for m in METRICS}
+
+    return [
+        Trial(*(centres(kind, ts) for kind in ("speeds", "baseline_speeds", "ratios")))
+        for ts in by_trial.values()
+    ]
+
+
+def figures(state: State, trials: dict[str, list[Trial]], baseline: str) -> InState:
     """Every metric's ratios and speeds in one state."""
     ratios: Estimates = {}
     speeds: Estimates = {}
