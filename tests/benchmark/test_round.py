@@ -218,16 +218,16 @@ def test_a_load_that_read_from_storage_is_not_warm(
     assert warning.startswith("load_warm_seconds: ") and "not all in memory" in warning
 
 
-def test_a_system_that_does_not_tell_bytes_read_has_no_such_load(
+def test_a_system_that_does_not_tell_bytes_read_has_no_cold_load(
     tiny_gguf: Path, prompt: dict[str, Any], tmp_path: Path
 ) -> None:
     told = bytes_read(tiny_gguf) + "memory.storage_bytes_read = lambda: None"
     start(tmp_path, tiny_gguf, prompt, told, runtime="llama.cpp")
     found = read_record(tmp_path / "round.json", Round)
-    assert found.load_cold_seconds is found.load_warm_seconds is None
+    assert found.load_cold_seconds is None
+    assert found.load_warm_seconds is not None  # it follows a load of the same file
     assert found.warnings == [
-        f"load_{how}_seconds: this system does not tell how many bytes a load reads from storage"
-        for how in ("cold", "warm")
+        "load_cold_seconds: this system does not tell how many bytes a load reads from storage"
     ]
 
 
@@ -269,11 +269,15 @@ def test_depths_are_measured(runtime: str, rounds: dict[str, Round]) -> None:
     assert depth.prompt_tokens == 64 and len(depth.decode_seconds) == 16
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_the_peak_is_the_systems_own(
-    runtime: str, weights: dict[str, Path], prompt: dict[str, Any], tmp_path: Path
+    weights: dict[str, Path], prompt: dict[str, Any], tmp_path: Path
 ) -> None:
-    """The lab's high-water mark against what the kernel accounts to the finished process."""
+    """The lab's high-water mark against what the kernel accounts to the finished process.
+
+    The kernel counts the largest of the process and its children, and the yardsticks are one: so
+    this takes the runtime whose imports alone are larger.
+    """
+    runtime = "transformers"
     (tmp_path / "prompt.json").write_text(json.dumps(prompt))
     arguments = [
         sys.executable, "-m", "minillm_lab.benchmark.round", "--variant", "v", "--round", "1",

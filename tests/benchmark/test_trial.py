@@ -147,7 +147,7 @@ def test_both_runtimes_do_the_same_work_in_turns(
     assert ours.prompt_tokens == theirs.prompt_tokens == len(fuzz.PROMPT["token_ids"])
     for side in (s for block in found.blocks for s in (block.variant, block.baseline)):
         assert len(side.prefill_seconds) == len(side.first_token_seconds) > 1
-        assert len(side.decode_seconds) == len(side.step_seconds) > 1
+        assert len(side.decode_seconds) == len(side.step_seconds) > 0
         for part, whole in (("prefill", "first_token"), ("decode", "step")):
             pairs = zip(
                 getattr(side, f"{part}_seconds"), getattr(side, f"{whole}_seconds"), strict=True
@@ -193,25 +193,16 @@ def others_are_stopped():
         notes.write(f"{module} {len(waiting)} {'not' if 'not stopped' in waiting else 'all'}\\n")
 if module == "slices":
     around_decode(others_are_stopped)
-if module == "yardsticks":
-    from minillm_lab.benchmark import yardsticks
-    rate = yardsticks.rate
-    def watched(work):
-        others_are_stopped()
-        return rate(work)
-    sys.modules["__main__"].rate = yardsticks.rate = watched
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_what_waits_is_stopped_while_a_side_works_and_while_yardsticks_do(
-    twins: list[Path], tmp_path: Path
-) -> None:
+def test_what_waits_is_stopped_while_a_side_works(twins: list[Path], tmp_path: Path) -> None:
     notes = f"\nNOTES = {str(tmp_path / 'notes')!r}"
     done = start(tmp_path, twins, notes + STOPPED, generate=4, seconds=0.1)
     assert done.returncode == 0, done.stderr
     told = (tmp_path / "notes").read_text().splitlines()
-    assert set(told) == {"slices 1 all", "yardsticks 2 all"}
+    assert set(told) == {"slices 1 all"}
 
 
 def test_a_model_that_cannot_be_loaded_has_a_line_of_its_own(

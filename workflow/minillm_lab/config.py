@@ -328,7 +328,7 @@ class Experiment(Strict):
         "auto", description="inference threads; auto: the physical cores this process may use"
     )
     rounds: int = Field(
-        3, ge=1, le=1000, description="fresh processes per variant: loads, memory, its answer"
+        2, ge=1, le=1000, description="fresh processes per variant: loads, memory, its answer"
     )
     trials: int = Field(
         6, ge=1, le=1000, description="live comparisons per variant with the baseline: its speeds"

@@ -17,7 +17,7 @@ from minillm_lab.config import UNQUANTIZED
 from minillm_lab.report.trials import METRICS as TRIED
 from minillm_lab.report.trials import InState, by_state
 from minillm_lab.result import Metric, Record, Result
-from minillm_lab.statistics import Estimate, holm, paired_ratio, quotient
+from minillm_lab.statistics import Estimate, holm, quotient
 
 LOADS = ("load_cold_seconds", "load_warm_seconds")
 MEMORY = (
@@ -316,9 +316,8 @@ def compare(
             ways[name] = [way for way in known if {*way[1:]} <= decode.keys()]
             for _, start, end in ways[name]:
                 estimates["factor", start, end] = quotient(decode[end], decode[start])
-        for name, result in group.results.items():
-            if loads := cold_over_warm(result):
-                estimates["cold", name] = loads
+        for name, found in cold_over_warm(group.results).items():
+            estimates["cold", name] = found
     claims |= {key: e.p() for key, e in estimates.items()}
     held = holm(claims)
 
@@ -377,13 +376,15 @@ def compare(
     )
 
 
-def cold_over_warm(result: Result) -> Estimate | None:
+def cold_over_warm(results: dict[str, Result]) -> dict[str, Estimate]:
     """How much longer a cold load takes than a warm one, from rounds that have both."""
-    if result.output.flaw:
-        return None
-    cold, warm = (result.metrics[metric].samples for metric in LOADS)
-    both = any(c and w for c, w in zip(cold, warm, strict=False))
-    return paired_ratio(cold, warm) if both and len(cold) == len(warm) else None
+    samples = {}
+    for name, result in results.items():
+        pairs = zip(*(result.metrics[metric].samples for metric in LOADS), strict=False)
+        both = [median(cold) / median(warm) for cold, warm in pairs if cold and warm]
+        if both and not result.output.flaw:
+            samples[name] = both
+    return statistics.together(samples)
 
 
 def memory_ratios(groups: Iterable[Group], baseline: str) -> Iterator[tuple[str, str, Ratio]]:
