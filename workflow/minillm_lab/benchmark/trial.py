@@ -38,6 +38,7 @@ SLICE = 8  # tokens decoded at a time
 PREFILLS = 2  # slices of prefill in a block
 BLOCKS = 2  # at least, each of prefills, then decoding along one answer
 CHANGED = 0.10  # of a yardstick from before a block to after it: another state
+MOST = 4  # blocks, where the machine goes from state to state
 ATTEMPTS = 3
 SPARE = 1.2  # times the weights: what two models need to lie in memory together
 Samples = dict[str, list[float]]  # seconds, by what was timed
@@ -149,7 +150,7 @@ def blocks(
 ) -> tuple[list[Block], float]:
     """Blocks for at least ``seconds``, with readings in between; other programs' mean load.
 
-    They go on, to three times as many, until BLOCKS of them began and ended in one state.
+    They go on, to MOST, until BLOCKS of them began and ended in one state.
     """
     for command in dict.fromkeys(commands(generate)):  # the first of each kind is not counted
         for side in sides:
@@ -166,7 +167,7 @@ def blocks(
         loads.append(load)
         steady = sum(not changed(b.before, b.after) for b in found)
         long_enough = time.monotonic() - start >= seconds
-        if long_enough and (steady >= BLOCKS or len(found) >= 3 * BLOCKS):
+        if long_enough and (steady >= BLOCKS or len(found) >= MOST):
             return found, sum(loads) / len(loads)
 
 
