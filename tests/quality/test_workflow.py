@@ -70,7 +70,8 @@ def test_another_prompt_reruns_the_answers_not_the_scores(lab: Lab) -> None:
     planned = lab.planned()
     lab.config["prompt"] = "Why?"
     lab.write_config()
-    assert planned.keys() == {"prompt", "round", "answer", "collect", "compare", *DRAWN}
+    measured = {"round", "trial", "provisional"}
+    assert planned.keys() == {"prompt", *measured, "answer", "collect", "compare", *DRAWN}
 
 
 def test_more_rounds_score_nothing_again(lab: Lab) -> None:

@@ -146,29 +146,30 @@ def commands(generate: int) -> list[str]:
 
 
 def blocks(
-    sides: list[Live], generate: int, seconds: float, read: Callable[[], Reading]
+    sides: list[Live], settings: dict[str, Any], threads: int, read: Callable[[], Reading]
 ) -> tuple[list[Block], float]:
-    """Blocks for at least ``seconds``, with readings in between; other programs' mean load.
+    """Blocks for at least the seconds of a trial, with readings in between; other programs' load.
 
-    They go on, to MOST, until BLOCKS of them began and ended in one state.
+    They go on, to MOST, until BLOCKS of them began and ended in one state, and end with the first
+    during which other programs ran.
     """
+    generate, seconds = settings["generate"], settings["seconds"]
     for command in dict.fromkeys(commands(generate)):  # the first of each kind is not counted
         for side in sides:
             side.work(command)
     start, turns = time.monotonic(), count()
     found: list[Block] = []
-    loads = []
     reading = read()
     while True:
         (variant, baseline), load = block(sides, generate, turns)
         at_start, reading = reading, read()
         told = {"before": at_start, "after": reading, "variant": variant, "baseline": baseline}
         found.append(Block.model_validate(told))
-        loads.append(load)
         steady = sum(not changed(b.before, b.after) for b in found)
         long_enough = time.monotonic() - start >= seconds
-        if long_enough and (steady >= BLOCKS or len(found) >= MOST):
-            return found, sum(loads) / len(loads)
+        enough = long_enough and (steady >= BLOCKS or len(found) >= MOST)
+        if enough or machine.disturbing(load, threads):
+            return found, load
 
 
 def changed(before: Reading, after: Reading) -> bool:
@@ -225,7 +226,7 @@ def measure_trial(
         facts = [side.loaded() for side in sides]
         with progress(f"{names[0]} trial {number}", 1, "trials") as advance:
             for attempt in range(1, ATTEMPTS + 1):
-                taken, load = blocks(sides, parsed[0]["generate"], parsed[0]["seconds"], read)
+                taken, load = blocks(sides, parsed[0], threads, read)
                 if (why := disturbance(load, threads)) is None:
                     break
                 advance(0, f"attempt {attempt} does not count: {why}")

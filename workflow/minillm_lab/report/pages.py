@@ -45,7 +45,7 @@ def paragraphs(text: str) -> Markup:
 def shown(name: str, metric: Metric | QualityMetric | None, text: str) -> dict[str, str]:
     """A cell of the summary: the text, the JSON's own value to sort by, the interval."""
     value = "" if metric is None or metric.value is None else repr(metric.value)
-    interval = "one round: no interval"
+    interval = "measured once: no interval"
     if metric and metric.ci95:
         interval = f"95 % from {metric.ci95[0]:.4g} to {metric.ci95[1]:.4g} {metric.unit}"
     return {"metric": name, "value": value, "text": text, "interval": interval}

@@ -82,7 +82,9 @@ def against(what: str, unit: str, measured: Metric | None, limit: float) -> Chec
         relation = "is short of" if speed else "is over"
         return Check(FAILED, beyond, f"{said} {relation} {asked}{how_far}")
     if measured.ci95 is None:
-        return Check(BY_MEDIAN, beyond, f"{said} meets {asked}, but one round gives no interval")
+        return Check(
+            BY_MEDIAN, beyond, f"{said} meets {asked}, but measured once it has no interval"
+        )
     if not worst_is_within:
         end = shown(low if speed else high)
         text = f"{said} meets {asked} by its median alone: the interval goes to {end}"
