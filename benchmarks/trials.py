@@ -30,10 +30,10 @@ sys.path.insert(0, str(ROOT / "workflow"))
 from minillm_lab import statistics  # noqa: E402
 from minillm_lab.benchmark.collect import read_trial, samples_of  # noqa: E402
 from minillm_lab.config import load_experiment  # noqa: E402
-from minillm_lab.report.trials import METRICS  # noqa: E402
 from minillm_lab.result import Trial  # noqa: E402
 from minillm_lab.states import find_states  # noqa: E402
 
+SPEEDS = ("decode_tokens_per_second", "prefill_tokens_per_second")
 PAIRS = {  # name: variant, baseline, how much slower the variant is made, weight in the shuffle
     "same": ("q4_k_m", "q4_k_m", 0.0, 3),
     "2 % slower": ("q4_k_m", "q4_k_m", 0.02, 2),
@@ -113,7 +113,7 @@ def show(folder: Path, size: int) -> None:
     mixed = sum(a != b or a is None for a, b in ends)
     disturbed = sum(t.disturbed is not None for _, t in trials)
     print(f"{len(trials)} trials, {disturbed} disturbed; {len(blocks)} blocks, {mixed} in no state")
-    for metric, state, pair in product(METRICS[1:3], range(len(states)), PAIRS):
+    for metric, state, pair in product(SPEEDS, range(len(states)), PAIRS):
         found: dict[int, list[float]] = {}
         for (i, name, b), ab in zip(blocks, ends, strict=True):
             if name == pair and ab == (state, state) and not b.disturbed:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 READ = ("--weights", "--gguf", "--source", "--tokenizer")  # options that name what a job reads
@@ -34,6 +35,19 @@ def dies_with(parent: int) -> Callable[[], None]:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     return bind
+
+
+def talking(command: list[str], **more: Any) -> subprocess.Popen[str]:
+    """Start a process that is spoken to line by line; it dies with this one."""
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        preexec_fn=dies_with(os.getpid()),
+        **more,
+    )
 
 
 def cause_of_death(number: int) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from minillm_lab import machine
 from minillm_lab.benchmark import memory
 from minillm_lab.benchmark.scratch import copied
-from minillm_lab.benchmark.yardsticks import yardsticks
+from minillm_lab.benchmark.yardsticks import read_once
 from minillm_lab.command import log, progress, run
 from minillm_lab.config import TOKENS_AT_DEPTH
 from minillm_lab.errors import LabError
@@ -27,7 +27,6 @@ from minillm_lab.result import (
     Depth,
     Output,
     Prompt,
-    Reading,
     Repetition,
     Round,
     read_record,
@@ -37,9 +36,9 @@ from minillm_lab.runtimes import (
     Options,
     Runtime,
     check_memory,
+    described,
     open_runtime,
     resolved,
-    runtime_versions,
 )
 
 T = TypeVar("T")
@@ -187,11 +186,8 @@ def measure_round(
             f" {options.context}; raise 'context' or lower 'generate'"
         )
     check_memory(weights, options)
-    with (
-        copied(weights, settings.get("scratch")) as own,
-        yardsticks(options.threads) as read_yardsticks,
-    ):
-        return measured(variant, number, own, prompt, settings, options, read_yardsticks)
+    with copied(weights, settings.get("scratch")) as own:
+        return measured(variant, number, own, prompt, settings, options)
 
 
 def measured(
@@ -201,7 +197,6 @@ def measured(
     prompt: dict[str, Any],
     settings: dict[str, Any],
     options: Options,
-    read_yardsticks: Callable[[], Reading],
 ) -> Round:
     """The round itself. Raises LabError where the model cannot be loaded."""
     measured_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -209,7 +204,7 @@ def measured(
     ids, generate = prompt["token_ids"], settings["generate"]
     runtime = open_runtime(settings["runtime"])
 
-    at_start = read_yardsticks()
+    at_start = read_once(options.threads)
     runtime.prepare(weights, options)
     watch = machine.Watch()
     machine.notice_stops()
@@ -223,7 +218,7 @@ def measured(
             f"tokenizers disagree on the prompt: {len(own_ids)} tokens here, {len(ids)} from the"
             f" model's source ({prompt['tokenizer']}); the source's were used"
         )
-    facts = runtime.facts()
+    facts = described(settings["runtime"], options, runtime)
     if settings["device"] == "gpu" and facts["backend"] == "CPU":
         warnings.append("device: gpu was asked for, but this build found none; it ran on the CPU")
 
@@ -264,12 +259,7 @@ def measured(
         round=number,
         measured_at=measured_at,
         machine=machine.describe(),
-        runtime={
-            "name": settings["runtime"],
-            "version": runtime_versions(settings["runtime"]),
-            "threads": options.threads,
-            **facts,
-        },
+        runtime=facts,
         prompt_tokens=len(ids),
         generated_tokens=len(answers[0]),
         scratch="scratch" in settings,
@@ -287,7 +277,7 @@ def measured(
         depths=depths,
         conditions=watch.conditions(),
         before=at_start,
-        after=read_yardsticks(),
+        after=read_once(options.threads),
         output=Output(text=text, token_ids=answers[0], flaw=flaw_of(answers[0], text, finite)),
         warnings=warnings,
     )

@@ -19,7 +19,7 @@ from typing import Any
 
 from minillm_lab.command import run
 from minillm_lab.result import Prompt, read_record
-from minillm_lab.runtimes import open_runtime, resolved, runtime_versions
+from minillm_lab.runtimes import described, open_runtime, resolved
 
 clock = time.perf_counter
 
@@ -33,12 +33,7 @@ class Slices:
         self.runtime = open_runtime(settings["runtime"])
         self.runtime.prepare(weights, options)
         self.runtime.load(weights, options)
-        self.facts = {
-            "name": settings["runtime"],
-            "version": runtime_versions(settings["runtime"]),
-            "threads": options.threads,
-            **self.runtime.facts(),
-        }
+        self.facts = described(settings["runtime"], options, self.runtime)
         self.start_over()
 
     def start_over(self) -> tuple[float, float]:

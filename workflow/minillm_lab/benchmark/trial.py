@@ -10,9 +10,7 @@ seconds. A trial during which other programs ran is taken again.
 import argparse
 import json
 import math
-import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,7 +28,7 @@ from minillm_lab import machine
 from minillm_lab.benchmark.yardsticks import yardsticks
 from minillm_lab.command import log, progress, run, say
 from minillm_lab.errors import LabError
-from minillm_lab.job import cause_of_death, dies_with
+from minillm_lab.job import cause_of_death, talking
 from minillm_lab.result import Block, NoTrial, Reading, Side, Trial, write_record
 from minillm_lab.runtimes import resolved, size_in
 
@@ -54,15 +52,7 @@ class Live:
             *("--prompt", str(prompt), "--settings", settings),
         ]
         self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the process)
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.said,
-            text=True,
-            bufsize=1,
-            preexec_fn=dies_with(os.getpid()),
-        )
+        self.process = talking(command, stderr=self.said)
 
     def __enter__(self) -> "Live":
         return self

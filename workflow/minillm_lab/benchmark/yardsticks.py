@@ -8,7 +8,6 @@ that a model's speed can be held against: no token is decoded before its weights
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from minillm_lab.errors import LabError
-from minillm_lab.job import dies_with
+from minillm_lab.job import talking
 from minillm_lab.result import Reading
 
 ROWS = 192  # of the square matrices: three of them, float32, are 442 kB and stay in a core's cache
@@ -38,21 +37,14 @@ def yardsticks(threads: int) -> Iterator[Callable[[], Reading]]:
     figures; it sleeps between readings. Raises LabError where it cannot read.
     """
     command = [sys.executable, "-m", "minillm_lab.benchmark.yardsticks", "--threads", str(threads)]
-    process = subprocess.Popen(
-        command,
-        env=os.environ | dict.fromkeys(ONE_THREAD, "1"),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        bufsize=1,
-        preexec_fn=dies_with(os.getpid()),
-    )
+    process = talking(command, env=os.environ | dict.fromkeys(ONE_THREAD, "1"))
     assert process.stdin and process.stdout
+    commands, answers = process.stdin, process.stdout
 
     def read() -> Reading:
         try:
-            print("read", file=process.stdin)
-            return Reading.model_validate_json(process.stdout.readline() if process.stdout else "")
+            print("read", file=commands)
+            return Reading.model_validate_json(answers.readline())
         except (OSError, ValueError) as error:
             raise LabError("the machine's speed cannot be read: its process ended") from error
 
@@ -61,6 +53,12 @@ def yardsticks(threads: int) -> Iterator[Callable[[], Reading]]:
     finally:
         process.kill()
         process.communicate()
+
+
+def read_once(threads: int) -> Reading:
+    """Both yardsticks now, by a process that is gone afterwards with the memory it read."""
+    with yardsticks(threads) as read:
+        return read()
 
 
 class Yardsticks:

@@ -17,9 +17,9 @@ from minillm_lab.runtimes import (
     Passage,
     Runtime,
     check_memory,
+    described,
     open_runtime,
     resolved,
-    runtime_versions,
 )
 
 
@@ -53,9 +53,7 @@ def opened(weights: Path, settings: dict[str, Any], context: int) -> Iterator[Lo
     runtime.prepare(weights, options)
     runtime.load(weights, options)
     try:
-        versions = runtime_versions(settings["runtime"])
-        name = {"name": settings["runtime"], "version": versions, "threads": options.threads}
-        yield Loaded(runtime, name | runtime.facts())
+        yield Loaded(runtime, described(settings["runtime"], options, runtime))
     finally:
         runtime.unload()
 

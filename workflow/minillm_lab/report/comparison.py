@@ -61,8 +61,8 @@ class Precision(Record):
 class StateFigures(Record):
     """A state of the machine, and the figures of trials in it."""
 
-    compute_flops: float = Field(description="of the yardstick, median")
-    memory_bytes_per_second: float = Field(description="likewise")
+    compute_flops: float = Field(description="median of the compute yardstick in this state")
+    memory_bytes_per_second: float = Field(description="median of the memory yardstick in it")
     share: float = Field(description="of all readings of the yardsticks")
     trials: dict[str, int] = Field(description="by variant")
     metrics: dict[str, dict[str, Metric]] = Field(description="by variant, by metric")
@@ -195,7 +195,7 @@ def value_of(result: Result, metric: str) -> float | None:
     return measured.value if measured else None
 
 
-def measured_in(state: InState, metric: str, name: str, unit: str) -> Metric | None:
+def measured_in(state: InState, metric: str, name: str) -> Metric | None:
     """A variant's speed in a state; its samples are those of its trials, else the baseline's."""
     found = state.speeds[metric].get(name)
     if found is None:
@@ -203,7 +203,9 @@ def measured_in(state: InState, metric: str, name: str, unit: str) -> Metric | N
     own = [[t.speeds[metric]] for t in state.trials.get(name, [])]
     every = [[t.baseline_speeds[metric]] for ts in state.trials.values() for t in ts]
     samples = own or every
-    return Metric(value=found.value, unit=unit, ci95=found.ci95, n=len(samples), samples=samples)
+    return Metric(
+        value=found.value, unit=TRIED[metric], ci95=found.ci95, n=len(samples), samples=samples
+    )
 
 
 def with_speeds_of_trials(result: Result, group: Group) -> Result:
@@ -216,9 +218,8 @@ def with_speeds_of_trials(result: Result, group: Group) -> Result:
     if result.no_trials or not any(r.trials for r in group.results.values()):
         return result
     for metric in TRIED:
-        unit = metrics[metric].unit
-        nothing = Metric(value=None, unit=unit, ci95=None, n=0, samples=[])
-        found = measured_in(group.main, metric, name, unit) if group.main else None
+        nothing = Metric(value=None, unit=TRIED[metric], ci95=None, n=0, samples=[])
+        found = measured_in(group.main, metric, name) if group.main else None
         metrics[metric] = found or nothing
     if not result.trials and metrics[DECODE].value is None:
         warnings.append("no speeds: there is no trial of it that counts")
@@ -318,6 +319,11 @@ def compare(
                 estimates["factor", start, end] = quotient(decode[end], decode[start])
         for name, found in cold_over_warm(group.results).items():
             estimates["cold", name] = found
+        for number, state in enumerate(group.states[1:], 1):
+            for name in state.trials:
+                for metric in TRIED:
+                    found = state.ratios[metric][name]
+                    estimates["state", fingerprint, str(number), name, metric] = found
     claims |= {key: e.p() for key, e in estimates.items()}
     held = holm(claims)
 
@@ -335,6 +341,13 @@ def compare(
             else:
                 found += ties(first, others, {n for n in others if ("best", metric, n) in held})
         return found
+
+    def state_ratios(fingerprint: str, number: int, state: InState) -> dict[str, dict[str, Ratio]]:
+        """The ratios in a state by variant; in the first they are those of the table."""
+        if not number:
+            return {n: {m: ratios[n][m] for m in TRIED if m in ratios[n]} for n in state.trials}
+        place = ("state", fingerprint, str(number))
+        return {n: {m: ratio(*place, n, m) for m in TRIED} for n in state.trials}
 
     ratios: dict[str, dict[str, Ratio]] = {name: {} for name in results}
     for key in estimates:
@@ -362,7 +375,10 @@ def compare(
         },
         cold_loads={key[1]: ratio(*key) for key in estimates if key[0] == "cold"},
         states={
-            f: [state_figures(state, group) for state in group.states]
+            f: [
+                state_figures(state, group, state_ratios(f, number, state))
+                for number, state in enumerate(group.states)
+            ]
             for f, group in groups.items()
         },
         claims=sum(p is not None for p in claims.values()),
@@ -398,9 +414,10 @@ def memory_ratios(groups: Iterable[Group], baseline: str) -> Iterator[tuple[str,
                     yield name, metric, Ratio(value=ours / theirs, ci95=None, tie=tie)
 
 
-def state_figures(state: InState, group: Group) -> StateFigures:
-    """A state as the comparison keeps it; ties in it are each ratio's own, at 5 % each."""
-    units = {m: next(iter(group.results.values())).metrics[m].unit for m in TRIED}
+def state_figures(
+    state: InState, group: Group, ratios: dict[str, dict[str, Ratio]]
+) -> StateFigures:
+    """A state as the comparison keeps it."""
     names = [n for n in group.results if n in state.trials or n == group.baseline]
     return StateFigures(
         compute_flops=state.state.compute_flops,
@@ -408,15 +425,7 @@ def state_figures(state: InState, group: Group) -> StateFigures:
         share=state.state.share,
         trials={n: len(ts) for n, ts in state.trials.items()},
         metrics={
-            n: {m: found for m in TRIED if (found := measured_in(state, m, n, units[m]))}
-            for n in names
+            n: {m: found for m in TRIED if (found := measured_in(state, m, n))} for n in names
         },
-        ratios={
-            n: {
-                m: Ratio(value=e.value, ci95=e.ci95, tie=e.ci95 is not None and not e.excludes(1))
-                for m in TRIED
-                if n != group.baseline and (e := state.ratios[m].get(n))
-            }
-            for n in names
-        },
+        ratios={n: ratios.get(n, {}) for n in names},
     )

@@ -84,8 +84,6 @@ def rows(comparison: Comparison, machine: str | None = None) -> list[list[str]]:
     for metric, (label, unit) in (ROWS | depth_rows(results)).items():
         label = label.format(tokens="/".join(str(t) for t in sorted(tokens)))
         body.append([f"{label}, {unit}", *(cell(comparison, n, metric, unit) for n in results)])
-    if machine is None and results:
-        machine = next(iter(results.values())).machine["fingerprint"]
     if any(shares := [read_share(comparison, r) for r in results.values()]):
         body.append(
             [
@@ -195,9 +193,9 @@ def legend(comparison: Comparison) -> str:
     lines = [
         f"In brackets: the ratio to `{comparison.baseline}`. Speeds and their ratios come from"
         " trials (both variants loaded, taking turns), loads and memory from rounds (fresh"
-        " processes)."
-        " **Bold** is best or tied with the best; ≈ marks a ratio tied with 1. The"
-        f" {comparison.claims} comparisons on this page are corrected together (Holm, {level})."
+        " processes). **Bold** is best or tied with the best; ≈ marks a ratio tied with 1. The"
+        f" {comparison.claims} comparisons of speeds and loads on this page are corrected together"
+        f" (Holm, {level})."
         " ⚠ marks a file that is mostly something else than its name says.",
         "",
         *failed_lines(comparison),

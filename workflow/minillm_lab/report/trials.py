@@ -13,13 +13,13 @@ from minillm_lab.result import Reading, Result, TrialSample
 from minillm_lab.states import State, find_states
 from minillm_lab.statistics import Estimate, product
 
-METRICS = (  # that trials measure
-    "first_token_seconds",
-    "prefill_tokens_per_second",
-    "decode_tokens_per_second",
-    "generate_seconds",
-    "generate_tokens_per_second",
-)
+METRICS = {  # that trials measure, and their units
+    "first_token_seconds": "s",
+    "prefill_tokens_per_second": "t/s",
+    "decode_tokens_per_second": "t/s",
+    "generate_seconds": "s",
+    "generate_tokens_per_second": "t/s",
+}
 Estimates = dict[str, dict[str, Estimate]]  # by metric, by variant
 
 

@@ -150,6 +150,12 @@ def open_runtime(name: str) -> Runtime:
     return runtime
 
 
+def described(name: str, options: Options, runtime: Runtime) -> dict[str, Any]:
+    """A loaded runtime as results record it: name, versions, threads, what it says of itself."""
+    about = {"name": name, "version": runtime_versions(name), "threads": options.threads}
+    return about | runtime.facts()
+
+
 @cache
 def runtime_versions(name: str) -> dict[str, str]:
     """The installed versions of the libraries that decide what a runtime does.
