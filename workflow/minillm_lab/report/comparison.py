@@ -30,7 +30,7 @@ METRICS_COMPARED = (*LOADS, *MEMORY, *TRIED)
 DECODE = "decode_tokens_per_second"
 RESOLUTION = 0.02  # of memory: an allocator takes that much more or less
 HOUR = 3600.0  # seconds between two rounds, beyond which they form no ratio
-Claims = dict[tuple[str, ...], float | None]  # what could be claimed: its p-value
+Key = tuple[str, ...]  # of a claim: what is claimed, where, of which variant and metric
 
 
 class Ratio(Record):
@@ -284,6 +284,104 @@ def precision(groups: list[Group], baseline: str, goal: float) -> Precision:
     )
 
 
+class Page:
+    """Everything that is claimed of all machines, judged together."""
+
+    def __init__(self, results: dict[str, Result], baseline: str) -> None:
+        self.groups = {f: Group(rs, baseline) for f, rs in by_machine(results).items()}
+        self.estimates: dict[Key, Estimate] = {}
+        self.ways: dict[str, list[tuple[str, str, str]]] = {}
+        self.firsts = {
+            (fingerprint, metric): group.best(metric)
+            for fingerprint, group in self.groups.items()
+            for metric in METRICS_COMPARED
+        }
+        for fingerprint, group in self.groups.items():
+            self._estimate(fingerprint, group)
+        self.claims: dict[Key, float | None] = {
+            ("best", metric, n): p
+            for (_, metric), (_, others) in self.firsts.items()
+            if metric not in MEMORY
+            for n, p in others.items()
+        }
+        self.claims |= {key: estimate.p() for key, estimate in self.estimates.items()}
+        self.held = holm(self.claims)
+
+    def _estimate(self, fingerprint: str, group: Group) -> None:
+        """Every ratio that one machine's part of the page shows."""
+        found: dict[Key, Estimate] = {
+            ("cold", name): e for name, e in cold_over_warm(group.results).items()
+        }
+        for number, state in enumerate(group.states[1:], 1):
+            found |= {
+                ("state", fingerprint, str(number), name, metric): state.ratios[metric][name]
+                for name in state.trials
+                for metric in TRIED
+            }
+        if group.baseline in group.results:
+            for metric in (*LOADS, *TRIED):
+                ratios = group.ratios(metric)
+                others = [name for name in ratios if name != group.baseline]
+                found |= {("ratio", name, metric): ratios[name] for name in others}
+            decode = group.ratios(DECODE)
+            for name in group.results:
+                known = steps(name, group.baseline, group.results)
+                self.ways[name] = [way for way in known if {*way[1:]} <= decode.keys()]
+                for _, start, end in self.ways[name]:
+                    found["factor", start, end] = quotient(decode[end], decode[start])
+        self.estimates |= found
+
+    def ratio(self, *key: str) -> Ratio:
+        """An estimate as the page shows it."""
+        found = self.estimates[key]
+        tie = found.ci95 is not None and key not in self.held
+        return Ratio(value=found.value, ci95=found.ci95, tie=tie)
+
+    def ratios(self, *place: str) -> dict[str, dict[str, Ratio]]:
+        """The ratios of one place of the page, by variant and metric."""
+        found: dict[str, dict[str, Ratio]] = {}
+        for key in self.estimates:
+            if key[:-2] == place:
+                found.setdefault(key[-2], {})[key[-1]] = self.ratio(*key)
+        return found
+
+    def best(self, metric: str) -> list[str]:
+        """On each machine the best, and who ties with it."""
+        found = []
+        for fingerprint in self.groups:
+            first, others = self.firsts[fingerprint, metric]
+            if metric in MEMORY:
+                claimed = {n for n, p in others.items() if not p}
+            else:
+                claimed = {n for n in others if ("best", metric, n) in self.held}
+            found += ties(first, others, claimed)
+        return found
+
+    def factors(self) -> dict[str, list[Factor]]:
+        """The steps from the baseline to each other variant."""
+        return {
+            name: [
+                Factor(change=change, start=start, end=end, decode=self.ratio("factor", start, end))
+                for change, start, end in way
+            ]
+            for name, way in self.ways.items()
+        }
+
+    def states(self) -> dict[str, list[StateFigures]]:
+        """By machine, its states: the first one's ratios are those of the table."""
+        return {
+            fingerprint: [
+                state_figures(
+                    state,
+                    group,
+                    self.ratios("state", fingerprint, str(i)) if i else self.ratios("ratio"),
+                )
+                for i, state in enumerate(group.states)
+            ]
+            for fingerprint, group in self.groups.items()
+        }
+
+
 def compare(
     results: dict[str, Result],
     baseline: str,
@@ -296,98 +394,28 @@ def compare(
 
     Without a result of the baseline there are no ratios.
     """
-    groups = {f: Group(of_machine, baseline) for f, of_machine in by_machine(results).items()}
-    estimates: dict[tuple[str, ...], Estimate] = {}
-    claims: Claims = {}
-    ways: dict[str, list[tuple[str, str, str]]] = {}
-    firsts: dict[tuple[str, str], tuple[str | None, dict[str, float | None]]] = {}
-    for fingerprint, group in groups.items():
-        for metric in (*LOADS, *TRIED):
-            for name, found in group.ratios(metric).items() if baseline in group.results else ():
-                if name != baseline:
-                    estimates["ratio", name, metric] = found
-        for metric in METRICS_COMPARED:
-            firsts[fingerprint, metric] = group.best(metric)
-            if metric not in MEMORY:
-                others = firsts[fingerprint, metric][1]
-                claims |= {("best", metric, n): p for n, p in others.items()}
-        decode = group.ratios(DECODE)
-        for name in group.results:
-            known = steps(name, baseline, group.results) if baseline in group.results else []
-            ways[name] = [way for way in known if {*way[1:]} <= decode.keys()]
-            for _, start, end in ways[name]:
-                estimates["factor", start, end] = quotient(decode[end], decode[start])
-        for name, found in cold_over_warm(group.results).items():
-            estimates["cold", name] = found
-        for number, state in enumerate(group.states[1:], 1):
-            for name in state.trials:
-                for metric in TRIED:
-                    found = state.ratios[metric][name]
-                    estimates["state", fingerprint, str(number), name, metric] = found
-    claims |= {key: e.p() for key, e in estimates.items()}
-    held = holm(claims)
-
-    def ratio(*key: str) -> Ratio:
-        found = estimates[key]
-        tested = found.ci95 is not None
-        return Ratio(value=found.value, ci95=found.ci95, tie=tested and key not in held)
-
-    def best(metric: str) -> list[str]:
-        found = []
-        for fingerprint in groups:
-            first, others = firsts[fingerprint, metric]
-            if metric in MEMORY:
-                found += ties(first, others, {n for n, p in others.items() if not p})
-            else:
-                found += ties(first, others, {n for n in others if ("best", metric, n) in held})
-        return found
-
-    def state_ratios(fingerprint: str, number: int, state: InState) -> dict[str, dict[str, Ratio]]:
-        """The ratios in a state by variant; in the first they are those of the table."""
-        if not number:
-            return {n: {m: ratios[n][m] for m in TRIED if m in ratios[n]} for n in state.trials}
-        place = ("state", fingerprint, str(number))
-        return {n: {m: ratio(*place, n, m) for m in TRIED} for n in state.trials}
-
-    ratios: dict[str, dict[str, Ratio]] = {name: {} for name in results}
-    for key in estimates:
-        if key[0] == "ratio":
-            ratios[key[1]][key[2]] = ratio(*key)
-    for name, metric, of_memory in memory_ratios(groups.values(), baseline):
-        ratios[name][metric] = of_memory
-    shown = {
-        name: with_speeds_of_trials(result, groups[result.machine["fingerprint"]])
-        for name, result in results.items()
-    }
+    page = Page(results, baseline)
+    groups = list(page.groups.values())
+    ratios = page.ratios("ratio")
+    for name, metric, of_memory in memory_ratios(groups, baseline):
+        ratios.setdefault(name, {})[metric] = of_memory
+    factors = page.factors()
+    others = [name for name in results if name != baseline and baseline in results]
     return Comparison(
         baseline=baseline,
         command=command,
-        results=shown,
-        ratios=ratios,
-        best={metric: best(metric) for metric in METRICS_COMPARED},
-        factors={
-            name: [
-                Factor(change=change, start=start, end=end, decode=ratio("factor", start, end))
-                for change, start, end in way
-            ]
-            for name, way in ways.items()
-            if name != baseline and baseline in results
+        results={
+            name: with_speeds_of_trials(result, page.groups[result.machine["fingerprint"]])
+            for name, result in results.items()
         },
-        cold_loads={key[1]: ratio(*key) for key in estimates if key[0] == "cold"},
-        states={
-            f: [
-                state_figures(state, group, state_ratios(f, number, state))
-                for number, state in enumerate(group.states)
-            ]
-            for f, group in groups.items()
-        },
-        claims=sum(p is not None for p in claims.values()),
+        ratios={name: ratios.get(name, {}) for name in results},
+        best={metric: page.best(metric) for metric in METRICS_COMPARED},
+        factors={name: factors.get(name, []) for name in others},
+        cold_loads={key[1]: page.ratio(*key) for key in page.estimates if key[0] == "cold"},
+        states=page.states(),
+        claims=sum(p is not None for p in page.claims.values()),
         peers=peers or {},
-        precision=(
-            precision(list(groups.values()), baseline, goal)
-            if goal and baseline in results
-            else None
-        ),
+        precision=precision(groups, baseline, goal) if goal and baseline in results else None,
         failed=failed or {},
     )
 
@@ -427,5 +455,5 @@ def state_figures(
         metrics={
             n: {m: found for m in TRIED if (found := measured_in(state, m, n))} for n in names
         },
-        ratios={n: ratios.get(n, {}) for n in names},
+        ratios={n: {m: r for m, r in ratios.get(n, {}).items() if m in TRIED} for n in names},
     )
