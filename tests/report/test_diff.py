@@ -58,9 +58,9 @@ def claims(difference: Difference) -> set[tuple[str, str, str]]:
 
 
 def test_two_runs_of_one_thing_claim_no_difference() -> None:
-    """Twenty pairs of runs, some on a machine that got 4 % slower: at most one claims anything."""
+    """Twenty pairs of runs, some on a machine that got 15 % slower: at most one claims anything."""
     found = [
-        between(measured(2 * i), measured(2 * i + 1, drift=1.0 if i % 2 else 0.96))
+        between(measured(2 * i), measured(2 * i + 1, drift=1.0 if i % 2 else 0.85))
         for i in range(20)
     ]
     assert sum(bool(difference.changed) for difference in found) <= 1

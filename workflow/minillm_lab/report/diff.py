@@ -9,8 +9,8 @@ difference:
 - Speeds and ratios are compared in the state that the machine was in during both runs, by its
   yardsticks; where it was in no state twice, they are not compared.
 - An interval holds for one state during one run. Between runs the machine differs besides, by up
-  to ``DRIFT`` of speeds and ``LOAD_DRIFT`` of load times; only what lies beyond is claimed. So is
-  memory beyond ``MEMORY_DRIFT``, which the allocator takes or not.
+  to ``DRIFT``; only what lies beyond is claimed. So is memory beyond ``MEMORY_DRIFT``, which the
+  allocator takes or not.
 - All figures are judged together (Holm 1979), so that two runs of one thing give a false claim in
   at most 5 % of all comparisons, however many figures they hold.
 """
@@ -38,8 +38,7 @@ from minillm_lab.report.table import number
 from minillm_lab.states import NEAR
 
 LEVEL = 0.05
-DRIFT = 0.05  # of speeds and ratios between two runs in one state; docs/measurement.md
-LOAD_DRIFT = 0.20  # of load times, and of speeds from rounds
+DRIFT = 0.20  # of times, speeds and ratios between two runs; docs/measurement.md
 MEMORY_DRIFT = 0.02
 NORMAL = float(norm.ppf(0.975))
 SMALLEST = 1e-12  # of a time, speed or size; below it a figure is no measurement
@@ -108,17 +107,11 @@ def by_ratio(pair: Pair, drift: float) -> Change | None:
         return None
     value = log(pair.after.value / pair.before.value)
     error = sqrt(sum(e**2 for e in errors if e is not None))
-    beyond = max(0.0, abs(value) - log(1 + allowed(pair.metric, drift)))
+    allowed = MEMORY_DRIFT if "bytes" in pair.metric else drift
+    beyond = max(0.0, abs(value) - log(1 + allowed))
     p = 2 * float(norm.sf(beyond / error)) if error else float(beyond == 0)
     reach = NORMAL * error
     return Change(pair, exp(value), (exp(value - reach), exp(value + reach)), p)
-
-
-def allowed(metric: str, drift: float) -> float:
-    """How much of a metric may differ between two runs of one thing, as a share."""
-    if "bytes" in metric:
-        return MEMORY_DRIFT
-    return LOAD_DRIFT if metric.startswith("load") or "_at_" in metric else drift
 
 
 def same_state(old: Variant, new: Variant) -> tuple[InState, InState] | None:
@@ -324,9 +317,9 @@ def markdown(difference: Difference, before: str, after: str, drift: float = DRI
         parts.append(f"Not compared:\n\n{lines}")
     parts.append(
         "Claims hold together at 5 %: two runs of one thing show any in one of twenty comparisons"
-        f" at most. Speeds and ratios are compared in one state of the machine, where up to"
-        f" {100 * drift:g} % is taken for its drift; so is {100 * LOAD_DRIFT:g} % of a load time"
-        f" or a speed from rounds, and {100 * MEMORY_DRIFT:g} % of memory."
+        " at most. Speeds and ratios from trials are compared in one state of the machine. Up to"
+        f" {100 * drift:g} % of a time, a speed and a ratio is taken for its drift, and"
+        f" {100 * MEMORY_DRIFT:g} % of memory for the allocator's."
     )
     return "\n\n".join(parts)
 
@@ -349,7 +342,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--drift",
         type=share,
         default=DRIFT,
-        help="of speeds between runs in one state that is no news (default: 5%%)",
+        help="of speeds between runs that is no news (default: 20%%)",
     )
 
 
