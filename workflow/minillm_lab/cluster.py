@@ -21,10 +21,10 @@ def megabytes(weights: Iterable[str], attempt: int) -> int:
     return attempt * (PROCESS_MEGABYTES + ceil(COPIES * sum(map(size, weights)) / 1e6))
 
 
-def minutes(weights: str, batched: int, single: int, attempt: int) -> int:
-    """Time in minutes to load a model and process tokens: in batches, and one by one."""
+def minutes(weights: Iterable[str], batched: int, single: int, attempt: int) -> int:
+    """Time in minutes to load models and process tokens by each: in batches, and one by one."""
     seconds_a_byte = batched / BATCH_BYTES_PER_SECOND + single / SINGLE_BYTES_PER_SECOND
-    return attempt * (FIXED_MINUTES + ceil(size(weights) * seconds_a_byte / 60))
+    return attempt * (FIXED_MINUTES + ceil(sum(map(size, weights)) * seconds_a_byte / 60))
 
 
 def tokens_in(text: str) -> int:

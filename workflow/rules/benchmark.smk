@@ -77,7 +77,7 @@ rule trial:
     params:
         baseline=EXPERIMENT.baseline,
         settings=lambda wildcards: [
-            EXPERIMENT.trial_settings(of.variant) for of in (wildcards, BASELINE)
+            trial_settings(of.variant) for of in (wildcards, BASELINE)
         ],
         versions=lambda wildcards: [runtime_versions(runtime(of)) for of in (wildcards, BASELINE)],
     shell:

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -85,6 +86,12 @@ def trial_environment(wildcards):
     return "llama.cpp" if "llama.cpp" in both else "transformers"
 
 
+@cache
+def trial_settings(variant):
+    """How a side of a trial computes, as JSON; the baseline's is asked for by every trial."""
+    return EXPERIMENT.trial_settings(variant)
+
+
 def due(number, kind, variant):
     """The priority of a round or trial: after everything that makes models, in its turn."""
     return 1500000 - turn(int(number), kind, variant)
@@ -95,7 +102,7 @@ def reading_model(tokens=lambda wildcards, input: (0, 0), models=1):
     return {
         "mem_mb": lambda wildcards, input, attempt: cluster.megabytes(input[:models], attempt),
         "runtime": lambda wildcards, input, attempt: cluster.minutes(
-            input[0], *tokens(wildcards, input), attempt
+            input[:models], *tokens(wildcards, input), attempt
         ),
     }
 
@@ -121,9 +128,9 @@ def tokens_of_round(wildcards, input):
 
 
 def tokens_of_trial(wildcards, input):
-    """Of one side and of both attempts besides: blocks of prompts and an answer."""
+    """Of each side: three attempts of four blocks, each two prompts and an answer."""
     prompts, single = EXPERIMENT.tokens(wildcards.variant)
-    return 20 * prompts, 20 * single
+    return 24 * prompts, 12 * single
 
 
 def tokens_of_peer(wildcards, input):
