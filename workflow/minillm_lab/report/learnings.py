@@ -3,7 +3,7 @@
 from minillm_lab.config import Model
 from minillm_lab.report import quality
 from minillm_lab.report.comparison import Comparison, Factor, Ratio
-from minillm_lab.report.table import number, read_share, size_of
+from minillm_lab.report.table import bytes_per_token, number, read_share, size_of
 
 
 def times(ratio: Ratio) -> str:
@@ -92,12 +92,11 @@ def limited(comparison: Comparison) -> list[str]:
     most, least = max(known, key=lambda n: known[n]), min(known, key=lambda n: known[n])
     parts = []
     for name in (most, least):
-        r = comparison.results[name]
-        speed = r.metrics["decode_tokens_per_second"].value or 0
-        state = comparison.states[r.machine["fingerprint"]][0]
-        rate = known[name] * state.memory_bytes_per_second
+        result = comparison.results[name]
+        read = bytes_per_token(result) or 0
+        rate = read * (result.metrics["decode_tokens_per_second"].value or 0)
         parts.append(
-            f"`{name}` reads {number(rate / speed / 1e6)} MB a token at {number(rate / 1e9)} GB/s,"
+            f"`{name}` reads {number(read / 1e6)} MB a token at {number(rate / 1e9)} GB/s,"
             f" {100 * known[name]:.0f} % of what the yardstick reads"
         )
     return [f"Memory as a limit of decoding: {parts[0]}; {parts[1]}."]

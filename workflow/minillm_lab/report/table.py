@@ -94,18 +94,22 @@ def rows(comparison: Comparison, machine: str | None = None) -> list[list[str]]:
     return body + quality.rows(results)
 
 
-def read_share(comparison: Comparison, result: Result) -> float | None:
-    """The memory that decoding reads per second over what the yardstick reads, in one state.
+def bytes_per_token(result: Result) -> float | None:
+    """Bytes of weights that decoding a token reads, as they are held; None where not known.
 
-    Weights alone: what a token reads of the context is not in it.
+    What a token reads of the context is not in it.
     """
+    read, held = result.model.read_bytes, BYTES.get(result.runtime["settings"].get("dtype", ""))
+    return read * 8 * held / result.model.bits_per_weight if read and held else read
+
+
+def read_share(comparison: Comparison, result: Result) -> float | None:
+    """The memory that decoding reads per second over what the yardstick reads, in one state."""
     states = comparison.states.get(result.machine["fingerprint"])
-    decode, read = result.metrics[DECODE].value, result.model.read_bytes
+    decode, read = result.metrics[DECODE].value, bytes_per_token(result)
     if not states or not decode or not read or result.runtime["backend"] != "CPU":
         return None
-    held = BYTES.get(result.runtime["settings"].get("dtype", ""))
-    bytes_ = read * 8 * held / result.model.bits_per_weight if held else read
-    return bytes_ * decode / states[0].memory_bytes_per_second
+    return read * decode / states[0].memory_bytes_per_second
 
 
 def depth_rows(results: dict[str, Result]) -> dict[str, tuple[str, str]]:
