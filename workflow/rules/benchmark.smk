@@ -76,9 +76,7 @@ rule trial:
         **on_node(tokens_of_trial, models=2),
     params:
         baseline=EXPERIMENT.baseline,
-        settings=lambda wildcards: [
-            trial_settings(of.variant) for of in (wildcards, BASELINE)
-        ],
+        settings=lambda wildcards: [trial_settings(of.variant) for of in (wildcards, BASELINE)],
         versions=lambda wildcards: [runtime_versions(runtime(of)) for of in (wildcards, BASELINE)],
     shell:
         "python -m minillm_lab.benchmark.trial"
