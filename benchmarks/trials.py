@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT / "workflow"))
 from minillm_lab import statistics  # noqa: E402
 from minillm_lab.benchmark.collect import read_trial, samples_of  # noqa: E402
 from minillm_lab.config import load_experiment  # noqa: E402
-from minillm_lab.result import Trial  # noqa: E402
+from minillm_lab.records import Trial  # noqa: E402
 from minillm_lab.states import find_states  # noqa: E402
 
 SPEEDS = ("decode_tokens_per_second", "prefill_tokens_per_second")

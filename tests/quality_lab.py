@@ -8,7 +8,7 @@ import pytest
 from minillm_lab.quality.reference import make_reference
 from minillm_lab.quality.score import score
 from minillm_lab.quality.text import EvaluationText, Protocol, evaluation_text
-from minillm_lab.result import Score
+from minillm_lab.records import Score
 
 TEXT = "".join(
     f"Line {i}: hello there, in the hotel he tells them {i * i} things; they list him {i % 7}.\n"

@@ -14,7 +14,7 @@ from conftest import SMOLLM2, Lab, tiny_config
 from minillm_lab.config import load_experiment
 from minillm_lab.config_file import check_config_file
 from minillm_lab.errors import LabError
-from minillm_lab.report.readme import BEGIN, END
+from minillm_lab.report.page import BEGIN, END
 
 FULL: dict[str, Any] = SMOLLM2 | {
     "precision": "2%",

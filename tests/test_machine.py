@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from minillm_lab import machine
+from minillm_lab import limits, machine
 
 
 def test_affinity_counts() -> None:
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
-        "from minillm_lab import machine; print(machine.physical_cores())"
+        "from minillm_lab import limits; print(limits.physical_cores())"
     )
     env = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
@@ -27,18 +27,18 @@ def test_affinity_counts() -> None:
 )
 def test_a_containers_limit_counts(limit: str, cpus: float, tmp_path: Path) -> None:
     (tmp_path / "cpu.max").write_text(limit + "\n")
-    assert machine.cpu_quota(tmp_path) == cpus
+    assert limits.cpu_quota(tmp_path) == cpus
 
 
 def test_at_least_one_core_under_any_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "cpu_quota", lambda: 0.5)
-    assert machine.physical_cores() == 1
+    monkeypatch.setattr(limits, "cpu_quota", lambda: 0.5)
+    assert limits.physical_cores() == 1
 
 
 def test_hyper_threads_share_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
     siblings = {0: "0,2", 1: "1,3", 2: "0,2", 3: "1,3"}
-    monkeypatch.setattr(machine, "allowed_cpus", lambda: set(siblings))
-    monkeypatch.setattr(machine, "cpu_quota", lambda: math.inf)
+    monkeypatch.setattr(limits, "allowed_cpus", lambda: set(siblings))
+    monkeypatch.setattr(limits, "cpu_quota", lambda: math.inf)
     read = Path.read_text
 
     def topology(path: Path) -> str:
@@ -47,7 +47,7 @@ def test_hyper_threads_share_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
         return read(path)
 
     monkeypatch.setattr(Path, "read_text", topology)
-    assert machine.physical_cores() == 2
+    assert limits.physical_cores() == 2
 
 
 def test_the_fingerprint_is_stable() -> None:

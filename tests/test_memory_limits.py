@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from minillm_lab import machine
+from minillm_lab import limits
 from minillm_lab.errors import LabError
 from minillm_lab.runtimes import Options, check_memory, size_in
 
@@ -32,9 +32,9 @@ def test_float32_takes_twice_what_float16_does(tiny_safetensors: Path) -> None:
 
 def test_a_containers_limit_counts(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text(f"{300 * MEGABYTE}\n")
-    assert machine.memory_limit(tmp_path) == 300 * MEGABYTE
+    assert limits.memory_limit(tmp_path) == 300 * MEGABYTE
     (tmp_path / "memory.max").write_text("max\n")
-    assert machine.memory_limit(tmp_path) > 300 * MEGABYTE
+    assert limits.memory_limit(tmp_path) > 300 * MEGABYTE
 
 
 def test_memory_that_runs_out_is_named(tmp_path: Path, tiny_gguf: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from builders import made_up
 
 from minillm_lab.errors import LabError
-from minillm_lab.result import Result, read_record, write_record
+from minillm_lab.records import read_record, write_record
+from minillm_lab.result import Result
 
 EDITS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "schema_version": lambda r: r.update(schema_version=0),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from minillm_lab.result import Reading
+from minillm_lab.records import Reading
 from minillm_lab.states import find_states
 
 FAST = np.array([1.7e11, 3.2e10])  # as on a machine that a host moved about: compute, memory

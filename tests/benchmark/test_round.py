@@ -15,7 +15,7 @@ from minillm_lab.benchmark import memory
 from minillm_lab.benchmark.round import answer
 from minillm_lab.files import weight_files
 from minillm_lab.models.prompt import from_gguf
-from minillm_lab.result import Round, read_record
+from minillm_lab.records import Round, read_record
 from minillm_lab.runtimes import Options, open_runtime
 
 RUNTIMES = ["llama.cpp", "transformers"]

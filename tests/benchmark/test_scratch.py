@@ -11,7 +11,7 @@ from test_round import start
 
 from conftest import ROOT
 from minillm_lab.benchmark.scratch import PREFIX
-from minillm_lab.result import Round, read_record
+from minillm_lab.records import Round, read_record
 
 
 @pytest.fixture

@@ -19,10 +19,10 @@ import pytest
 from builders import STEADY, made_up_trial
 
 from conftest import ROOT
-from minillm_lab import machine
+from minillm_lab import limits, machine
 from minillm_lab.benchmark import trial
 from minillm_lab.benchmark.collect import read_trial, samples_of
-from minillm_lab.result import NoTrial, Reading, Trial
+from minillm_lab.records import NoTrial, Reading, Trial
 
 SETTINGS = {"runtime": "llama.cpp", "device": "cpu", "threads": 1, "context": 64, "generate": 8}
 SETTINGS |= {"seconds": 0.3}
@@ -269,7 +269,7 @@ def test_two_models_that_do_not_fit_together_are_no_trial_and_no_error(tmp_path:
     weights = [tmp_path / f"{name}.gguf" for name in ("big", "bigger")]
     for path in weights:
         with path.open("wb") as file:
-            file.truncate(int(0.6 * machine.memory_limit()))  # without a block on the disk
+            file.truncate(int(0.6 * limits.memory_limit()))  # without a block on the disk
     done = start(tmp_path, weights)
     assert done.returncode == 0, done.stderr
     found = read_trial(tmp_path / "trial.json")

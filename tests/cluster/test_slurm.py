@@ -20,7 +20,8 @@ import yaml
 from slurm import Slurm, missing, slurm
 
 from conftest import ROOT, Lab, default_experiment
-from minillm_lab.result import Result, read_record
+from minillm_lab.records import read_record
+from minillm_lab.result import Result
 
 EXECUTOR = Path(sys.prefix, "cluster")  # where `make test` puts it
 pytestmark = [

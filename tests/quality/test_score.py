@@ -5,7 +5,7 @@ import pytest
 from minillm_lab.errors import LabError
 from minillm_lab.models.quantize import quantize
 from minillm_lab.quality.text import EvaluationText
-from minillm_lab.result import write_record
+from minillm_lab.records import write_record
 from quality_lab import FLOAT32, LLAMA, make_reference, scored, value
 from tiny_model import write_tiny_gguf
 

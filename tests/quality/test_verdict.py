@@ -2,7 +2,7 @@ import pytest
 
 from minillm_lab.quality.answer import beside
 from minillm_lab.quality.verdict import LEVELS, verdict
-from minillm_lab.result import QualityMetric
+from minillm_lab.records import QualityMetric
 
 
 def metric(value: float, reach: float = 0.0) -> QualityMetric:

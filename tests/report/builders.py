@@ -6,25 +6,21 @@ from typing import Any
 
 from minillm_lab import statistics
 from minillm_lab.benchmark.collect import PER_REPETITION, PER_ROUND
-from minillm_lab.report.comparison import Comparison, compare
-from minillm_lab.report.trials import METRICS as TRIED
-from minillm_lab.result import (
+from minillm_lab.records import (
     Block,
     Conditions,
     Memory,
-    Metric,
-    ModelFacts,
-    ModelFile,
     Output,
     Reading,
     Repetition,
-    Result,
     Round,
     Side,
     Slices,
     Trial,
-    TrialSample,
 )
+from minillm_lab.report.comparison import Comparison, compare
+from minillm_lab.report.trials import METRICS as TRIED
+from minillm_lab.result import Metric, ModelFacts, ModelFile, Result, TrialSample
 
 STEADY = Reading(compute_flops=1.7e11, memory_bytes_per_second=3.2e10)
 UNITS = {name: unit for name, (unit, _) in (PER_ROUND | PER_REPETITION).items()}

@@ -10,7 +10,7 @@ import pytest
 from builders import compared, made_up
 
 from conftest import ROOT
-from minillm_lab.result import write_record
+from minillm_lab.records import write_record
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from builders import around, compared, made_up
 
+from minillm_lab.records import read_record, write_record
 from minillm_lab.report import table
 from minillm_lab.report.comparison import Comparison, compare
 from minillm_lab.report.learnings import learnings
 from minillm_lab.report.readme import section
-from minillm_lab.result import read_record, write_record
 
 FP16 = made_up(
     "fp16", runtime="transformers", quantization="safetensors", decode=around(10), size=2 * 10**8

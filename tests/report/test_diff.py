@@ -10,10 +10,11 @@ from builders import STEADY, compared, made_up
 
 from minillm_lab import statistics
 from minillm_lab.errors import LabError
+from minillm_lab.records import QualityMetric, Reading, write_record
 from minillm_lab.report.comparison import Comparison
 from minillm_lab.report.diff import Difference, compare_runs, markdown
 from minillm_lab.report.published import LARGEST, publish, read_either, read_published
-from minillm_lab.result import QualityMetric, Reading, Result, write_record
+from minillm_lab.result import Result
 
 ELSEWHERE = Reading(compute_flops=1.3e11, memory_bytes_per_second=5e10)
 NOISY = ("load_warm_seconds", "prefill_tokens_per_second", "decode_tokens_per_second")

@@ -11,12 +11,13 @@ import pytest
 from builders import around, compared, made_up
 
 from conftest import ROOT
+from minillm_lab.records import Output, QualityMetric
 from minillm_lab.report import FIGURES, PAGES, pages, picture, plots, table
 from minillm_lab.report.comparison import Comparison
 from minillm_lab.report.figures import NARROW, WIDE, figure
 from minillm_lab.report.placing import Axis, Box, Marker, placed
 from minillm_lab.report.readme import section
-from minillm_lab.result import Output, QualityMetric, Result
+from minillm_lab.result import Result
 
 HOSTILE = "<script>alert(1)</script>\n| a | b |\n|---|---|\n```\n`x` \u200f\u202e <!-- --> </pre>"
 EIGHT = {  # decode in t/s, divergence in nats
@@ -134,15 +135,15 @@ def test_the_page_shows_its_picture_light_dark_and_in_words(
 ) -> None:
     page = tmp_path / "README.md"
     text = section(eight, page)
-    for file in picture.files(page):
+    for file in picture.pictures(page):
         assert file.relative_to(tmp_path).as_posix() in text
     assert "fp16 (baseline) 65.0 t/s" in text.split('alt="')[1].split('"')[0]
     sources = (tmp_path / "light.svg", tmp_path / "dark.svg")
     for source in sources:
         source.write_text(source.name)
-    assert not picture.put(page, sources, check=True) and not picture.files(page)[0].exists()
+    assert not picture.put(page, sources, check=True) and not picture.pictures(page)[0].exists()
     assert not picture.put(page, sources) and picture.put(page, sources)
-    assert [f.read_text() for f in picture.files(page)] == ["light.svg", "dark.svg"]
+    assert [f.read_text() for f in picture.pictures(page)] == ["light.svg", "dark.svg"]
 
 
 class Text(HTMLParser):

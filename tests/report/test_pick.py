@@ -7,10 +7,11 @@ import pytest
 from builders import around, compared, made_up
 
 from minillm_lab.errors import LabError
+from minillm_lab.records import QualityMetric, write_record
 from minillm_lab.report import folder, pick
 from minillm_lab.report.comparison import Group
 from minillm_lab.report.pick import Limits, advice, choose
-from minillm_lab.result import Metric, QualityMetric, Result, write_record
+from minillm_lab.result import Metric, Result
 
 
 def variant(

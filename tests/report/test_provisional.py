@@ -8,7 +8,7 @@ import pytest
 from builders import made_up_round, made_up_trial
 
 from conftest import ROOT
-from minillm_lab.result import NoTrial, Record, write_record
+from minillm_lab.records import NoTrial, Record, write_record
 
 
 def told(folder: Path, **trials: Record) -> dict[str, list[str]]:

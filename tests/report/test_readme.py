@@ -6,7 +6,8 @@ import pytest
 from builders import compared, made_up
 
 from minillm_lab.errors import LabError
-from minillm_lab.report.readme import BEGIN, END, experiment, section, update
+from minillm_lab.report.page import BEGIN, END
+from minillm_lab.report.readme import experiment, section, update
 
 PAGE = f"# Mine\r\n\n  odd spacing \t\n{BEGIN}\nold\n{END}\nafter, no newline at the end — ñ"
 

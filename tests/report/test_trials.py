@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from builders import STEADY, around, by_round, compared, made_up, trial, with_trials
 
+from minillm_lab.records import Reading
 from minillm_lab.report import table
 from minillm_lab.report.comparison import Comparison, compare
 from minillm_lab.report.learnings import learnings
 from minillm_lab.report.pick import recommendation
 from minillm_lab.report.readme import section
 from minillm_lab.report.trials import METRICS
-from minillm_lab.result import Metric, Reading, Result
+from minillm_lab.result import Metric, Result
 
 DECODE, PREFILL = "decode_tokens_per_second", "prefill_tokens_per_second"
 OTHER = Reading(compute_flops=1.33e11, memory_bytes_per_second=5e10)

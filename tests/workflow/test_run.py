@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, Lab, tiny_config
-from minillm_lab.report.readme import BEGIN, END
+from minillm_lab.report.page import BEGIN, END
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from minillm_lab.benchmark.memory import peak
 from minillm_lab.errors import LabError, first_line
-from minillm_lab.machine import memory_limit
+from minillm_lab.limits import memory_limit, peak
 
 log = logging.getLogger("minillm_lab")
 

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from minillm_lab.benchmark import TOKENS_AT_DEPTH
 from minillm_lab.config_errors import described
 from minillm_lab.errors import LabError
 from minillm_lab.report import FIGURES
@@ -32,7 +33,6 @@ from minillm_lab.sweeps import with_sweeps
 TURNS = 1000  # places within a number of rounds and trials
 NAME = r"[a-z0-9][a-z0-9._-]*"
 RESERVED = {"all", "comparison", "provisional", "readme", "reference", "report"}
-TOKENS_AT_DEPTH = 16  # decoded after a prompt of each of the depths
 LONGEST = 2**31 - 1  # tokens; llama.cpp counts them in 32 bits
 UNQUANTIZED = ("F32", "BF16", "F16")
 QuantizationType = Literal[

@@ -52,7 +52,7 @@ def talking(command: list[str], **more: Any) -> subprocess.Popen[str]:
 
 def cause_of_death(number: int) -> str:
     """What a signal says about why a command ended."""
-    from minillm_lab.machine import memory_limit
+    from minillm_lab.limits import memory_limit
 
     name = signal.Signals(number).name
     if number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

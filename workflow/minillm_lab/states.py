@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from minillm_lab.result import Reading
+from minillm_lab.records import Reading
 
 NEAR = 0.08  # of a yardstick's logarithm
 FEWEST = 4  # readings, itself included

@@ -13,23 +13,20 @@ from minillm_lab.command import run
 from minillm_lab.config import Model
 from minillm_lab.errors import LabError
 from minillm_lab.quality.answer import beside
-from minillm_lab.result import (
+from minillm_lab.records import (
     Block,
-    Metric,
-    ModelFacts,
     NoTrial,
     Output,
     QualityMetric,
     Repetition,
-    Result,
     Round,
     Score,
     Slices,
     Trial,
-    TrialSample,
     read_record,
     write_record,
 )
+from minillm_lab.result import Metric, ModelFacts, Result, TrialSample
 
 PER_ROUND: dict[str, tuple[str, Callable[[Round], float | None]]] = {
     "load_cold_seconds": ("s", lambda r: r.load_cold_seconds),

@@ -3,15 +3,13 @@
 import ctypes
 import mmap
 import os
-import resource
 import sys
 from pathlib import Path
 
 import psutil
 
-from minillm_lab.result import Memory
-
-STATUS = Path("/proc/self/status")
+from minillm_lab.limits import STATUS, status
+from minillm_lab.records import Memory
 
 
 def measure() -> Memory:
@@ -21,7 +19,7 @@ def measure() -> Memory:
     file-backed only as far as their pages are in this process.
     """
     if STATUS.exists():
-        fields = _status()
+        fields = status()
         anonymous = fields["RssAnon"]
         file_backed = fields["RssFile"] + fields["RssShmem"]
         return Memory(
@@ -30,17 +28,6 @@ def measure() -> Memory:
     if sys.platform == "darwin":
         return Memory(resident=physical_footprint(), anonymous=None, file_backed=None)
     return Memory(resident=psutil.Process().memory_info().rss, anonymous=None, file_backed=None)
-
-
-def peak() -> int:
-    """The high-water mark of this process's resident set, in bytes.
-
-    Linux: VmHWM, which starts anew with the program (ru_maxrss keeps a parent's).
-    """
-    if STATUS.exists():
-        return _status()["VmHWM"]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def storage_bytes_read() -> int | None:
@@ -53,16 +40,6 @@ def storage_bytes_read() -> int | None:
     except OSError:
         return None
     return int(dict(line.split(": ") for line in lines)["read_bytes"])
-
-
-def _status() -> dict[str, int]:
-    """The memory fields of /proc/self/status, in bytes."""
-    fields = {}
-    for line in STATUS.read_text().splitlines():
-        name, _, value = line.partition(":")
-        if value.endswith(" kB"):
-            fields[name] = int(value.split()[0]) * 1024
-    return fields
 
 
 def physical_footprint() -> int:

@@ -16,22 +16,14 @@ from typing import Any, TypeVar
 import numpy as np
 
 from minillm_lab import machine
-from minillm_lab.benchmark import memory
+from minillm_lab.benchmark import TOKENS_AT_DEPTH, memory
 from minillm_lab.benchmark.scratch import copied
 from minillm_lab.benchmark.yardsticks import read_once
 from minillm_lab.command import log, progress, run
-from minillm_lab.config import TOKENS_AT_DEPTH
 from minillm_lab.errors import LabError
 from minillm_lab.files import weight_files
-from minillm_lab.result import (
-    Depth,
-    Output,
-    Prompt,
-    Repetition,
-    Round,
-    read_record,
-    write_record,
-)
+from minillm_lab.limits import peak
+from minillm_lab.records import Depth, Output, Prompt, Repetition, Round, read_record, write_record
 from minillm_lab.runtimes import (
     Options,
     Runtime,
@@ -249,7 +241,7 @@ def measured(
             take = partial(at_depth, runtime, ids, depth)
             depths.append(undisturbed(take, what, warnings))
             advance(1)
-    peak, accelerator_peak = memory.peak(), runtime.accelerator_memory_peak()
+    memory_peak, accelerator_peak = peak(), runtime.accelerator_memory_peak()
 
     load_cold, cold_read = timed_load(runtime, weights, options, True, warnings)
     load_warm, warm_read = timed_load(runtime, weights, options, False, warnings)
@@ -270,7 +262,7 @@ def measured(
         memory_before_load=before,
         memory_after_load=after_load,
         memory_after_generation=after_generation,
-        memory_peak_bytes=peak,
+        memory_peak_bytes=memory_peak,
         accelerator_memory_peak_bytes=accelerator_peak,
         warmups=warmups,
         repetitions=repetitions,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from minillm_lab.command import run
-from minillm_lab.result import Prompt, read_record
+from minillm_lab.records import Prompt, read_record
 from minillm_lab.runtimes import described, open_runtime, resolved
 
 clock = time.perf_counter

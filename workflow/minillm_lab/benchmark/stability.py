@@ -9,7 +9,7 @@ from itertools import chain
 from statistics import median
 
 from minillm_lab.machine import OTHER_LOAD
-from minillm_lab.result import Repetition, Round
+from minillm_lab.records import Repetition, Round
 
 SPREAD = 0.10  # of decode speed between repetitions of a round
 STOLEN = 0.02  # of the CPU time

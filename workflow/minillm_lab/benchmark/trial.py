@@ -29,7 +29,8 @@ from minillm_lab.benchmark.yardsticks import yardsticks
 from minillm_lab.command import log, progress, run, say
 from minillm_lab.errors import LabError
 from minillm_lab.job import cause_of_death, talking
-from minillm_lab.result import Block, NoTrial, Reading, Side, Trial, write_record
+from minillm_lab.limits import memory_limit
+from minillm_lab.records import Block, NoTrial, Reading, Side, Trial, write_record
 from minillm_lab.runtimes import resolved, size_in
 
 SLICE = 8  # tokens decoded at a time
@@ -185,7 +186,7 @@ def fits_twice(sides: dict[str, tuple[Path, dict[str, Any]]]) -> str | None:
         for name, (weights, settings) in sides.items()
         if settings["device"] == "cpu"
     }
-    needed, there = SPARE * sum(sizes.values()), machine.memory_limit()
+    needed, there = SPARE * sum(sizes.values()), memory_limit()
     if needed <= there:
         return None
     return (

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 from minillm_lab.errors import LabError
 from minillm_lab.job import talking
-from minillm_lab.result import Reading
+from minillm_lab.records import Reading
 
 ROWS = 192  # of the square matrices: three of them, float32, are 442 kB and stay in a core's cache
 READ_BYTES = 256 << 20  # of memory in all: several times a processor's last cache

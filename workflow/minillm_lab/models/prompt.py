@@ -54,7 +54,7 @@ def from_gguf(path: Path, question: str) -> dict[str, Any]:
     """Prompt by the vocabulary and chat template in a GGUF file."""
     import llama_cpp
 
-    from minillm_lab.runtimes.llama_cpp import load_model, tokenize
+    from minillm_lab.runtimes.llama_library import load_model, tokenize
 
     model = load_model(path, vocab_only=True)
     try:

@@ -10,7 +10,7 @@ import llama_cpp
 from minillm_lab.command import run, say
 from minillm_lab.errors import LabError
 from minillm_lab.files import check_space, written_whole
-from minillm_lab.runtimes.llama_cpp import messages, said, said_by_llama
+from minillm_lab.runtimes.llama_library import messages, said, said_by_llama
 
 
 def quantize(source: Path, type_: str, output: Path) -> None:

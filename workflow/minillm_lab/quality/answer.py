@@ -11,7 +11,7 @@ from typing import Any
 
 from minillm_lab.command import run, say
 from minillm_lab.quality.runtime import opened
-from minillm_lab.result import Output, Prompt, QualityMetric, read_record, write_record
+from minillm_lab.records import Output, Prompt, QualityMetric, read_record, write_record
 
 GRAM = 4
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from minillm_lab.result import QualityMetric
+from minillm_lab.records import QualityMetric
 
 RESAMPLES = 1000
 Doubles = NDArray[np.float64]

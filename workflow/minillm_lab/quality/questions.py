@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from minillm_lab.command import progress
 from minillm_lab.errors import LabError
 from minillm_lab.quality.divergence import log_normalizer
-from minillm_lab.result import Record
+from minillm_lab.records import Record
 from minillm_lab.runtimes import Passage, Runtime
 
 CHOICES = 4

@@ -26,7 +26,7 @@ from minillm_lab.quality.divergence import TAIL, TOP, Compact, compress, log_nor
 from minillm_lab.quality.questions import answer_all
 from minillm_lab.quality.runtime import Loaded, evaluate, longest, opened
 from minillm_lab.quality.text import EvaluationText
-from minillm_lab.result import Record, read_record
+from minillm_lab.records import Record, read_record
 
 npy: Any = numpy_format  # untyped
 LARGEST_FACTS = 64 << 20  # bytes

@@ -16,7 +16,7 @@ from minillm_lab.quality.questions import Question, answer_all
 from minillm_lab.quality.reference import Reference
 from minillm_lab.quality.runtime import Loaded, evaluate, longest, opened
 from minillm_lab.quality.text import EvaluationText
-from minillm_lab.result import QualityMetric, Score, read_record, write_record
+from minillm_lab.records import QualityMetric, Score, read_record, write_record
 
 Doubles = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from minillm_lab.command import run
 from minillm_lab.errors import LabError, first_line
 from minillm_lab.quality.questions import Question, load_questions, tokenized
-from minillm_lab.result import Record, write_record
+from minillm_lab.records import Record, write_record
 
 Tokenize = Callable[[str], list[int]]
 
@@ -85,7 +85,7 @@ def open_tokenizer(path: Path) -> tuple[Tokenize, int | None]:
         return encode, begin if begin in tokenizer("a")["input_ids"][:1] else None
     import llama_cpp
 
-    from minillm_lab.runtimes.llama_cpp import load_model, tokenize
+    from minillm_lab.runtimes.llama_library import load_model, tokenize
 
     model = load_model(path, vocab_only=True)
     vocab = llama_cpp.llama_model_get_vocab(model)

@@ -6,7 +6,7 @@ The thresholds, and where they come from: docs/quality.md.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from minillm_lab.result import QualityMetric
+    from minillm_lab.records import QualityMetric
 
 LEVELS = ("indistinguishable", "minor loss", "noticeable loss", "severe loss")
 THRESHOLDS = {  # the first three levels end here; beyond the last is severe

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from minillm_lab.command import run
 from minillm_lab.files import write_text
+from minillm_lab.records import read_record, write_record
 from minillm_lab.report import table
 from minillm_lab.report.comparison import compare
-from minillm_lab.result import Result, read_record, write_record
+from minillm_lab.result import Result
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -14,9 +14,10 @@ from pydantic import Field
 
 from minillm_lab import statistics
 from minillm_lab.config import UNQUANTIZED
+from minillm_lab.records import Record
 from minillm_lab.report.trials import METRICS as TRIED
 from minillm_lab.report.trials import InState, by_state
-from minillm_lab.result import Metric, Record, Result
+from minillm_lab.result import Metric, Result
 from minillm_lab.statistics import Estimate, holm, quotient
 
 LOADS = ("load_cold_seconds", "load_warm_seconds")

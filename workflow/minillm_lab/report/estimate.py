@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from minillm_lab import statistics
-from minillm_lab.config import TOKENS_AT_DEPTH
+from minillm_lab.benchmark import TOKENS_AT_DEPTH
 from minillm_lab.errors import LabError
 from minillm_lab.report import folder
 from minillm_lab.report.inert import code

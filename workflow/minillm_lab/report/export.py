@@ -14,7 +14,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from minillm_lab.config import TOKENS_AT_DEPTH
+from minillm_lab.benchmark import TOKENS_AT_DEPTH
 from minillm_lab.errors import LabError
 from minillm_lab.report import folder, quality
 from minillm_lab.report.comparison import Comparison

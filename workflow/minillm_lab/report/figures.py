@@ -11,11 +11,12 @@ from typing import Any
 
 import altair as alt
 
+from minillm_lab.records import QualityMetric
 from minillm_lab.report import FIGURES
 from minillm_lab.report.comparison import Comparison, by_machine
 from minillm_lab.report.table import depths, number
 from minillm_lab.report.tradeoff import tradeoff
-from minillm_lab.result import Metric, QualityMetric
+from minillm_lab.result import Metric
 
 WIDE, NARROW = 560, 225  # the plotting area: a page, a telephone
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right"]

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from minillm_lab import machine
 from minillm_lab.errors import LabError
+from minillm_lab.records import read_record
 from minillm_lab.report.comparison import Comparison, by_machine
 from minillm_lab.report.inert import code
-from minillm_lab.result import Result, read_record
+from minillm_lab.result import Result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from minillm_lab.command import run
 from minillm_lab.errors import LabError
 from minillm_lab.files import write_text
 from minillm_lab.quality.verdict import verdict
+from minillm_lab.records import Output, QualityMetric, read_record
 from minillm_lab.report import FIGURES, PAGES, table
 from minillm_lab.report.comparison import Comparison, by_machine
 from minillm_lab.report.figures import NARROW, WIDE, figure
@@ -24,7 +25,7 @@ from minillm_lab.report.learnings import learnings
 from minillm_lab.report.plots import THEMES
 from minillm_lab.report.quality import ROWS as QUALITY
 from minillm_lab.report.quality import cell as quality_cell
-from minillm_lab.result import Metric, Output, QualityMetric, Result, read_record
+from minillm_lab.result import Metric, Result
 
 
 def code(text: str) -> Markup:

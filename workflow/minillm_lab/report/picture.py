@@ -12,6 +12,7 @@ from minillm_lab.files import write_text
 from minillm_lab.quality.verdict import verdict
 from minillm_lab.report import quality
 from minillm_lab.report.comparison import Comparison, by_machine
+from minillm_lab.report.page import pictures
 from minillm_lab.report.table import number
 
 SPEED, LOSS = "decode_tokens_per_second", "kld_mean"
@@ -102,15 +103,9 @@ def lost_in_words(comparison: Comparison, p: Point) -> str:
     return f"{quality.cell(measured.model_copy(update={'ci95': None}), 1.0, 4)} nats"
 
 
-def files(page: Path) -> tuple[Path, Path]:
-    """Where a page's picture lies: light, dark."""
-    name = f"{page.stem.lower()}-tradeoff"
-    return page.parent / "docs" / f"{name}.svg", page.parent / "docs" / f"{name}-dark.svg"
-
-
 def element(comparison: Comparison, page: Path) -> str:
     """The picture as HTML for the page: light or dark as the reader has it, and in words."""
-    light, dark = (file.relative_to(page.parent).as_posix() for file in files(page))
+    light, dark = (file.relative_to(page.parent).as_posix() for file in pictures(page))
     machines = by_machine(comparison.results)
     words = [described(comparison, list(results)) for results in machines.values()]
     return "\n".join(
@@ -126,7 +121,7 @@ def element(comparison: Comparison, page: Path) -> str:
 def put(page: Path, drawn: tuple[Path, Path], check: bool = False) -> bool:
     """Put the drawn files beside the page; say whether they were. ``check`` writes nothing."""
     current = True
-    for source, target in zip(drawn, files(page), strict=True):
+    for source, target in zip(drawn, pictures(page), strict=True):
         text = source.read_text(encoding="utf-8")
         if not target.exists() or target.read_text(encoding="utf-8") != text:
             current = False

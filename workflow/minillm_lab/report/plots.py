@@ -10,10 +10,10 @@ import vl_convert
 from minillm_lab.command import run
 from minillm_lab.errors import LabError
 from minillm_lab.files import write_text
+from minillm_lab.records import read_record
 from minillm_lab.report import FIGURES
 from minillm_lab.report.comparison import Comparison
 from minillm_lab.report.figures import figure
-from minillm_lab.result import read_record
 
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 # Okabe and Ito's colours, which people who see red and green alike can tell apart

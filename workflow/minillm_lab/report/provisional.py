@@ -13,8 +13,8 @@ from minillm_lab import statistics
 from minillm_lab.benchmark.collect import read_trial, samples_of
 from minillm_lab.command import run, say
 from minillm_lab.files import write_text
+from minillm_lab.records import Round, Trial, read_record
 from minillm_lab.report.table import number
-from minillm_lab.result import Round, Trial, read_record
 from minillm_lab.statistics import Estimate
 
 HEADER = ["", "Decode ↑, t/s", "Prefill ↑, t/s", "Load, warm cache ↓, s", "Memory after load ↓, MB"]

@@ -4,9 +4,10 @@ from math import floor, log10
 
 from minillm_lab.config import UNQUANTIZED
 from minillm_lab.quality.verdict import verdict
+from minillm_lab.records import QualityMetric
 from minillm_lab.report.comparison import Comparison
 from minillm_lab.report.inert import inert
-from minillm_lab.result import QualityMetric, Result
+from minillm_lab.result import Result
 
 ROWS = {  # metric: (label, factor, digits)
     "kld_mean": ("KL divergence ↓, nats", 1.0, 4),

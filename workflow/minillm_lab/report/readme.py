@@ -8,14 +8,13 @@ from pathlib import Path
 from minillm_lab.command import run, say
 from minillm_lab.errors import LabError
 from minillm_lab.files import write_text
+from minillm_lab.records import read_record
 from minillm_lab.report import picture, table
 from minillm_lab.report.comparison import Comparison
 from minillm_lab.report.learnings import learnings
+from minillm_lab.report.page import BEGIN, END
 from minillm_lab.report.pick import recommendation
-from minillm_lab.result import Result, read_record
-
-BEGIN = "<!-- minillm-lab results: begin (written by the workflow; edits here are lost) -->"
-END = "<!-- minillm-lab results: end -->"
+from minillm_lab.result import Result
 
 
 def section(comparison: Comparison, page: Path | None = None) -> str:

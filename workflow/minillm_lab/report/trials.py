@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from math import exp, log
 
 from minillm_lab import statistics
-from minillm_lab.result import Reading, Result, TrialSample
+from minillm_lab.records import Reading
+from minillm_lab.result import Result, TrialSample
 from minillm_lab.states import State, find_states
 from minillm_lab.statistics import Estimate, product
 

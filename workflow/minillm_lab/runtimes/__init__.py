@@ -8,11 +8,13 @@ from __future__ import annotations  # numpy is for type checkers only: the Snake
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import distribution, version
 from typing import TYPE_CHECKING, Any, Protocol
+from zlib import crc32
 
 from minillm_lab.errors import LabError
 from minillm_lab.files import weight_files
@@ -33,6 +35,7 @@ DISTRIBUTIONS = {
     "llama.cpp": ["llama-cpp-python"],
     "transformers": ["transformers", "torch"],
 }
+COMPILED = r"([^/\n]+\.(?:so|dylib|dll)\b.*?),sha256=.*,(\d+)$"  # in a package's list of its files
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,11 @@ def resolved(settings: dict[str, Any], **more: Any) -> Options:
     Also sets OMP_NUM_THREADS, which Snakemake sets from a job's threads; call it before importing
     a runtime.
     """
-    from minillm_lab import machine
+    from minillm_lab.limits import physical_cores
 
     known = {k: v for k, v in settings.items() if k in Options.__dataclass_fields__}
     if known["threads"] == "auto":
-        known["threads"] = machine.physical_cores()
+        known["threads"] = physical_cores()
     options = Options(**known | more)
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     return options
@@ -134,9 +137,9 @@ def size_in(weights: Path, dtype: str) -> int:
 
 def check_memory(weights: Path, options: Options) -> None:
     """Raise LabError where the weights alone need more memory than there is. Reads no weights."""
-    from minillm_lab import machine
+    from minillm_lab.limits import memory_limit
 
-    needed, there = size_in(weights, options.dtype), machine.memory_limit()
+    needed, there = size_in(weights, options.dtype), memory_limit()
     if needed > there and options.device == "cpu":
         raise LabError(
             f"{weights}: does not fit into memory: its weights alone need {needed / 1e6:.0f} MB,"
@@ -163,3 +166,18 @@ def runtime_versions(name: str) -> dict[str, str]:
     Reads package metadata only; imports nothing.
     """
     return {package: version(package) for package in DISTRIBUTIONS[name]}
+
+
+@cache
+def runtime_build(name: str) -> dict[str, str]:
+    """The versions, and what tells two builds of one version apart: results do not record it.
+
+    That is the names and sizes of compiled libraries, as the package's own list of files has them:
+    with another backend there are others. PyTorch's version says what it was built for.
+    """
+    if name != "llama.cpp":
+        return runtime_versions(name)
+    (package,) = DISTRIBUTIONS[name]
+    listed = distribution(package).read_text("RECORD") or ""
+    libraries = sorted(re.findall(COMPILED, listed, re.M))
+    return runtime_versions(name) | {"build": f"{crc32(str(libraries).encode()):08x}"}

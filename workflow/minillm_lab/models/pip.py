@@ -1,0 +1,33 @@
+"""Downloads from the package index, through pip."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from minillm_lab.errors import LabError
+from minillm_lab.job import dies_with
+
+
+def pip_download(pinned: str, folder: Path, form: str) -> Path:
+    """Download one distribution into an empty folder. Raises LabError with pip's own reason.
+
+    ``form`` is pip's option for a wheel or a source archive.
+    """
+    command = [
+        sys.executable, "-m", "pip", "download", pinned, "--no-deps", form,
+        "--dest", str(folder), "--disable-pip-version-check",
+        *([] if sys.stderr.isatty() else ["--quiet"]),  # its bar of bytes, rate and time left
+    ]  # fmt: skip
+    done = subprocess.run(
+        command,
+        stdout=sys.stderr,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=dies_with(os.getpid()),
+    )
+    if done.returncode:
+        reasons = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        reason = reasons[-1].removeprefix("ERROR: ") if reasons else "pip gave no reason"
+        raise LabError(f"cannot download {pinned}: {reason}")
+    return next(folder.iterdir())

@@ -1,0 +1,49 @@
+"""What stands on the page: the section between two markers, and its pictures beside the page.
+
+The Snakefile asks whether that is what the results hold, so this imports nothing large.
+"""
+
+import os
+import time
+from pathlib import Path
+
+from minillm_lab.files import write_text
+
+BEGIN = "<!-- minillm-lab results: begin (written by the workflow; edits here are lost) -->"
+END = "<!-- minillm-lab results: end -->"
+
+
+def pictures(page: Path) -> tuple[Path, Path]:
+    """Where a page's picture lies: light, dark."""
+    name = f"{page.stem.lower()}-tradeoff"
+    return page.parent / "docs" / f"{name}.svg", page.parent / "docs" / f"{name}-dark.svg"
+
+
+def current(page: Path, section: Path, drawn: list[Path]) -> bool:
+    """Whether the page holds the section, and the drawn pictures (light, dark) lie beside it."""
+    try:
+        shown = page.read_bytes().partition(BEGIN.encode())[2].partition(END.encode())[0]
+        if shown.strip() != section.read_bytes().strip():
+            return False
+        pairs = zip(drawn, pictures(page), strict=True)
+        return all(ours.read_bytes() == there.read_bytes() for ours, there in pairs)
+    except OSError:
+        return False
+
+
+def edits(page: Path, results: Path, folder: Path) -> str:
+    """The path of a file in ``folder`` that changes when the page is not what the results hold.
+
+    Where they do not hold the page's section yet, the rule that makes it runs anyway.
+    """
+    path = folder / "-".join(results.parts)
+    section, drawn = (
+        results / "readme.md",
+        [results / f"tradeoff{dark}.svg" for dark in ("", "-dark")],
+    )
+    if not path.exists():
+        write_text(path, "")
+        os.utime(path, (0, 0))  # older than any section
+    if all(file.exists() for file in (section, *drawn)) and not current(page, section, drawn):
+        write_text(path, f"{time.time_ns()}\n")
+    return str(path)

@@ -1,0 +1,79 @@
+"""llama.cpp's library for whatever uses it: what it prints, its model files, its tokenizer."""
+
+import ctypes
+import re
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+
+from minillm_lab.command import log
+from minillm_lab.errors import LabError
+
+DEBUG = 1  # enum ggml_log_level
+
+messages: list[str] = []  # what llama.cpp printed since the last load, for errors and detection
+
+
+@llama_cpp.llama_log_callback
+def _keep_message(level: int, text: bytes, user_data: Any) -> None:
+    if level == DEBUG:  # thousands while loading, and this runs inside the clock
+        return
+    line = text.decode("utf-8", "replace").rstrip("\n")
+    if line.strip("."):
+        messages.append(line)
+        log.info("llama.cpp: %s", line)
+
+
+llama_cpp.llama_log_set(_keep_message, ctypes.c_void_p(0))
+llama_cpp.llama_backend_init()
+
+
+def said(fallback: str) -> str:
+    """The first thing llama.cpp said since the last load that sounds like a reason."""
+    told = [m for m in messages if not m.startswith(("print_info", "llama_model_loader: -"))]
+    reasons = [m for m in told if re.search(r"error|fail|unknown|invalid|missing", m, re.I)]
+    return reasons[0].strip() if reasons else fallback
+
+
+def said_by_llama(pattern: str) -> str | None:
+    """The first group of the first message since the last load that matches."""
+    found = (re.search(pattern, message) for message in messages)
+    return next((match.group(1) for match in found if match), None)
+
+
+def load_model(path: Path, **settings: Any) -> Any:
+    """A ``llama_model`` from a GGUF file. Raises LabError with llama.cpp's own reason."""
+    params = llama_cpp.llama_model_default_params()
+    for name, value in settings.items():
+        setattr(params, name, value)
+    messages.clear()
+    model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+    if not model:
+        raise LabError(f"{path}: llama.cpp cannot load it: {said('no reason given')}")
+    return model
+
+
+def tokenize(model: Any, text: str, special: bool = True) -> list[int]:
+    """Token ids of ``text``; none are added, and with ``special`` those in it are recognized."""
+    vocab = llama_cpp.llama_model_get_vocab(model)
+    data = text.encode()
+    room = len(data) + 8
+    ids = (llama_cpp.llama_token * room)()
+    n = llama_cpp.llama_tokenize(vocab, data, len(data), ids, room, False, special)
+    if n < 0:
+        raise LabError("llama.cpp cannot tokenize the prompt")
+    return list(ids[:n])
+
+
+def detokenize(model: Any, ids: list[int]) -> str:
+    """The text of token ids; special tokens are left out."""
+    vocab = llama_cpp.llama_model_get_vocab(model)
+    tokens = (llama_cpp.llama_token * len(ids))(*ids)
+    room = 64 * len(ids) + 64
+    buffer = ctypes.create_string_buffer(room)
+    n = llama_cpp.llama_detokenize(vocab, tokens, len(ids), buffer, room, True, False)
+    if n < 0:
+        buffer = ctypes.create_string_buffer(-n)
+        n = llama_cpp.llama_detokenize(vocab, tokens, len(ids), buffer, -n, True, False)
+    return buffer.raw[:n].decode("utf-8", "replace")
