@@ -1,15 +1,18 @@
 """Exports: a model card that cannot be broken out of, and rows that llama-bench's readers take."""
 
 import json
+from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
 from builders import around, made_up
 
 from minillm_lab.errors import LabError
+from minillm_lab.records import QualityMetric
 from minillm_lab.report.comparison import compare
 from minillm_lab.report.export import text_of
-from minillm_lab.result import Metric, QualityMetric, Result
+from minillm_lab.report.published import MOST, read_published
+from minillm_lab.result import Metric, Result
 
 # The fields of `llama-bench -o jsonl` (llama.cpp 0c1e570).
 LLAMA_BENCH = (
@@ -87,3 +90,19 @@ def test_hostile_names_stay_text_in_the_model_card() -> None:
     assert "\x1b" not in card and "\u202e" not in card and "<script>" not in card
     table = [line.replace(r"\|", "") for line in card.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in table}) == 1
+
+
+def test_more_than_a_hundred_variants_are_published_and_read_again(tmp_path: Path) -> None:
+    results = [made_up(f"v{i}", decode=around(100)) for i in range(101)]
+    comparison = compare({r.variant: r for r in results}, "v0", "snakemake")
+    file = tmp_path / "published.json"
+    file.write_text(text_of(comparison, "results"))
+    assert len(read_published(file).variants) == 101
+
+
+def test_more_variants_than_a_file_may_hold_are_one_line() -> None:
+    result = made_up("v")
+    comparison = compare({"v": result}, "v", "snakemake")
+    comparison.results |= {f"v{i}": result for i in range(MOST)}
+    with pytest.raises(LabError, match="5001 variants are more than one file holds: 5000"):
+        text_of(comparison, "results")

@@ -13,13 +13,15 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from minillm_lab.config import NAME
 from minillm_lab.errors import LabError
+from minillm_lab.records import QualityMetric, Record
 from minillm_lab.report import folder
 from minillm_lab.report.comparison import Comparison, StateFigures
 from minillm_lab.report.inert import visible
 from minillm_lab.report.table import depths, size_of
-from minillm_lab.result import Metric, QualityMetric, Record, Result
+from minillm_lab.result import Metric, Result
 
-LARGEST = 1 << 18  # bytes of a published file; five variants take about 10 kB
+LARGEST = 1 << 24  # bytes of a published file; a variant takes about 2 kB
+MOST = 5000  # variants in it
 METRICS = ("load_cold_seconds", "load_warm_seconds", "memory_peak_bytes")
 SPEEDS = "prefill_tokens_per_second|decode_tokens_per_second"
 QUALITY = ("kld_mean", "same_top", "perplexity_ratio", "question_accuracy", "answer_flips")
@@ -114,7 +116,7 @@ class Published(Untrusted):
     format: Literal["minillm-lab results"] = "minillm-lab results"
     schema_version: Literal[2] = 2
     baseline: Name
-    variants: Annotated[dict[Name, Variant], Field(min_length=1, max_length=100)]
+    variants: Annotated[dict[Name, Variant], Field(min_length=1, max_length=MOST)]
 
 
 def rounded(value: float) -> float:
@@ -193,7 +195,9 @@ def digest(value: Any) -> str:
 
 
 def publish(comparison: Comparison) -> Published:
-    """A comparison in its published form."""
+    """A comparison in its published form. Raises LabError where it has too many variants."""
+    if (number := len(comparison.results)) > MOST:
+        raise LabError(f"{number} variants are more than one file holds: {MOST}; publish fewer")
     return Published(
         baseline=comparison.baseline,
         variants={
