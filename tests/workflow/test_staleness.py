@@ -1,6 +1,7 @@
 """What makes what stale (DESIGN section 4), as real dry runs list it after a real run."""
 
 import copy
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Lab, tiny_config
+from minillm_lab.report.page import BEGIN, END
 
 DRAWN = {"plots": 1, "pages": 1, "readme": 1}
 FIRST = {"provisional": 1}  # where a first round or trial is another one
@@ -67,6 +69,17 @@ def test_nothing_changed(done: Lab) -> None:
     assert done.planned() == {}
 
 
+def test_where_snakemakes_records_are_lost_changed_code_is_still_noticed(done: Lab) -> None:
+    done.path(".snakemake").rename(done.path("kept"))
+    try:
+        assert done.planned() == {}
+        with edited(done, "benchmark/round"):
+            assert done.planned()["round"] == 6
+    finally:
+        shutil.rmtree(done.path(".snakemake"))
+        done.path("kept").rename(done.path(".snakemake"))
+
+
 def test_a_variant_added(done: Lab) -> None:
     more = done.config["variants"] | {"q8_0": {"runtime": "llama.cpp", "quantization": "Q8_0"}}
     with changed(done, variants=more):
@@ -123,6 +136,9 @@ def test_the_protocol(key: str, jobs: dict[str, int], done: Lab) -> None:
         ("benchmark/slices", TRIALS),
         ("benchmark/yardsticks", ALL),
         ("machine", ALL),
+        ("records", ALL),
+        ("result", FIRST | collected(3)),
+        ("config", FIRST | collected(3)),
     ],
 )
 def test_the_measuring_code(module: str, jobs: dict[str, int], done: Lab) -> None:
@@ -139,8 +155,8 @@ def test_more_rounds_and_trials_cost_only_the_new_ones(done: Lab) -> None:
     "module, jobs",
     [
         ("report/table", FIRST | {"compare": 1} | DRAWN),
-        ("report/trials", {"compare": 1} | DRAWN),
-        ("states", {"compare": 1} | DRAWN),
+        ("report/trials", FIRST | {"compare": 1} | DRAWN),
+        ("states", FIRST | {"compare": 1} | DRAWN),
         ("report/provisional", FIRST),
         ("report/readme", {"readme": 1}),
         ("report/learnings", {"pages": 1, "readme": 1}),
@@ -205,6 +221,49 @@ def test_the_page_outside_the_markers(done: Lab) -> None:
     assert done.planned() == {}
 
 
+def test_the_pages_section_edited_or_lost(done: Lab) -> None:
+    page, picture = done.path("RESULTS.md"), done.path("docs/results-tradeoff.svg")
+    whole = page.read_text()
+    emptied = f"# Mine\n\n{BEGIN}\n{END}\n\nAfter it.\n"
+    for text in (
+        emptied,
+        whole.replace("### Comparison", "### Mine"),
+        whole.replace(BEGIN, f"{BEGIN}\nMine."),
+    ):
+        page.write_text(text)
+        assert done.planned() == {"readme": 1}
+    page.write_text(emptied)
+    done.run()
+    assert page.read_text().endswith("\n\nAfter it.\n") and "### Comparison" in page.read_text()
+    assert done.planned() == {}
+    page.write_text(emptied)  # the same once more
+    picture.unlink()
+    assert done.planned() == {"readme": 1}
+    done.run()
+    assert picture.exists() and done.planned() == {}
+
+
+def test_llama_cpp_built_anew_at_the_same_version(done: Lab) -> None:
+    shim = done.folder / "shim"
+    shim.mkdir(exist_ok=True)
+    (shim / "sitecustomize.py").write_text(
+        "import importlib.metadata as m\n"
+        "real = m.PathDistribution.read_text\n"
+        "more = {'RECORD': 'lib/libggml-cuda.so,sha256=x,5\\n'}\n"
+        "def read_text(self, name): return (real(self, name) or '') + more.get(name, '')\n"
+        "m.PathDistribution.read_text = read_text\n"
+    )
+    done.environment = {"PYTHONPATH": str(shim)}
+    try:
+        plan = done.planned()
+    finally:
+        done.environment = {}
+    planned = {rule: plan.get(rule) for rule in ("quantize", "round", "trial", "collect")}
+    assert planned == {"quantize": 1, "round": 4, "trial": 4, "collect": 3}
+    versions = done.json("results/f16.json")["runtime"]["version"]
+    assert versions.keys() == {"llama-cpp-python"}
+
+
 def test_models_deleted(done: Lab) -> None:
     done.path("models").rename(done.path("elsewhere"))
     try:
@@ -224,6 +283,23 @@ def test_touched_code_is_the_same_code(done: Lab) -> None:
     assert done.planned() == {}
 
 
+def test_a_local_model_replaced_by_an_older_file(done: Lab, tmp_path: Path) -> None:
+    model, kept = done.path("tiny.F16.gguf"), tmp_path / "kept.gguf"
+    shutil.copy2(model, kept)
+    model.unlink()
+    content = bytearray(kept.read_bytes())
+    content[-1] ^= 1
+    model.write_bytes(content)
+    try:
+        for date in (kept.stat().st_mtime, 1e9):  # of the same date and size, and older
+            os.utime(model, (date, date))
+            plan = done.planned()
+            assert plan.items() >= {"fetch_gguf": 1, "round": 6, "trial": 4}.items()
+    finally:
+        shutil.copy2(kept, model)
+    assert done.planned() == {}
+
+
 def test_a_local_model_that_changed(done: Lab) -> None:
     model = done.path("tiny.F16.gguf")
     before = model.stat()
@@ -232,6 +308,18 @@ def test_a_local_model_that_changed(done: Lab) -> None:
         plan = done.planned()
         assert (plan["round"], plan["trial"]) == (6, 4)
     finally:
-        import os
-
         os.utime(model, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    "file", ["results/q6_k.json", "results/rounds/q6_k.1.json", "results/trials/q6_k.1.json"]
+)
+def test_a_variant_that_is_not_there(file: str, done: Lab) -> None:
+    said = done.snakemake("-n", file, ok=False).stderr
+    line = "error: no variant 'q6_k' in this experiment; there are: f16, fp16, q4_k_m"
+    assert said.splitlines()[-1] == line and "Traceback" not in said
+
+
+def test_a_model_that_is_not_there(done: Lab) -> None:
+    said = done.snakemake("-n", "results/prompts/mine.json", ok=False).stderr
+    assert "error: no model 'mine' in this experiment; there are: tiny" in said.splitlines()

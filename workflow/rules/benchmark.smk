@@ -17,15 +17,7 @@ rule round:
     input:
         weights=weights,
         prompt=lambda wildcards: f"{RESULTS}/prompts/{model(wildcards)}.json",
-        runtime=lambda wildcards: code(f"runtimes/{runtime(wildcards).replace('.', '_')}"),
-        code=code(
-            "benchmark/round",
-            "benchmark/memory",
-            "benchmark/scratch",
-            "benchmark/yardsticks",
-            "machine",
-            "runtimes/__init__",
-        ),
+        code=lambda wildcards: code("benchmark.round", runtime_module(wildcards)),
     output:
         f"{RESULTS}/rounds/{{variant}}.{{round}}.json",
     log:
@@ -38,7 +30,7 @@ rule round:
         **on_node(tokens_of_round),
     params:
         settings=lambda wildcards: EXPERIMENT.settings(wildcards.variant),
-        versions=lambda wildcards: runtime_versions(runtime(wildcards)),
+        versions=lambda wildcards: runtime_build(runtime(wildcards)),
     shell:
         "python -m minillm_lab.benchmark.round"
         " --variant {wildcards.variant}"
@@ -56,13 +48,10 @@ rule trial:
         prompts=lambda wildcards: [
             f"{RESULTS}/prompts/{model(of)}.json" for of in (wildcards, BASELINE)
         ],
-        runtimes=lambda wildcards: code(*{runtime_module(of) for of in (wildcards, BASELINE)}),
-        code=code(
-            "benchmark/trial",
-            "benchmark/slices",
-            "benchmark/yardsticks",
-            "machine",
-            "runtimes/__init__",
+        code=lambda wildcards: code(
+            "benchmark.trial",
+            "benchmark.slices",
+            *{runtime_module(of) for of in (wildcards, BASELINE)},
         ),
     output:
         f"{RESULTS}/trials/{{variant}}.{{trial}}.json",
@@ -77,7 +66,7 @@ rule trial:
     params:
         baseline=EXPERIMENT.baseline,
         settings=lambda wildcards: [trial_settings(of.variant) for of in (wildcards, BASELINE)],
-        versions=lambda wildcards: [runtime_versions(runtime(of)) for of in (wildcards, BASELINE)],
+        versions=lambda wildcards: [runtime_build(runtime(of)) for of in (wildcards, BASELINE)],
     shell:
         "python -m minillm_lab.benchmark.trial"
         " --trial {wildcards.trial}"
@@ -98,16 +87,14 @@ rule collect:
         ),
         trials=lambda wildcards: [
             f"{RESULTS}/trials/{wildcards.variant}.{n}.json"
-            for n in EXPERIMENT.trials_of(wildcards.variant)
+            for n in EXPERIMENT.trials_of(variant(wildcards))
         ],
         facts=lambda wildcards: (
             f"{RESULTS}/models/{model(wildcards)}.{EXPERIMENT.form(wildcards.variant)}.json"
         ),
         score=lambda wildcards: scores(wildcards, "score"),
         answer=lambda wildcards: scores(wildcards, "answer"),
-        code=code(
-            "benchmark/collect", "benchmark/stability", "result", "statistics", "quality/answer"
-        ),
+        code=code("benchmark.collect"),
     output:
         f"{RESULTS}/{{variant}}.json",
     log:
@@ -139,8 +126,7 @@ rule collect:
 rule peer:
     input:
         weights=weights,
-        code=code("benchmark/peer", "statistics", "machine", "runtimes/__init__"),
-        runtime=code("runtimes/llama_cpp"),
+        code=code("benchmark.peer", "runtimes.llama_cpp"),
     output:
         f"{RESULTS}/peer/{{variant}}.json",
     log:
@@ -154,7 +140,7 @@ rule peer:
         program=lambda wildcards: shutil.which(EXPERIMENT.llama_bench) or EXPERIMENT.llama_bench,
         settings=lambda wildcards: EXPERIMENT.runtime_settings(wildcards.variant),
         pairs=PAIRS,
-        versions=runtime_versions("llama.cpp"),
+        versions=runtime_build("llama.cpp"),
     shell:
         "python -m minillm_lab.benchmark.peer"
         " --llama-bench {params.program:q}"

@@ -1,6 +1,7 @@
 """The checked experiment, and the names of files that follow from it."""
 
 import gc
+import itertools
 import json
 import shlex
 import shutil
@@ -14,8 +15,10 @@ from minillm_lab import cluster, lock
 from minillm_lab.errors import LabError
 from minillm_lab.config import NAME, RESERVED, load_experiment, turn
 from minillm_lab.failures import failures
-from minillm_lab.report import FIGURES, PAGES
-from minillm_lab.runtimes import runtime_versions
+from minillm_lab.staleness import code_file, stamp
+from minillm_lab.report import FIGURES, PAGES, page
+from minillm_lab.report.inert import without_folders
+from minillm_lab.runtimes import runtime_build, runtime_versions
 
 LOCK = lock.hold(Path(".snakemake")) if workflow.is_main_process else None  # not on a node
 shell.prefix("exec python -m minillm_lab.job $PPID ")
@@ -32,20 +35,17 @@ gc.set_threshold(100_000)
 
 RESULTS = EXPERIMENT.results
 BASELINE = SimpleNamespace(variant=EXPERIMENT.baseline, keys=lambda: ["variant"])
-SCORING = [f"quality/{name}" for name in ("divergence", "questions", "reference", "runtime")]
-SCORING += ["machine", "runtimes/__init__"]
 PAIRS = 30  # of slices, against llama-bench
-FIGURE_CODE = ["report/figures", "report/tradeoff", "report/picture", "report/placing"]
-FIGURE_CODE += ["report/table", "report/quality", "quality/verdict"]
 CAPTIONS = {page: "interactive" if page == "figures" else page for page in PAGES}
-REFERENCE_RUNTIME = "runtimes/transformers"
+REFERENCE_RUNTIME = "runtimes.transformers"
 if EXPERIMENT.quality and EXPERIMENT.reference:
-    REFERENCE_RUNTIME = f"runtimes/{EXPERIMENT.reference.runtime.replace('.', '_')}"
+    REFERENCE_RUNTIME = f"runtimes.{EXPERIMENT.reference.runtime.replace('.', '_')}"
 
 
+@cache
 def code(*modules):
-    """The files of modules that a result depends on; Snakemake does not see imports."""
-    return [f"{LAB}/minillm_lab/{module}.py" for module in modules]
+    """A file that changes with the code that a job runs: a module, and all that it imports."""
+    return code_file(Path(".snakemake/minillm-lab/code"), *modules)
 
 
 def source(wildcards):
@@ -58,26 +58,58 @@ def local_files(wildcards):
     return EXPERIMENT.local_files(model(wildcards))
 
 
+def page_edits():
+    """A file that changes when the page does not show the results."""
+    if not EXPERIMENT.readme:
+        return []
+    folder = Path(".snakemake/minillm-lab/page")
+    return page.edits(Path(EXPERIMENT.readme), Path(RESULTS), folder)
+
+
+@cache
+def stamps(model):
+    """What tells the local files of a model from others in their place; empty where it has none."""
+    return [f"{file} {stamp(file)}" for file in EXPERIMENT.local_files(model)]
+
+
+def origin(wildcards, path):
+    """What was fetched for a file of the model, and which local files that was."""
+    return [EXPERIMENT.origin(model(wildcards), str(path)), *stamps(model(wildcards))]
+
+
+def known(name, names, what):
+    """A name that a file asked for holds, if there is such a variant or model; else one line."""
+    if name in names:
+        return name
+    listed = ", ".join(itertools.islice(names, 30)) + (", …" if len(names) > 30 else "")
+    sys.exit(f"error: no {what} {name!r} in this experiment; there are: {listed}")
+
+
+def variant(wildcards):
+    """The variant of a job."""
+    return known(wildcards.variant, EXPERIMENT.variants, "variant")
+
+
 def model(wildcards):
     """The model of a job: named itself, or through its variant."""
     if "model" in wildcards.keys():
-        return wildcards.model
-    return EXPERIMENT.model_name(wildcards.variant)
+        return known(wildcards.model, EXPERIMENT.models, "model")
+    return EXPERIMENT.model_name(variant(wildcards))
 
 
 def weights(wildcards):
     """The model file or folder that a variant runs."""
-    return EXPERIMENT.weights(model(wildcards), EXPERIMENT.form(wildcards.variant))
+    return EXPERIMENT.weights(model(wildcards), EXPERIMENT.form(variant(wildcards)))
 
 
 def runtime(wildcards):
     """The name of a variant's runtime."""
-    return EXPERIMENT.variants[wildcards.variant].runtime
+    return EXPERIMENT.variants[variant(wildcards)].runtime
 
 
 def runtime_module(wildcards):
     """The module of a variant's runtime."""
-    return f"runtimes/{runtime(wildcards).replace('.', '_')}"
+    return f"runtimes.{runtime(wildcards).replace('.', '_')}"
 
 
 def trial_environment(wildcards):
@@ -173,7 +205,7 @@ def quality_file(what):
 
 def converter(wildcards):
     """llama.cpp's converter, for a model that ships safetensors."""
-    if EXPERIMENT.models[wildcards.model].ships_safetensors:
+    if EXPERIMENT.models[model(wildcards)].ships_safetensors:
         return f"models/.converter/{runtime_versions('llama.cpp')['llama-cpp-python']}"
     return []
 
@@ -187,13 +219,14 @@ def reference_answers():
 
 
 def experiment_command():
-    """The command that makes these results, as a reader would type it."""
-    files = [str(file) for file in workflow.configfiles]
+    """The command that makes these results, as a reader would type it: no folder of this machine."""
+    here = Path.cwd()
+    paths = [Path(file) for file in workflow.configfiles]
+    files = [str(path.relative_to(here) if path.is_relative_to(here) else path) for path in paths]
     named = [] if files == ["config.yaml"] else ["--configfile", *files]
     changed = [f"{key}={value}" for key, value in workflow.config_settings.config.items()]
-    return shlex.join(
-        ["snakemake", "--cores", "1", *named, *(["--config", *changed] if changed else [])]
-    )
+    command = ["snakemake", "--cores", "1", *named, *(["--config", *changed] if changed else [])]
+    return shlex.join(map(without_folders, command))
 
 
 def table_after_failures():

@@ -27,7 +27,8 @@ rule fetch_gguf:
     conda:
         "../../envs/llama.cpp.yaml"
     params:
-        source=lambda wildcards: EXPERIMENT.fetched(wildcards.model, f"{wildcards.file}.gguf"),
+        source=lambda wildcards: EXPERIMENT.fetched(model(wildcards), f"{wildcards.file}.gguf"),
+        local=lambda wildcards: stamps(model(wildcards)),
     shell:
         "python -m minillm_lab.models.fetch"
         " --what gguf"
@@ -50,7 +51,8 @@ rule fetch_folder:
     conda:
         "../../envs/transformers.yaml"
     params:
-        source=lambda wildcards: EXPERIMENT.fetched(wildcards.model, wildcards.what),
+        source=lambda wildcards: EXPERIMENT.fetched(model(wildcards), wildcards.what),
+        local=lambda wildcards: stamps(model(wildcards)),
     shell:
         "python -m minillm_lab.models.fetch"
         " --what {wildcards.what}"
@@ -77,9 +79,9 @@ rule fetch_converter:
 
 rule convert:
     input:
-        source=lambda wildcards: EXPERIMENT.source(wildcards.model),
+        source=lambda wildcards: EXPERIMENT.source(model(wildcards)),
         converter=converter,
-        code=code("models/convert", "models/quantize"),
+        code=code("models.convert"),
     output:
         "models/{model}/F16.gguf",
     log:
@@ -103,8 +105,8 @@ rule convert:
 
 rule quantize:
     input:
-        source=lambda wildcards: EXPERIMENT.unquantized(wildcards.model),
-        code=code("models/quantize"),
+        source=lambda wildcards: EXPERIMENT.unquantized(model(wildcards)),
+        code=code("models.quantize"),
     output:
         "models/{model}/{type}.gguf",
     log:
@@ -117,7 +119,7 @@ rule quantize:
     resources:
         **reading_model(),
     params:
-        versions=runtime_versions("llama.cpp"),
+        versions=runtime_build("llama.cpp"),
     shell:
         "python -m minillm_lab.models.quantize"
         " --source {input.source:q}"
@@ -128,8 +130,8 @@ rule quantize:
 
 rule export:
     input:
-        gguf=lambda wildcards: EXPERIMENT.unquantized(wildcards.model),
-        code=code("models/export"),
+        gguf=lambda wildcards: EXPERIMENT.unquantized(model(wildcards)),
+        code=code("models.export"),
     output:
         directory("models/{model}/safetensors"),
     log:
@@ -148,8 +150,8 @@ rule export:
 
 rule facts:
     input:
-        weights=lambda wildcards: EXPERIMENT.weights(wildcards.model, wildcards.form),
-        code=code("models/facts", "models/header"),
+        weights=lambda wildcards: EXPERIMENT.weights(model(wildcards), wildcards.form),
+        code=code("models.facts"),
     output:
         f"{RESULTS}/models/{{model}}.{{form}}.json",
     log:
@@ -160,7 +162,7 @@ rule facts:
     resources:
         **reading_model(),
     params:
-        origin=lambda wildcards, input: EXPERIMENT.origin(wildcards.model, str(input.weights)),
+        origin=lambda wildcards, input: origin(wildcards, input.weights),
     shell:
         "python -m minillm_lab.models.facts"
         " --weights {input.weights:q}"
@@ -170,8 +172,8 @@ rule facts:
 
 rule prompt:
     input:
-        tokenizer=lambda wildcards: EXPERIMENT.tokenizer(wildcards.model),
-        code=code("models/prompt"),
+        tokenizer=lambda wildcards: EXPERIMENT.tokenizer(model(wildcards)),
+        code=code("models.prompt"),
     output:
         f"{RESULTS}/prompts/{{model}}.json",
     log:
@@ -180,7 +182,7 @@ rule prompt:
     conda:
         "../../envs/llama.cpp.yaml"
     params:
-        origin=lambda wildcards, input: EXPERIMENT.origin(wildcards.model, str(input.tokenizer)),
+        origin=lambda wildcards, input: origin(wildcards, input.tokenizer),
         question=lambda wildcards: EXPERIMENT.prompt,  # braces in it are no wildcards
     shell:
         "python -m minillm_lab.models.prompt"

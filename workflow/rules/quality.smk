@@ -12,10 +12,10 @@ Like a round, each of them takes every core that Snakemake has, and comes after 
 
 rule text:
     input:
-        tokenizer=lambda wildcards: EXPERIMENT.tokenizer(wildcards.model),
-        text=quality_file("text"),
-        questions=quality_file("questions"),
-        code=code("quality/text", "quality/questions"),
+        tokenizer=lambda wildcards: EXPERIMENT.tokenizer(model(wildcards)),
+        text=lambda wildcards: quality_file("text"),  # as functions: a report shows these names
+        questions=lambda wildcards: quality_file("questions"),
+        code=code("quality.text"),
     output:
         f"{RESULTS}/quality/texts/{{model}}.json",
     log:
@@ -24,7 +24,7 @@ rule text:
     conda:
         "../../envs/llama.cpp.yaml"
     params:
-        origin=lambda wildcards, input: EXPERIMENT.origin(wildcards.model, str(input.tokenizer)),
+        origin=lambda wildcards, input: origin(wildcards, input.tokenizer),
         protocol=EXPERIMENT.quality_protocol(),
         questions=lambda wildcards, input: (
             f"--questions {shlex.quote(input.questions)}" if input.questions else ""
@@ -44,8 +44,7 @@ rule score:
         weights=weights,
         text=lambda wildcards: f"{RESULTS}/quality/texts/{model(wildcards)}.json",
         reference=reference_file,
-        runtime=lambda wildcards: code(f"runtimes/{runtime(wildcards).replace('.', '_')}"),
-        code=code(*SCORING, "quality/score", "quality/intervals"),
+        code=lambda wildcards: code("quality.score", runtime_module(wildcards)),
     output:
         f"{RESULTS}/quality/{{variant}}.json",
     log:
@@ -58,7 +57,7 @@ rule score:
         **on_node(tokens_of_text),
     params:
         settings=lambda wildcards: EXPERIMENT.runtime_settings(wildcards.variant),
-        versions=lambda wildcards: runtime_versions(runtime(wildcards)),
+        versions=lambda wildcards: runtime_build(runtime(wildcards)),
     shell:
         "python -m minillm_lab.quality.score"
         " --variant {wildcards.variant}"
@@ -76,7 +75,7 @@ if EXPERIMENT.reference:
         input:
             weights=reference_weights,
             text=f"{RESULTS}/quality/texts/{{model}}.json",
-            code=code(*SCORING, REFERENCE_RUNTIME),
+            code=code("quality.reference", REFERENCE_RUNTIME),
         output:
             f"{RESULTS}/quality/reference.{{model}}.npz",
         log:
@@ -89,7 +88,7 @@ if EXPERIMENT.reference:
             **reading_model(tokens_of_text),
         params:
             settings=EXPERIMENT.reference_settings(),
-            versions=runtime_versions(EXPERIMENT.reference.runtime),
+            versions=runtime_build(EXPERIMENT.reference.runtime),
             exact="--exact" if EXPERIMENT.quality.exact else "",
         shell:
             "python -m minillm_lab.quality.reference"
@@ -105,7 +104,7 @@ if EXPERIMENT.reference:
         input:
             weights=reference_weights,
             prompt=f"{RESULTS}/prompts/{{model}}.json",
-            code=code("quality/answer", "quality/runtime", REFERENCE_RUNTIME),
+            code=code("quality.answer", REFERENCE_RUNTIME),
         output:
             f"{RESULTS}/quality/answers/{{model}}.json",
         log:
@@ -119,7 +118,7 @@ if EXPERIMENT.reference:
         params:
             settings=EXPERIMENT.reference_settings(),
             generate=EXPERIMENT.generate,
-            versions=runtime_versions(EXPERIMENT.reference.runtime),
+            versions=runtime_build(EXPERIMENT.reference.runtime),
         shell:
             "python -m minillm_lab.quality.answer"
             " --model {wildcards.model}"

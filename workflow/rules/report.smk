@@ -19,7 +19,7 @@ rule provisional:
             for variant in EXPERIMENT.variants
             for n in EXPERIMENT.trials_of(variant)[:1]
         ],
-        code=code("report/provisional", "report/table", "benchmark/collect", "statistics"),
+        code=code("report.provisional"),
     output:
         f"{RESULTS}/provisional.md",
     log:
@@ -42,17 +42,7 @@ rule compare:
     input:
         results=expand(f"{RESULTS}/{{variant}}.json", variant=EXPERIMENT.variants),
         peers=expand(f"{RESULTS}/peer/{{variant}}.json", variant=EXPERIMENT.held_against_peer),
-        code=code(
-            "report/compare",
-            "report/comparison",
-            "report/trials",
-            "report/inert",
-            "report/table",
-            "report/quality",
-            "statistics",
-            "states",
-            "quality/verdict",
-        ),
+        code=code("report.compare"),
     output:
         json=f"{RESULTS}/comparison.json",
         markdown=f"{RESULTS}/comparison.md",
@@ -84,7 +74,7 @@ rule compare:
 rule plots:
     input:
         comparison=f"{RESULTS}/comparison.json",
-        code=code("report/plots", *FIGURE_CODE),
+        code=code("report.plots"),
     output:
         [
             report(
@@ -113,7 +103,7 @@ rule pages:
         answers=reference_answers(),
         templates=expand(f"{LAB}/report/{{page}}.html", page=["base", *PAGES]),
         captions=expand(f"{LAB}/report/{{name}}.rst", name=[*FIGURES, *CAPTIONS.values()]),
-        code=code("report/pages", "report/plots", "report/learnings", *FIGURE_CODE),
+        code=code("report.pages"),
     output:
         [
             report(
@@ -149,16 +139,8 @@ rule readme:
         comparison=f"{RESULTS}/comparison.json",
         light=f"{RESULTS}/tradeoff.svg",
         dark=f"{RESULTS}/tradeoff-dark.svg",
-        code=code(
-            "report/readme",
-            "report/inert",
-            "report/pick",
-            "report/table",
-            "report/learnings",
-            "report/quality",
-            "report/picture",
-            "quality/verdict",
-        ),
+        edits=page_edits(),
+        code=code("report.readme"),
     output:
         f"{RESULTS}/readme.md",
     log:

@@ -10,17 +10,20 @@ from pathlib import Path
 
 from minillm_lab.command import run, say
 from minillm_lab.files import write_text
+from minillm_lab.records import read_record
 from minillm_lab.report import table
 from minillm_lab.report.comparison import compare
+from minillm_lab.report.inert import without_folders
 from minillm_lab.report.readme import section, update
-from minillm_lab.result import Result, read_record
+from minillm_lab.result import Result
 
 
 def main(arguments: argparse.Namespace) -> None:
     failed = json.loads(arguments.failed)
     there = [path for path in arguments.results if path.exists() and path.stem not in failed]
     results = {path.stem: read_record(path, Result) for path in there}
-    comparison = compare(results, arguments.baseline, arguments.experiment_command, failed=failed)
+    shown = {variant: without_folders(reason) for variant, reason in failed.items()}
+    comparison = compare(results, arguments.baseline, arguments.experiment_command, failed=shown)
     arguments.json.unlink(missing_ok=True)
     write_text(arguments.markdown, table.markdown(comparison) + "\n")
     write_text(arguments.csv, table.csv_of(comparison))

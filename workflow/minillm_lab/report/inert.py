@@ -1,9 +1,16 @@
-"""Text from models, files and other people, made inert for Markdown and the terminal."""
+"""Text from models, files and other people, made inert for Markdown, the terminal and others."""
 
 import re
 import unicodedata
 
 MARKUP = re.compile(r"[\\`*\[\]<>|~&]|(?<![^\W_])_|_(?![^\W_])")  # q4_k_m needs no escape
+
+FOLDERS = re.compile(r"(?<![\w./:<~])~?/(?=\S)(?:[^/\n:;,'\"()<>|]+/)*")
+
+
+def without_folders(text: str) -> str:
+    """Text for others: of each absolute path the last part alone, as of a file's name."""
+    return FOLDERS.sub("", text)
 
 
 def visible(text: str) -> str:

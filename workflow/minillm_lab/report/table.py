@@ -10,7 +10,7 @@ from tabulate import tabulate
 from minillm_lab import statistics
 from minillm_lab.report import quality
 from minillm_lab.report.comparison import DECODE, Comparison, Precision, Ratio, StateFigures
-from minillm_lab.report.inert import inert
+from minillm_lab.report.inert import inert, without_folders
 from minillm_lab.result import Metric, Result
 from minillm_lab.runtimes import BYTES
 
@@ -269,7 +269,7 @@ def warned(results: dict[str, Result]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, result in results.items():
         for warning in result.warnings:
-            found.setdefault(warning, []).append(name)
+            found.setdefault(without_folders(warning), []).append(name)
     return found
 
 

@@ -1,0 +1,67 @@
+"""What people share of an experiment holds no path of the machine that ran it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conftest import Lab, tiny_config
+from minillm_lab.report import export, folder
+from minillm_lab.report.inert import without_folders
+from quality_lab import QUESTIONS, TEXT
+
+HERE = "their own folder"
+
+
+def test_everything_that_is_shared_names_no_folder(tiny_gguf: Path, tmp_path: Path) -> None:
+    private = tmp_path / HERE
+    private.mkdir()
+    for name, text in {"text.txt": TEXT, "questions.yaml": QUESTIONS}.items():
+        (private / name).write_text(text)
+    model = shutil.copy(tiny_gguf, private / "tiny.F16.gguf")
+    quality = {
+        "text": str(private / "text.txt"),
+        "questions": str(private / "questions.yaml"),
+        "context": 64,
+        "score_from": 16,
+        "reference": {"runtime": "llama.cpp", "quantization": "F16"},
+    }
+    config = tiny_config(model, quality=quality, rounds=1, trials=1, scratch=str(private))
+    lab = Lab(private / "lab", config)
+    mine = private / "mine.yaml"
+    mine.write_text(yaml.safe_dump(config))
+    own = ["--configfile", str(mine), "--config", f"scratch={private}/scratch"]
+    (private / "scratch").mkdir()
+    lab.snakemake("--cores", "1", *own)
+    lab.snakemake(*own, "--report", "report.html")
+
+    results = lab.path("results")
+    comparison = folder.read_comparison(results)
+    assert "mine.yaml" in comparison.command and "scratch=scratch" in comparison.command
+    for format_ in ("model-card", "llama-bench", "results"):
+        lab.path(f"{format_}.txt").write_text(export.text_of(comparison, format_))
+    shared = [
+        *lab.folder.glob("*.md"), *lab.folder.glob("*.txt"), *lab.path("docs").iterdir(),
+        *results.glob("*.md"), *results.glob("*.csv"), *results.glob("*.svg"),
+        *results.glob("report/*"), lab.path("report.html"),
+    ]  # fmt: skip
+    assert len(shared) > 15
+    for file in shared:
+        content = file.read_text()
+        for spelled in (HERE, str(tmp_path), HERE.replace(" ", "%20")):
+            assert spelled not in content, file
+
+
+@pytest.mark.parametrize(
+    ("text", "shared"),
+    [
+        ("/home/me/my models/x.gguf: not a GGUF", "x.gguf: not a GGUF"),
+        ("scratch=/fast/disk", "scratch=disk"),
+        ("{'m': {'path': '/a/b c/m.gguf'}}", "{'m': {'path': 'm.gguf'}}"),
+        ("~/models/x.gguf, /y", "x.gguf, y"),
+        ("80 t/s of models/m/Q8_0.gguf and https://huggingface.co/a/b, 1 / 2", None),
+    ],
+)  # fmt: skip
+def test_absolute_paths_lose_their_folders(text: str, shared: str | None) -> None:
+    assert without_folders(text) == (shared or text)
