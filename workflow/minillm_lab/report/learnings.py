@@ -1,15 +1,13 @@
 """Key learnings: sentences computed from the figures, none that the intervals do not allow."""
 
-from minillm_lab.config import Model
+from itertools import permutations
+
+from minillm_lab.config import UNQUANTIZED, Model
 from minillm_lab.report import quality
-from minillm_lab.report.comparison import Comparison, Factor, Ratio
-from minillm_lab.report.table import bytes_per_token, number, read_share, size_of
-
-
-def times(ratio: Ratio) -> str:
-    """A ratio with its interval: ×2.90 (2.71 to 3.08)."""
-    interval = f" ({number(ratio.ci95[0])} to {number(ratio.ci95[1])})" if ratio.ci95 else ""
-    return f"×{number(ratio.value)}{interval}"
+from minillm_lab.report.choice import faster
+from minillm_lab.report.comparison import RESOLUTION, Comparison, Factor, Group, by_machine
+from minillm_lab.report.inert import inert
+from minillm_lab.report.table import bytes_per_token, number, read_share, size_of, times
 
 
 def learnings(comparison: Comparison) -> list[str]:
@@ -20,6 +18,8 @@ def learnings(comparison: Comparison) -> list[str]:
         *limited(comparison),
         *load(comparison),
         *quality.learnings(comparison),
+        *larger_no_better(comparison),
+        *between_models(comparison),
         *packaged(comparison),
     ]
     return found or ["One variant alone: nothing to compare."]
@@ -100,6 +100,53 @@ def limited(comparison: Comparison) -> list[str]:
             f" {100 * known[name]:.0f} % of what the yardstick reads"
         )
     return [f"Memory as a limit of decoding: {parts[0]}; {parts[1]}."]
+
+
+def larger_no_better(comparison: Comparison) -> list[str]:
+    """A warning for each quantized file that is larger than another and farther away."""
+    found = []
+    for results in by_machine(comparison.results).values():
+        group = Group(results, comparison.baseline)
+        files = {
+            n: r
+            for n, r in results.items()
+            if r.model.format == "gguf" and r.model.quantization not in UNQUANTIZED
+        }
+        for large, small in permutations(files, 2):
+            a, b = files[large], files[small]
+            if size_of(a) <= size_of(b) * (1 + RESOLUTION) or not quality.closer(b, a):
+                continue
+            far, near = ((r.quality or {})["kld_mean"].value for r in (a, b))
+            advice = (
+                "only its speed speaks for it"
+                if faster(large, small, group)
+                else "the smaller one is the better choice"
+            )
+            found.append(
+                f"⚠ `{large}` is larger than `{small}` and farther from the reference"
+                f" ({far:.4f} against {near:.4f} nats): {advice}."
+            )
+    return found
+
+
+def between_models(comparison: Comparison) -> list[str]:
+    """How well the unquantized models predict the text, where there are several."""
+    found = {
+        r.model.name: r.quality["bits_per_byte_reference"]
+        for r in comparison.results.values()
+        if r.quality and "bits_per_byte_reference" in r.quality
+    }
+    if len(found) < 2:
+        return []
+    ordered = sorted(found, key=lambda model: found[model].value or 0)
+    said = ", ".join(f"{inert(m)} {quality.cell(found[m], 1, 3)}" for m in ordered)
+    apart = all(quality.lower(found[ordered[0]], found[m]) for m in ordered[1:])
+    verdict = (
+        f"{inert(ordered[0])} predicts it best"
+        if apart
+        else "the best is not told apart from all others"
+    )
+    return [f"Unquantized, in bits per byte of the evaluation text: {said}: {verdict}."]
 
 
 def packaged(comparison: Comparison) -> list[str]:

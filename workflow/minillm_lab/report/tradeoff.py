@@ -11,20 +11,33 @@ from typing import Any
 import altair as alt
 
 from minillm_lab.report.comparison import Comparison
-from minillm_lab.report.picture import LOSS, MEMORY, Point, described, front, points
+from minillm_lab.report.picture import (
+    BITS,
+    LOSS,
+    MEMORY,
+    Point,
+    described,
+    front,
+    points,
+    what_is_lost,
+)
 from minillm_lab.report.placing import Axis, Box, Marker, placed
 
 HEIGHT = 340
 LARGEST = 700  # area of the largest marker, square pixels
+LOST = {LOSS: "KL divergence, nats", BITS: "Bits per byte", MEMORY: "Memory, MB"}
 FONT, CHARACTER = 13, 7.6  # pixels; a character of the label at its widest usual
 
 
-def axes(found: list[Point], width: int, log: bool) -> tuple[Axis, Axis]:
+def axes(found: list[Point], width: int, loss: str) -> tuple[Axis, Axis]:
     """The domains: every value, and of the intervals what does not dwarf the values."""
     fastest = max(p.speed for p in found)
     right = min(max(p.speed_high for p in found), 1.25 * fastest)
     x = Axis(0.0, 1.08 * right, width)
-    if not log:
+    if loss == BITS:
+        low, high = min(p.loss_low for p in found), max(p.loss_high for p in found)
+        return x, Axis(0.9 * low, 1.1 * high, HEIGHT, upwards=True)
+    if loss == MEMORY:
         return x, Axis(0.0, 1.15 * max(p.loss for p in found), HEIGHT, upwards=True)
     positive = [p for p in found if p.loss > 0] or found
     low = min(max(p.loss_low, p.loss / 3) for p in positive)
@@ -36,19 +49,19 @@ def axes(found: list[Point], width: int, log: bool) -> tuple[Axis, Axis]:
 
 def tradeoff(comparison: Comparison, names: list[str], width: int) -> alt.LayerChart | None:
     """Quality lost against decode speed; marker size is memory; the front and baseline marked."""
-    loss = LOSS if points(comparison, names, LOSS) else MEMORY
+    loss = what_is_lost(comparison, names)
     found = points(comparison, names, loss)
     if not found:
         return None
-    x, y = axes(found, width, log=loss == LOSS)
+    x, y = axes(found, width, loss)
     best = front(found)
     rows = [row(p, p in best, comparison, x, y) for p in found]
     base = alt.Chart(alt.Data(values=rows))
     runtimes = sorted({p.runtime for p in found})
     layers = [
-        line_of_front(best, x, y),
+        line_of_front(best, x, y, loss),
         *intervals(base, runtimes),
-        markers(base, runtimes, max(p.memory for p in found)),
+        markers(base, runtimes, max(p.memory for p in found), loss),
         *labels(found, x, y),
     ]
     return alt.layer(*layers).properties(
@@ -89,10 +102,10 @@ def ticks(axis: Axis) -> list[float]:
     return [10.0**e for e in exponents][:: 1 if len(exponents) <= 7 else 2]
 
 
-def line_of_front(best: list[Point], x: Axis, y: Axis) -> alt.Chart:
+def line_of_front(best: list[Point], x: Axis, y: Axis, loss: str) -> alt.Chart:
     """The front, and with it the axes."""
     values = [{"speed": p.speed, "drawn": y.held(p.loss), "model": p.model} for p in best]
-    lost = "KL divergence, nats" if y.log else "Memory, MB"
+    lost = LOST[loss]
     wanted = alt.Axis(values=ticks(y), format="~g") if y.log and ticks(y) else alt.Axis()
     wide = x.pixels > HEIGHT
     return (
@@ -126,7 +139,7 @@ def intervals(base: alt.Chart, runtimes: list[str]) -> list[alt.Chart]:
     ]
 
 
-def markers(base: alt.Chart, runtimes: list[str], most: float) -> alt.Chart:
+def markers(base: alt.Chart, runtimes: list[str], most: float, loss: str) -> alt.Chart:
     """A marker for each variant: filled on the front, hollow off it."""
     return base.mark_point(strokeWidth=2, opacity=0.9).encode(
         x="speed:Q",
@@ -150,7 +163,7 @@ def markers(base: alt.Chart, runtimes: list[str], most: float) -> alt.Chart:
             alt.Tooltip("runtime:N", title="Runtime"),
             alt.Tooltip("verdict:N", title="Quality"),
             alt.Tooltip("speed:Q", title="Decode, t/s", format=".4g"),
-            alt.Tooltip("loss:Q", title="Lost (KLD, nats)", format=".3g"),
+            alt.Tooltip("loss:Q", title=LOST[loss], format=".3g"),
             alt.Tooltip("memory:Q", title="Memory, MB", format=".4g"),
         ],
     )
@@ -221,6 +234,8 @@ def titles(
         "Marker size: memory; bars: 95 % intervals; dashed line and filled markers:",
         "nothing here is both faster and closer to the unquantized model",
     ]
+    if loss == BITS:
+        lines[1] = "no variant of its model is both faster and better at predicting the text"
     if loss == MEMORY:
         lines = ["Quality was not measured: memory takes its place; bars: 95 % intervals"]
     left_out = [n for n in names if n not in {p.name for p in found}]
