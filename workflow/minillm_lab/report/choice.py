@@ -193,7 +193,7 @@ def first(names: list[str], group: Group) -> tuple[str, str]:
         return names[0], "every other is measurably worse in something and better in nothing"
     if not (tied := group.tied(SPEED, names)):
         taken = max(names, key=lambda n: (speed_of(results[n]), -memory_of(results[n])))
-        return taken, "it is the fastest by its value; whether the others are slower was not tested"
+        return taken, "it is the fastest by its value"
     if len(tied) == 1:
         return tied[0], "it is the fastest"
 
@@ -291,5 +291,7 @@ def choose(group: Group, limits: Limits) -> Choice:
     if runner_up is None and outcome == SAFE and fitting[BY_VALUE]:
         same = [n for n in fitting[BY_VALUE] if results[n].model.name == model]
         runner_up = first(same, group)[0] if same else None
+    if all(e.ci95 is None for e in group.ratios(SPEED).values()):
+        why += "; whether the others are slower was not tested: one trial gives no interval"
     others = {m: choice[0] for m, choice in found.items() if m != model}
     return Choice(taken, runner_up, None, why, out, checks, others)
