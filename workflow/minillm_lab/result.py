@@ -257,6 +257,9 @@ class Result(Record):
         description="median time of each token along the answer, from the second on"
     )
     quality: dict[str, QualityMetric] | None = Field(None, description="null: not measured")
+    quality_by_chunk: dict[str, list[float]] = Field(
+        {}, description="means over the scored tokens of each chunk"
+    )
     output: Output
     measured_at: str
     warnings: list[str]

@@ -201,6 +201,7 @@ def collect(
             )
         ],
         quality=quality_of(first.output, score, answer),
+        quality_by_chunk={},
         output=first.output.model_copy(update={"flaw": flaw}),
         measured_at=max(r.measured_at for r in rounds),
         warnings=warnings + (score.warnings if score else []) + unpacked(model),
