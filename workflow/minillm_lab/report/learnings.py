@@ -1,7 +1,5 @@
 """Key learnings: sentences computed from the figures, none that the intervals do not allow."""
 
-from itertools import permutations
-
 from minillm_lab.config import UNQUANTIZED, Model
 from minillm_lab.report import quality
 from minillm_lab.report.choice import faster
@@ -112,11 +110,17 @@ def larger_no_better(comparison: Comparison) -> list[str]:
             for n, r in results.items()
             if r.model.format == "gguf" and r.model.quantization not in UNQUANTIZED
         }
-        for large, small in permutations(files, 2):
-            a, b = files[large], files[small]
-            if size_of(a) <= size_of(b) * (1 + RESOLUTION) or not quality.closer(b, a):
+        size = {n: size_of(r) for n, r in files.items()}
+        for large, a in files.items():
+            smaller = [
+                n
+                for n, b in files.items()
+                if size[large] > size[n] * (1 + RESOLUTION) and quality.closer(b, a)
+            ]
+            if not smaller:
                 continue
-            far, near = ((r.quality or {})["kld_mean"].value for r in (a, b))
+            lost = {n: (files[n].quality or {})["kld_mean"].value or 0 for n in (large, *smaller)}
+            small = min(smaller, key=lambda n: lost[n])
             advice = (
                 "only its speed speaks for it"
                 if faster(large, small, group)
@@ -124,7 +128,7 @@ def larger_no_better(comparison: Comparison) -> list[str]:
             )
             found.append(
                 f"⚠ `{large}` is larger than `{small}` and farther from the reference"
-                f" ({far:.4f} against {near:.4f} nats): {advice}."
+                f" ({lost[large]:.4f} against {lost[small]:.4f} nats): {advice}."
             )
     return found
 
