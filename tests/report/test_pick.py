@@ -75,11 +75,12 @@ def test_the_pick_and_the_learnings_agree_where_a_larger_file_lost_more() -> Non
     """A megabyte less of memory decides nothing; the smaller and measurably closer file does."""
     larger = variant("q5_k_m", 60, 2.00e8, 0.076, size=112 * 10**6, quantization="Q5_K_M")
     closer = variant("q4_k_m", 60, 2.01e8, 0.061, size=105 * 10**6, quantization="Q4_K_M")
-    group = named(BIG, larger, closer)
+    base = variant("f16", 20, 8e8, 0.0001, size=270 * 10**6, quantization="F16")
+    group = named(base, larger, closer)
     limits = Limits(memory=2.4e8, loss="severe")
     assert choose(group, limits).taken == "q4_k_m"
     assert "`q5_k_m` out: `q4_k_m` is measurably better" in advice(group, limits)
-    said = learnings(compared(BIG, larger, closer))
+    said = learnings(compared(base, larger, closer))
     assert any("`q5_k_m` is larger than `q4_k_m`" in s and "smaller one is" in s for s in said)
 
 
