@@ -239,6 +239,7 @@ class Result(Record):
     """``results/<variant>.json``: SI base units, strict JSON."""
 
     schema_version: Literal[2] = 2
+    lab_version: str = Field(description="of minillm-lab, when the result was put together")
     variant: str
     model: ModelFacts
     runtime: dict[str, Any]

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from minillm_lab import statistics
+from minillm_lab import __version__, statistics
 from minillm_lab.benchmark.stability import instabilities
 from minillm_lab.command import run
 from minillm_lab.config import Model
@@ -173,6 +173,7 @@ def collect(
     if disturbed := [t.disturbed for t in taken if t.disturbed]:
         warnings.append(f"{len(disturbed)} of {len(taken)} trials are set aside: {disturbed[0]}")
     return Result(
+        lab_version=__version__,
         variant=first.variant,
         model=model,
         runtime=first.runtime,
