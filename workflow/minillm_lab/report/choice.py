@@ -24,6 +24,7 @@ from minillm_lab.statistics import quotient
 
 SPEED, MEMORY = "decode_tokens_per_second", "memory_peak_bytes"
 ACCELERATOR = "accelerator_memory_peak_bytes"
+DEFAULT_LOSS = "minor"
 SAFE, BY_VALUE, FAILED, UNKNOWN = range(4)
 
 
@@ -36,6 +37,12 @@ class Limits:
     speed: float | None = None  # tokens decoded per second, at least
     loss: str | None = None  # one of LEVELS
     size: float | None = None  # bytes of the file
+
+
+def default_limits(results: dict[str, Result]) -> Limits:
+    """What is asked for where nobody says more: at most minor loss, where quality was measured."""
+    measured = any(loss(result.quality) for result in results.values())
+    return Limits(loss=DEFAULT_LOSS if measured else None)
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,22 @@ from dataclasses import replace
 from minillm_lab import machine
 from minillm_lab.quality.verdict import LEVELS, verdict
 from minillm_lab.report import folder, quality
-from minillm_lab.report.choice import ACCELERATOR, MEMORY, SAFE, SPEED, Choice, Limits, choose
+from minillm_lab.report.choice import (
+    ACCELERATOR,
+    DEFAULT_LOSS,
+    MEMORY,
+    SAFE,
+    SPEED,
+    Choice,
+    Limits,
+    choose,
+    default_limits,
+)
 from minillm_lab.report.comparison import Comparison, Group, by_machine
 from minillm_lab.report.inert import code, inert
 from minillm_lab.report.table import number, size_of
 from minillm_lab.result import Result
 
-DEFAULT_LOSS = "minor"
 BYTES = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -73,11 +82,10 @@ def recommendation(comparison: Comparison) -> str:
     groups = by_machine(comparison.results)
     lines = []
     for fingerprint, results in groups.items():
-        measured = any(verdict(r.quality) for r in results.values())
-        group = Group(results, comparison.baseline)
-        choice = choose(group, Limits(loss=DEFAULT_LOSS if measured else None))
+        limits = default_limits(results)
+        choice = choose(Group(results, comparison.baseline), limits)
         where = f" on {code(fingerprint)}" if len(groups) > 1 else ""
-        limit = f" with at most {DEFAULT_LOSS} loss" if measured else ", quality not measured"
+        limit = f" with at most {limits.loss} loss" if limits.loss else ", quality not measured"
         if choice.taken is None:
             lines.append(f"**Recommended{where}**: nothing{limit}.")
             continue
@@ -141,9 +149,9 @@ def main(arguments: argparse.Namespace) -> None:
     ):
         limits = replace(limits, accelerator=float(free))
         notes.append(f"accelerator memory at most the {number(free / 1e6)} MB free here now")
-    if limits.loss is None and any(verdict(r.quality) for r in results.values()):
-        limits = replace(limits, loss=DEFAULT_LOSS)
-        notes.append(f"loss at most {DEFAULT_LOSS}")
+    if limits.loss is None and (default := default_limits(results).loss):
+        limits = replace(limits, loss=default)
+        notes.append(f"loss at most {default}")
     elif limits.loss is None:
         notes.append("loss not considered, since quality was not measured")
     lines = [advice(Group(results, comparison.baseline), limits), ""]

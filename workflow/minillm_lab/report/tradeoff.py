@@ -1,4 +1,4 @@
-"""The trade-off: what each variant loses against how fast it is, as one specification.
+"""The trade-off: what each variant loses against how fast it is; up and to the right is better.
 
 A variant's marker is as large as its memory; the front joins the variants that no other of the
 same model beats in both. Where no quality was measured, memory takes its place.
@@ -10,11 +10,14 @@ from typing import Any
 
 import altair as alt
 
-from minillm_lab.report.comparison import Comparison
+from minillm_lab.quality.verdict import verdict
+from minillm_lab.report.choice import choose, default_limits
+from minillm_lab.report.comparison import Comparison, Group
 from minillm_lab.report.picture import (
     BITS,
     LOSS,
     MEMORY,
+    SPEED,
     Point,
     described,
     front,
@@ -22,10 +25,12 @@ from minillm_lab.report.picture import (
     what_is_lost,
 )
 from minillm_lab.report.placing import Axis, Box, Marker, placed
+from minillm_lab.report.table import number
 
 HEIGHT = 340
 LARGEST = 700  # area of the largest marker, square pixels
 LOST = {LOSS: "KL divergence, nats", BITS: "Bits per byte", MEMORY: "Memory, MB"}
+BETTER = {LOSS: "closer", BITS: "predicts better", MEMORY: "less"}
 FONT, CHARACTER = 13, 7.6  # pixels; a character of the label at its widest usual
 
 
@@ -36,15 +41,15 @@ def axes(found: list[Point], width: int, loss: str) -> tuple[Axis, Axis]:
     x = Axis(0.0, 1.08 * right, width)
     if loss == BITS:
         low, high = min(p.loss_low for p in found), max(p.loss_high for p in found)
-        return x, Axis(0.9 * low, 1.1 * high, HEIGHT, upwards=True)
+        return x, Axis(0.9 * low, 1.1 * high, HEIGHT)
     if loss == MEMORY:
-        return x, Axis(0.0, 1.15 * max(p.loss for p in found), HEIGHT, upwards=True)
+        return x, Axis(0.0, 1.15 * max(p.loss for p in found), HEIGHT)
     positive = [p for p in found if p.loss > 0] or found
     low = min(max(p.loss_low, p.loss / 3) for p in positive)
     high = max(min(p.loss_high, p.loss * 3) for p in positive)
     if low <= 0:  # nothing was lost by any: any decade shows it
         low, high = 1e-6, 1e-5
-    return x, Axis(low / 3, high * 5, HEIGHT, log=True, upwards=True)
+    return x, Axis(low / 3, high * 5, HEIGHT, log=True)
 
 
 def tradeoff(comparison: Comparison, names: list[str], width: int) -> alt.LayerChart | None:
@@ -91,9 +96,10 @@ def row(p: Point, on_front: bool, comparison: Comparison, x: Axis, y: Axis) -> d
     }
 
 
-def scaled(axis: Axis) -> alt.Scale:
+def scaled(axis: Axis, reverse: bool = False) -> alt.Scale:
     kind = "log" if axis.log else "linear"
-    return alt.Scale(type=kind, domain=[axis.low, axis.high], nice=False, zero=False)
+    ends = [axis.low, axis.high]
+    return alt.Scale(type=kind, domain=ends, nice=False, zero=False, reverse=reverse)
 
 
 def ticks(axis: Axis) -> list[float]:
@@ -120,8 +126,8 @@ def line_of_front(best: list[Point], x: Axis, y: Axis, loss: str) -> alt.Chart:
             ),
             y=alt.Y(
                 "drawn:Q",
-                title=f"{lost} (closer ↓)" if y.log and wide else f"{lost} ↓",
-                scale=scaled(y),
+                title=f"{lost} ({BETTER[loss]} ↑)" if wide else f"{lost}, less ↑",
+                scale=scaled(y, reverse=True),  # better is up, as faster is right
                 axis=wanted,
             ),
             detail="model:N",
@@ -192,7 +198,7 @@ def labels(found: list[Point], x: Axis, y: Axis) -> list[alt.Chart]:
         width = CHARACTER * len(p.label)
         marked.append(Marker(at_x, at_y, radius(p.memory, most), width, FONT + 2))
         left, right = x.pixel(x.held(p.speed_low)), x.pixel(x.held(p.speed_high))
-        top, bottom = y.pixel(y.held(p.loss_high)), y.pixel(y.held(p.loss_low))
+        top, bottom = y.pixel(y.held(p.loss_low)), y.pixel(y.held(p.loss_high))
         lines += [Box(left, at_y - 1, right, at_y + 1), Box(at_x - 1, top, at_x + 1, bottom)]
     corners = [(x.pixel(p.speed), y.pixel(y.held(p.loss))) for p in front(found)]
     for (x0, y0), (x1, y1) in pairwise(corners):
@@ -228,8 +234,7 @@ def dot(x: float, y: float) -> Box:
 def titles(
     comparison: Comparison, names: list[str], found: list[Point], loss: str, width: int
 ) -> dict[str, Any]:
-    """Title and the lines beneath it: how to read the plot, and what it leaves out."""
-    models = ", ".join(dict.fromkeys(p.model for p in found))
+    """The finding as title, and beneath it how to read the plot and what it leaves out."""
     lines = [
         "Marker size: memory; bars: 95 % intervals; dashed line and filled markers:",
         "nothing here is both faster and closer to the unquantized model",
@@ -240,7 +245,23 @@ def titles(
         lines = ["Quality was not measured: memory takes its place; bars: 95 % intervals"]
     left_out = [n for n in names if n not in {p.name for p in found}]
     if left_out:
-        lines.append(f"Not drawn, for want of a figure: {', '.join(left_out)}")
+        lines.append(f"Not drawn, since a figure is missing: {', '.join(left_out)}")
     if width < HEIGHT:
         lines = []  # the caption says it
-    return {"text": f"What {models} loses for speed", "subtitle": lines}
+    title = finding(comparison, names)
+    return {"text": title if width > HEIGHT else title.split(", "), "subtitle": lines}
+
+
+def finding(comparison: Comparison, names: list[str]) -> str:
+    """What the recommended variant gains over the baseline, and what it loses."""
+    results = {name: comparison.results[name] for name in names}
+    taken = choose(Group(results, comparison.baseline), default_limits(results)).taken
+    if taken is None:
+        return "No variant is within the loss allowed"
+    ratio = comparison.ratios[taken].get(SPEED)
+    lost = verdict(results[taken].quality) or "quality not measured"
+    if ratio is None:
+        return f"{taken}: {lost}"
+    if ratio.tie:
+        return f"{taken}: as fast as {comparison.baseline}, {lost}"
+    return f"{taken}: {number(ratio.value)} × the decode speed of {comparison.baseline}, {lost}"
