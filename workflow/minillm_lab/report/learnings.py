@@ -8,19 +8,30 @@ from minillm_lab.report.inert import inert
 from minillm_lab.report.table import bytes_per_token, number, read_share, size_of, times
 
 
+def kinds(comparison: Comparison) -> list[list[str]]:
+    """What was found, by kind, the most important kind first."""
+    return [
+        speedup(comparison),
+        larger_no_better(comparison),
+        between_models(comparison),
+        limited(comparison),
+        load(comparison),
+        packaged(comparison),
+        quantization_alone(comparison),
+        quality.losses(comparison.results),
+        quality.fallbacks(comparison.results),
+    ]
+
+
 def learnings(comparison: Comparison) -> list[str]:
     """One sentence per finding, most important first."""
-    found = [
-        *speedup(comparison),
-        *quantization_alone(comparison),
-        *limited(comparison),
-        *load(comparison),
-        *quality.learnings(comparison),
-        *larger_no_better(comparison),
-        *between_models(comparison),
-        *packaged(comparison),
-    ]
+    found = [sentence for of_kind in kinds(comparison) for sentence in of_kind]
     return found or ["One variant alone: nothing to compare."]
+
+
+def most_important(comparison: Comparison, count: int = 5) -> list[str]:
+    """The first sentence of each kind of finding, as many as asked for."""
+    return [of_kind[0] for of_kind in kinds(comparison) if of_kind][:count]
 
 
 def step(factor: Factor) -> str:

@@ -3,7 +3,6 @@
 from math import floor, log10
 
 from minillm_lab.quality.verdict import verdict
-from minillm_lab.report.comparison import Comparison
 from minillm_lab.report.inert import inert
 from minillm_lab.result import QualityMetric, Result
 
@@ -85,12 +84,6 @@ def csv_rows(name: str, result: Result) -> list[list[object]]:
         [name, metric, m.value, m.unit, *(m.ci95 or ("", "")), m.n, "", "", ""]
         for metric, m in (result.quality or {}).items()
     ]
-
-
-def learnings(comparison: Comparison) -> list[str]:
-    """What the quality figures support, and where they warn."""
-    results = comparison.results
-    return [*losses(results), *fallbacks(results)]
 
 
 def losses(results: dict[str, Result]) -> list[str]:
