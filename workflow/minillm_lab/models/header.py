@@ -26,16 +26,18 @@ MOST_DIMENSIONS = 4
 STRING, ARRAY, UINT32 = 8, 9, 4
 BYTES = {0: 1, 1: 1, 2: 2, 3: 2, UINT32: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # by value type
 DEFAULT_ALIGNMENT = 32
+UNQUANTIZED_TENSORS = ("F64", "F32", "BF16", "F16", "I64", "I32", "I16", "I8")
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor: its name, type, shape with the row's length first, and size."""
+    """One tensor: its name, type, shape with the row's length first, size and place."""
 
     name: str
     type: str
     shape: tuple[int, ...]
     bytes: int
+    offset: int  # from where the data begin
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Header:
     """What the lab believes of a GGUF file's header."""
 
     tensors: list[Tensor]
+    data: int  # the byte at which the tensors' data begin
     context: int | None  # tokens that the model is made for; None where it does not say
 
 
@@ -111,8 +114,9 @@ def _read(cursor: _Cursor) -> Header:
     entries = [_tensor(cursor) for _ in range(tensors)]
     if not entries:
         raise ValueError("it holds no tensors")
-    _check_places(entries, cursor.at, alignment, len(cursor.data))
-    return Header([tensor for tensor, _ in entries], context)
+    begin = cursor.at + -cursor.at % alignment
+    _check_places(entries, begin, alignment, len(cursor.data))
+    return Header(entries, begin, context)
 
 
 def _values(cursor: _Cursor, count: int) -> tuple[int, int | None]:
@@ -160,8 +164,7 @@ def _skip_value(cursor: _Cursor, key: str, kind: int) -> None:
         raise ValueError(f"{key!r:.80} is of the unknown type {kind}")
 
 
-def _tensor(cursor: _Cursor) -> tuple[Tensor, int]:
-    """A tensor, and where its data should begin behind the header."""
+def _tensor(cursor: _Cursor) -> Tensor:
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
     name = cursor.text("a tensor's name", LONGEST_TENSOR_NAME)
@@ -176,27 +179,24 @@ def _tensor(cursor: _Cursor) -> tuple[Tensor, int]:
     block, block_bytes = GGML_QUANT_SIZES[type_]
     if not 0 < prod(shape) < 1 << 63 or shape[0] % block:
         raise ValueError(f"tensor {name!r} cannot be of the shape {shape} in {type_.name}")
-    return Tensor(name, type_.name, shape, prod(shape) // block * block_bytes), offset
+    return Tensor(name, type_.name, shape, prod(shape) // block * block_bytes, offset)
 
 
-def _check_places(
-    entries: list[tuple[Tensor, int]], header: int, alignment: int, size: int
-) -> None:
+def _check_places(entries: list[Tensor], begin: int, alignment: int, size: int) -> None:
     """Tensors follow one another without overlap, aligned, and all lie inside the file."""
-    names = [tensor.name for tensor, _ in entries]
-    if len({*names}) < len(names):
+    if len({tensor.name for tensor in entries}) < len(entries):
         raise ValueError("two of its tensors have one name")
-    begin, expected = header + -header % alignment, 0
-    for tensor, offset in entries:
-        if offset != expected:
+    expected = 0
+    for tensor in entries:
+        if tensor.offset != expected:
             raise ValueError(
-                f"tensor {tensor.name!r} lies at {offset}, not at {expected} where the one before"
-                " it ends"
+                f"tensor {tensor.name!r} lies at {tensor.offset}, not at {expected} where the one"
+                " before it ends"
             )
-        if begin + offset + tensor.bytes > size:
+        if begin + tensor.offset + tensor.bytes > size:
             raise ValueError(
                 f"it is cut short: tensor {tensor.name!r} ends at byte"
-                f" {begin + offset + tensor.bytes}, the file at {size}"
+                f" {begin + tensor.offset + tensor.bytes}, the file at {size}"
             )
         expected += tensor.bytes + -tensor.bytes % alignment
 
