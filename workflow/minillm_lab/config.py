@@ -134,6 +134,13 @@ class Model(Strict):
     quantization: QuantizationType | None = Field(
         None, description="the type of the GGUF file, where its name does not end in it"
     )
+    dither: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="moves each weight that is unpacked from a quantized file by a random part of"
+        " its rounding step, at most half of this share of it: docs/quality.md",
+    )
 
     @model_validator(mode="after")
     def has_one_source(self) -> "Model":
@@ -157,6 +164,11 @@ class Model(Strict):
     def unpacked(self) -> bool:
         """Whether only quantized weights are shipped, so that F16 is unpacked from them."""
         return not self.ships_safetensors and not set(self.shipped_gguf) & set(UNQUANTIZED)
+
+    @property
+    def moved(self) -> str:
+        """How far dither moves an unpacked weight, in words; empty where it moves none."""
+        return f"± {50 * self.dither:g} % of its rounding step" if self.dither else ""
 
     @property
     def shipped_gguf(self) -> dict[str, str]:
@@ -387,6 +399,12 @@ class Experiment(Strict):
                     f"variants.{name}: no node {variant.node!r};"
                     f" nodes: {', '.join(self.nodes) or 'none'}"
                 )
+        for name, entry in self.models.items():
+            if entry.dither and not entry.unpacked:
+                raise ValueError(
+                    f"models.{name}.dither: the source ships unquantized weights, and those are"
+                    " not moved; leave it out"
+                )
         reference = self.quality.reference if self.quality else None
         if isinstance(reference, str) and reference not in self.variants:
             raise ValueError(
@@ -545,7 +563,7 @@ class Experiment(Strict):
 
         ``what`` is a GGUF file's name, ``safetensors`` or ``tokenizer``.
         """
-        source = self.models[model].model_dump(exclude_none=True)
+        source = self.models[model].model_dump(exclude_none=True, exclude={"dither"})
         hub = source.get("hub", {})
         if what in ("safetensors", "tokenizer"):
             hub.pop("gguf", None)

@@ -79,7 +79,7 @@ rule convert:
     input:
         source=lambda wildcards: EXPERIMENT.source(wildcards.model),
         converter=converter,
-        code=code("models/convert", "models/quantize"),
+        code=code("models/convert", "models/dither", "models/quantize"),
     output:
         "models/{model}/F16.gguf",
     log:
@@ -93,10 +93,12 @@ rule convert:
         converter=lambda wildcards, input: (
             f"--converter {shlex.quote(input.converter)}" if input.converter else ""
         ),
+        dither=lambda wildcards: EXPERIMENT.models[wildcards.model].dither or 0,
     shell:
         "python -m minillm_lab.models.convert"
         " --source {input.source:q}"
         " {params.converter}"
+        " --dither {params.dither}"
         " --output {output:q}"
         " --log {log:q}"
 

@@ -17,6 +17,7 @@ from minillm_lab.command import log, run, say
 from minillm_lab.errors import LabError
 from minillm_lab.files import check_space, written_whole
 from minillm_lab.job import dies_with
+from minillm_lab.models.dither import check_steps, dither
 from minillm_lab.models.fetch import pip_download
 from minillm_lab.models.quantize import quantize
 from minillm_lab.runtimes import size_in
@@ -71,14 +72,26 @@ def convert(safetensors: Path, converter: Path, output: Path) -> None:
             raise LabError(f"{safetensors}: llama.cpp cannot convert it: {last}")
 
 
+def unpack(source: Path, output: Path, share: float = 0) -> None:
+    """Write a quantized GGUF as F16; with ``share``, the weights are moved: see ``dither``."""
+    say(f"unpacking {source} to F16")
+    if not share:
+        quantize(source, "F16", output)
+        return
+    check_steps(source)
+    with written_whole(output) as part:
+        quantize(source, "F16", part)
+        say(f"moving each weight by up to ± {share / 2:g} of its step")
+        dither(source, part, share)
+
+
 def main(arguments: argparse.Namespace) -> None:
     if arguments.unpack_converter:
         unpack_converter(arguments.output)
     elif arguments.source.is_dir():
         convert(arguments.source, arguments.converter, arguments.output)
     else:
-        say(f"unpacking {arguments.source} to F16")
-        quantize(arguments.source, "F16", arguments.output)
+        unpack(arguments.source, arguments.output, arguments.dither)
 
 
 if __name__ == "__main__":
@@ -87,5 +100,6 @@ if __name__ == "__main__":
     what.add_argument("--source", type=Path, help="a folder of safetensors, or a GGUF file")
     what.add_argument("--unpack-converter", action="store_true", help="make the converter folder")
     parser.add_argument("--converter", type=Path, help="the converter folder, for safetensors")
+    parser.add_argument("--dither", type=float, default=0, help="share of a step, of a GGUF file")
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)
