@@ -11,6 +11,7 @@ import yaml
 from conftest import ROOT, SMOLLM2, Lab, tiny_config
 from minillm_lab.config import Experiment, load_experiment
 from minillm_lab.errors import LabError
+from minillm_lab.models.quantize import quantize
 from minillm_lab.result import Result
 
 BAD = {
@@ -170,6 +171,22 @@ def test_another_disk_is_measured_anew_and_none_says_nothing() -> None:
 
     assert settings("/a") != settings("/b")
     assert "scratch" not in json.loads(settings(None))
+
+
+@pytest.mark.parametrize("type_", ["F16", "BF16", "Q8_0", "TQ2_0"])
+def test_a_local_file_is_what_its_header_says_whatever_its_name(
+    type_: str, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    file, known = tmp_path / "my-model.Q4_0.gguf", type_ if type_ != "TQ2_0" else "unknown"
+    quantize(tiny_gguf, type_, file)
+    config = changed("models.mine", {"path": str(file)})
+    mine = load_experiment(config).models["mine"]
+    assert list(mine.shipped_gguf) == [known]
+    assert mine.unpacked == (type_ not in ("F16", "BF16"))
+    assert json.loads(load_experiment(config).provenance("mine"))["quantization"] == known
+    config["models"]["mine"]["quantization"] = "Q6_K"
+    with pytest.raises(LabError, match=rf"models: .*Q4_0\.gguf is {known}, not Q6_K; leave"):
+        load_experiment(config)
 
 
 def test_depths_beyond_the_context_are_left_out() -> None:

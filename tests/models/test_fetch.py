@@ -470,6 +470,18 @@ def test_a_package_that_lacks_it(
     assert says in lab.refuse("gguf", package(**changes))
 
 
+def test_a_type_that_the_header_does_not_hold_is_refused(
+    lab: CommandLine, wheel: Path, hub: Hub, tiny_gguf: Path
+) -> None:
+    """The header, not the name, says whether weights are quantized."""
+    hub.publish(GGUF, {FILE: (content := tiny_gguf.read_bytes())})
+    said = lab.refuse("gguf", gguf(content))
+    assert f"{GGUF}/{FILE}: its type is F16 by its header and Q4_K_M by its name" in said
+    source = package() | {"quantization": "F16"}
+    said = lab.refuse("gguf", source)
+    assert f"{MEMBER}: its type is unknown by its header and F16 by its name" in said
+
+
 def test_a_damaged_wheel_is_one_line(lab: CommandLine, wheel: Path) -> None:
     content = wheel.read_bytes()
     wheel.write_bytes(content.replace(SMALL[-2000:], WRONG[-2000:]))

@@ -7,6 +7,7 @@ generated from them (``python -m minillm_lab.config``).
 import json
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from zlib import crc32
@@ -26,6 +27,7 @@ from pydantic import (
 
 from minillm_lab.config_errors import described
 from minillm_lab.errors import LabError
+from minillm_lab.models.header import read_header
 from minillm_lab.report import FIGURES
 from minillm_lab.sweeps import with_sweeps
 
@@ -131,8 +133,10 @@ class Model(Strict):
     package: Package | None = None
     hub: Hub | None = None
     path: AnyPath | None = Field(None, description="a GGUF file or safetensors folder")
-    quantization: QuantizationType | None = Field(
-        None, description="the type of the GGUF file, where its name does not end in it"
+    quantization: QuantizationType | Literal["unknown"] | None = Field(
+        None,
+        description="the type of a GGUF file that is not on this disk yet, where its name does not"
+        " end in it; of one that is, the header says it",
     )
     dither: float | None = Field(
         None,
@@ -181,6 +185,29 @@ class Model(Strict):
             return {}
         found = TYPE_IN_FILE_NAME.search(file)
         return {self.quantization or (found.group(1).upper() if found else "unknown"): file}
+
+    def of_its_header(self) -> "Model":
+        """The entry with the type of a GGUF file on this disk, as the file itself has it.
+
+        Raises ValueError where the entry says another. A file that cannot be read changes nothing:
+        the job that fetches it says what is wrong.
+        """
+        path = Path(self.path or "")
+        try:
+            about = path.stat()
+            found = type_on_disk(path, about.st_mtime_ns, about.st_size)
+        except (OSError, LabError):
+            return self
+        if self.quantization not in (None, found):
+            raise ValueError(f"{path} is {found}, not {self.quantization}; leave quantization out")
+        return self.model_copy(update={"quantization": found})
+
+
+@cache
+def type_on_disk(path: Path, mtime_ns: int, size: int) -> str:
+    """The type that a GGUF file's header says; ``unknown`` where no variant may name it."""
+    found = read_header(path).type
+    return found if found in QUANTIZATION_TYPES else "unknown"
 
 
 class Node(Strict):
@@ -372,6 +399,11 @@ class Experiment(Strict):
     )
     results: RelativePath = Field("results", description="folder of results")
     readme: AnyPath | None = Field("README.md", description="page whose section the table goes to")
+
+    @field_validator("models")
+    @classmethod
+    def types_are_the_files_own(cls, models: dict[str, Model]) -> dict[str, Model]:
+        return {name: model.of_its_header() for name, model in models.items()}
 
     @field_validator("variants")
     @classmethod

