@@ -15,7 +15,15 @@ from urllib.parse import urlsplit
 from minillm_lab.command import run, say
 from minillm_lab.config import SAFETENSORS_FILES, TOKENIZER_FILES, UNQUANTIZED, Model, Package
 from minillm_lab.errors import LabError, first_line
-from minillm_lab.files import check_sha256, check_space, sha256_of, written_whole
+from minillm_lab.files import (
+    INDEX,
+    check_sha256,
+    check_space,
+    chosen_safetensors,
+    parts_named_in,
+    sha256_of,
+    written_whole,
+)
 from minillm_lab.job import dies_with
 from minillm_lab.models.header import check_safetensors, read_header
 
@@ -99,30 +107,33 @@ def pip_download(pinned: str, folder: Path, form: str) -> Path:
 
 def fetch_safetensors(source: Model, output: Path, patterns: tuple[str, ...]) -> None:
     """The safetensors of a model's source as a folder, or (by ``patterns``) only its tokenizer."""
+    said = source.path or (source.hub and source.hub.repository) or ""
     with written_whole(output) as part:
         part.mkdir()
         if source.hub and source.hub.repository and source.hub.revision:
-            hub = source.hub
-            names = list_hub_files(source.hub.repository, source.hub.revision, patterns)
+            hub, repository, revision = source.hub, source.hub.repository, source.hub.revision
+            names = list_hub_files(repository, revision, patterns)
             unknown = sorted(set(hub.sha256) - set(names))
             if unknown and patterns == SAFETENSORS_FILES:
-                raise LabError(f"{hub.repository} has no file {unknown[0]!r}, named under sha256")
-            for name in names:
-                place_hub_file(
-                    source.hub.repository,
-                    source.hub.revision,
-                    name,
-                    hub.sha256.get(name),
-                    part / name,
-                )
-        elif source.path:
-            folder = Path(source.path)
+                raise LabError(f"{repository} has no file {unknown[0]!r}, named under sha256")
+
+            def place(name: str) -> None:
+                place_hub_file(repository, revision, name, hub.sha256.get(name), part / name)
+        else:
+            folder = Path(source.path or "")
             names = sorted({p.name for pattern in patterns for p in folder.glob(pattern)})
             if "*.safetensors" in patterns and not any(n.endswith(".safetensors") for n in names):
                 raise LabError(f"{folder}: no *.safetensors there; give a GGUF file or a folder")
-            for name in names:
+
+            def place(name: str) -> None:
                 place_local(folder / name, part / name)
-        check_safetensors(part, source.path or (source.hub and source.hub.repository) or "")
+
+        weights = [name for name in names if name.endswith(".safetensors")]
+        for name in sorted({*names}.difference(weights)):  # the index among them
+            place(name)
+        for name in chosen_safetensors(part, weights, said) if weights else ():
+            place(name)
+        check_safetensors(part, said)
 
 
 def list_hub_files(repository: str, revision: str, patterns: tuple[str, ...]) -> list[str]:
@@ -135,9 +146,8 @@ def list_hub_files(repository: str, revision: str, patterns: tuple[str, ...]) ->
         if constants.HF_HUB_OFFLINE:
             snapshot = Path(snapshot_download(repository, revision=revision, local_files_only=True))
             found = {file.name for file in snapshot.iterdir()}
-            index = snapshot / "model.safetensors.index.json"
-            if index.exists():  # names every part, also one that never arrived
-                found |= set(json.loads(index.read_text())["weight_map"].values())
+            if (snapshot / INDEX).exists():  # names every part, also one that never arrived
+                found |= parts_named_in(snapshot / INDEX, repository)
         else:
             timeout = constants.HF_HUB_ETAG_TIMEOUT  # list_repo_files would wait for ever
             info = HfApi().model_info(repository, revision=revision, timeout=timeout)
