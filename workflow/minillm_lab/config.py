@@ -481,20 +481,33 @@ class Experiment(Strict):
         return f"models/{model}/{where}"
 
     def unquantized(self, model: str) -> str:
-        """The GGUF that quantizations are made from: F16, or a finer one that is shipped."""
+        """The GGUF that quantizations are made from: the finest shipped one, else F16."""
         shipped = self.models[model].shipped_gguf
         return self.weights(model, next((t for t in UNQUANTIZED if t in shipped), "F16"))
 
     def source(self, model: str) -> str:
-        """What the unquantized GGUF is made from: safetensors, else the GGUF file shipped."""
+        """What unquantized GGUF files are made from: safetensors, else the finest GGUF shipped."""
         source = self.models[model]
         if source.ships_safetensors:
             return self.weights(model, "safetensors")
         finest = min(
             source.shipped_gguf,
-            key=lambda t: QUANTIZATION_TYPES.index(t) if t in QUANTIZATION_TYPES else 0,
+            key=lambda t: (*UNQUANTIZED, *QUANTIZATION_TYPES, "unknown").index(t),
         )
         return self.weights(model, finest)
+
+    def made_from(self, model: str, form: str) -> str:
+        """What a form that the source lacks is made from: the source itself, or what came of it.
+
+        Unquantized types come from the source itself, so that none goes through a coarser one; but
+        quantized weights are unpacked once.
+        """
+        straight = form in UNQUANTIZED and not self.models[model].unpacked
+        return self.source(model) if straight or form == "F16" else self.unquantized(model)
+
+    def dither(self, model: str, type_: str) -> float:
+        """The share of a step by which weights move when they become an unquantized type."""
+        return (self.models[model].dither or 0) if type_ == "F16" else 0
 
     def local_files(self, model: str) -> list[str]:
         """The files of a model that lies on this machine: changing them makes results stale."""
@@ -607,10 +620,9 @@ class Experiment(Strict):
 
     def origin(self, model: str, path: str) -> str:
         """What was fetched for a file of the model, or for what it is made from, as ``fetched``."""
-        for made_from in (path, self.unquantized(model), self.source(model)):
-            if Path(made_from).parent.name == "source":
-                return self.fetched(model, Path(made_from).name)
-        raise AssertionError(f"{path} is made from nothing")  # source() is always fetched
+        while Path(path).parent.name != "source":
+            path = self.made_from(model, Path(path).stem)
+        return self.fetched(model, Path(path).name)
 
     def provenance(self, model: str) -> str:
         """Where the model comes from, as sorted JSON: what a result's ``source`` says."""
