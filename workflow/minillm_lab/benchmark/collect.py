@@ -211,10 +211,13 @@ def collect(
 
 def unpacked(model: ModelFacts) -> list[str]:
     """The caveat of a source that ships only quantized weights."""
-    if not Model.model_validate(model.source).unpacked:
+    source = Model.model_validate(model.source)
+    if not source.unpacked:
         return []
+    moved = f", each weight moved by a random part of {source.moved}," if source.moved else ""
     return [
-        "the source ships quantized weights alone; F16 unpacked from them counts as unquantized"
+        "the source ships quantized weights alone; F16 unpacked from them"
+        f"{moved} counts as unquantized"
     ]
 
 

@@ -166,11 +166,17 @@ def between_models(comparison: Comparison) -> list[str]:
 
 def packaged(comparison: Comparison) -> list[str]:
     """The caveat of a source that ships only a quantized file."""
-    models = {r.model.name: r.model for r in comparison.results.values()}
+    sources = {r.model.name: r.model.source for r in comparison.results.values()}
+    models = {name: Model.model_validate(source) for name, source in sources.items()}
     return [
-        f"{name} is shipped quantized and was unpacked to F16: what is called unquantized here lies"
-        " on the shipped file's grid already, so the order of quality losses is not that of a model"
-        " quantized from full precision."
+        f"{name} is shipped in {', '.join(model.shipped_gguf)} and was unpacked to F16"
+        + (
+            f", each weight moved by a random part of {model.moved}: so quality losses order as on"
+            " a model quantized from full precision."
+            if model.moved
+            else ": what is called unquantized here lies on the shipped file's grid already, so the"
+            " order of quality losses is not that of a model quantized from full precision."
+        )
         for name, model in models.items()
-        if Model.model_validate(model.source).unpacked
+        if model.unpacked
     ]
