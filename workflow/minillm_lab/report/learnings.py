@@ -171,8 +171,8 @@ def packaged(comparison: Comparison) -> list[str]:
     return [
         f"{name} is shipped in {', '.join(model.shipped_gguf)} and was unpacked to F16"
         + (
-            f", each weight moved by a random part of {model.moved}: so quality losses order as on"
-            " a model quantized from full precision."
+            f", each weight moved by a random part of {model.moved}, so that quality losses order"
+            " as on a model quantized from full precision (docs/quality.md)."
             if model.moved
             else ": what is called unquantized here lies on the shipped file's grid already, so the"
             " order of quality losses is not that of a model quantized from full precision."
