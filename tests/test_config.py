@@ -11,6 +11,7 @@ import yaml
 from conftest import ROOT, SMOLLM2, Lab, tiny_config
 from minillm_lab.config import Experiment, load_experiment
 from minillm_lab.errors import LabError
+from minillm_lab.models.quantize import quantize
 from minillm_lab.result import Result
 
 BAD = {
@@ -170,6 +171,53 @@ def test_another_disk_is_measured_anew_and_none_says_nothing() -> None:
 
     assert settings("/a") != settings("/b")
     assert "scratch" not in json.loads(settings(None))
+
+
+@pytest.mark.parametrize("type_", ["F16", "BF16", "Q8_0", "TQ2_0"])
+def test_a_local_file_is_what_its_header_says_whatever_its_name(
+    type_: str, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    file, known = tmp_path / "my-model.Q4_0.gguf", type_ if type_ != "TQ2_0" else "unknown"
+    quantize(tiny_gguf, type_, file)
+    config = changed("models.mine", {"path": str(file)})
+    mine = load_experiment(config).models["mine"]
+    assert list(mine.shipped_gguf) == [known]
+    assert mine.unpacked == (type_ not in ("F16", "BF16"))
+    assert json.loads(load_experiment(config).provenance("mine"))["quantization"] == known
+    config["models"]["mine"]["quantization"] = "Q6_K"
+    with pytest.raises(LabError, match=rf"models: .*Q4_0\.gguf is {known}, not Q6_K; leave"):
+        load_experiment(config)
+
+
+def test_nothing_goes_through_a_coarser_type(tmp_path: Path, tiny_gguf: Path) -> None:
+    """Which jobs make BF16, F32 and a quantized type of each kind of source."""
+    files = {t: {"file": f"{t}.gguf"} for t in ("F16", "BF16", "Q8_0")}
+    hub = {"gguf": {"repository": "a/b", "revision": "1", "files": files}}
+    config = changed("models", {
+        "folder": {"path": "folder"}, "shipped": {"hub": hub}, "packed": {"path": "x.Q4_1.gguf"}
+    })  # fmt: skip
+    config["model"] = "folder"
+    experiment = load_experiment(config)
+    made_from = {
+        (name, form): Path(experiment.made_from(name, form)).name
+        for name in config["models"] for form in ("F16", "BF16", "F32", "Q4_0", "safetensors")
+    }  # fmt: skip
+    assert [made_from["folder", t] for t in ("BF16", "F32", "Q4_0")] == [
+        "safetensors", "safetensors", "F16.gguf",
+    ]  # fmt: skip
+    assert [made_from["shipped", t] for t in ("F32", "Q4_0", "safetensors")] == ["BF16.gguf"] * 3
+    assert [made_from["packed", t] for t in ("F16", "BF16", "F32", "Q4_0")] == [
+        "x.Q4_1.gguf", "F16.gguf", "F16.gguf", "F16.gguf",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("type_", ["BF16", "F32"])
+def test_a_folder_is_converted_straight_to_an_unquantized_type(type_: str, tmp_path: Path) -> None:
+    (folder := tmp_path / "source").mkdir()
+    (folder / "model.safetensors").touch()
+    variants = {"whole": {"runtime": "llama.cpp", "quantization": type_}}
+    plan = Lab(tmp_path / "lab", tiny_config(folder, variants=variants, baseline="whole")).planned()
+    assert plan["convert"] == 1 and "quantize" not in plan
 
 
 def test_depths_beyond_the_context_are_left_out() -> None:

@@ -37,6 +37,15 @@ def test_a_containers_limit_counts(tmp_path: Path) -> None:
     assert limits.memory_limit(tmp_path) > 300 * MEGABYTE
 
 
+def test_what_a_container_holds_is_not_free(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text(f"{300 * MEGABYTE}\n")
+    (tmp_path / "memory.current").write_text(f"{250 * MEGABYTE}\n")
+    (tmp_path / "memory.stat").write_text(f"anon 1\ninactive_file {20 * MEGABYTE}\n")
+    assert limits.memory_available(tmp_path) == 70 * MEGABYTE
+    (tmp_path / "memory.current").write_text(f"{400 * MEGABYTE}\n")
+    assert limits.memory_available(tmp_path) == 0
+
+
 def test_memory_that_runs_out_is_named(tmp_path: Path, tiny_gguf: Path) -> None:
     """A context of two million tokens in a process that may take one gigabyte."""
     settings = {"runtime": "llama.cpp", "device": "cpu", "threads": 1, "context": 2 * MEGABYTE}

@@ -61,12 +61,14 @@ def write_tiny_gguf(
     layers: int = 2,
     heads: int = 4,
     feed: int = 512,
-    template: str = TEMPLATE,
+    template: str | None = TEMPLATE,
+    begins: bool = False,
     output: float | None = None,
 ) -> None:
     """Write a Qwen2 model in F16; rows of 256 so that K-quants need no fallback.
 
-    With ``output`` the last norm, which every logit goes through, is filled with that value.
+    With ``begins`` its tokenizer puts <|endoftext|> before a text. With ``output`` the last norm,
+    which every logit goes through, is filled with that value.
     """
     random = np.random.default_rng(7)
     tokens = byte_symbols() + [m.replace(" ", "") for m in MERGES]
@@ -95,8 +97,9 @@ def write_tiny_gguf(
     writer.add_eos_token_id(end)
     writer.add_bos_token_id(tokens.index("<|endoftext|>"))
     writer.add_pad_token_id(tokens.index("<|endoftext|>"))
-    writer.add_add_bos_token(False)
-    writer.add_chat_template(template)
+    writer.add_add_bos_token(begins)
+    if template is not None:
+        writer.add_chat_template(template)
 
     def matrix(name: str, rows: int, columns: int, scale: float = 1.0) -> None:
         values = random.normal(0, scale / np.sqrt(columns), (rows, columns))

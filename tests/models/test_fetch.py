@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from hub_server import COMMIT, Fault, Hub
+from minillm_lab.files import weight_files
 from tiny_model import as_gguf, as_safetensors
 
 ROOT = Path(__file__).parents[2]
@@ -152,11 +153,61 @@ def test_a_folder_has_the_weights_and_the_tokenizer(lab: CommandLine, hub: Hub) 
     assert {f.name: f.read_bytes() for f in output.iterdir()} == {n: FOLDER[n] for n in names}
 
 
+PARTS = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+SHARDED = {
+    "config.json": b"{}",
+    "consolidated.safetensors": as_safetensors(b"both again" * 1000),
+    "model.safetensors.index.json": json.dumps(
+        {"weight_map": dict(zip("ab", PARTS, strict=True))}
+    ).encode(),
+    **{name: as_safetensors(name.encode() * 100) for name in PARTS},
+}
+
+
+def without(*names: str) -> dict[str, bytes]:
+    return {name: content for name, content in SHARDED.items() if name not in names}
+
+
+INDEX = "model.safetensors.index.json"
+CHOSEN = {
+    "parts by their index": (SHARDED, PARTS),
+    "model.safetensors, without one": (without(INDEX, *PARTS) | FOLDER, ["model.safetensors"]),
+    "the only file": (without(INDEX, *PARTS), ["consolidated.safetensors"]),
+    "in doubt": (without(INDEX), []),
+}
+
+
+@pytest.mark.parametrize("place", ["hub", "path"])
+@pytest.mark.parametrize(("files", "chosen"), CHOSEN.values(), ids=CHOSEN.keys())
+def test_a_second_copy_of_the_weights_is_neither_fetched_nor_counted(
+    lab: CommandLine, hub: Hub, place: str, files: dict[str, bytes], chosen: list[str]
+) -> None:
+    hub.publish(SAFETENSORS, files)
+    (mine := lab.folder / "mine").mkdir()
+    for name in files.keys() - {"onnx/model.json"}:
+        (mine / name).write_bytes(files[name])
+    source = folder() if place == "hub" else {"path": "mine"}
+    if not chosen:
+        said = lab.refuse("safetensors", source, "safetensors")
+        assert "it is not clear which of 3 *.safetensors files are the model" in said
+        return
+    output = lab.fetch("safetensors", source, "safetensors")
+    assert sorted(f.name for f in output.glob("*.safetensors")) == chosen
+    assert [f.name for f in weight_files(mine)] == chosen
+    assert place == "path" or sorted(n for n in hub.sent if n.endswith(".safetensors")) == chosen
+
+
 def test_a_tokenizer_needs_no_weights(lab: CommandLine, hub: Hub) -> None:
     output = lab.fetch("tokenizer", folder(), "tokenizer")
     names = {f.name for f in output.iterdir()}
     assert names == {"config.json", "merges.txt", "tokenizer.json"}
     assert "model.safetensors" not in hub.sent
+
+
+def test_a_tokenizer_beside_an_index_needs_no_weights(lab: CommandLine, hub: Hub) -> None:
+    hub.publish(SAFETENSORS, SHARDED)
+    output = lab.fetch("tokenizer", folder(), "tokenizer")
+    assert sorted(f.name for f in output.iterdir()) == ["config.json", INDEX]
 
 
 def test_the_token_goes_to_the_hub_and_to_no_other_server(lab: CommandLine, hub: Hub) -> None:
@@ -331,13 +382,14 @@ def test_offline_a_cached_tokenizer_is_no_model(lab: CommandLine, hub: Hub) -> N
 
 
 def test_offline_a_missing_part_of_the_weights_is_named(lab: CommandLine, hub: Hub) -> None:
-    parts = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
-    index = json.dumps({"weight_map": {"a": parts[0], "b": parts[1]}}).encode()
-    part = as_safetensors(SMALL)
-    hub.publish(SAFETENSORS, {"model.safetensors.index.json": index, parts[0]: part})
-    assert parts[1] in lab.refuse("safetensors", folder())  # never published, and so not cached
+    hub.publish(SAFETENSORS, without(PARTS[1]))
+    assert f"{INDEX} names '{PARTS[1]}', which is not there" in lab.refuse("safetensors", folder())
+    assert not any(name in hub.sent for name in PARTS)  # said before the others are downloaded
+    hub.publish(SAFETENSORS, SHARDED)
+    lab.fetch("safetensors", folder(), "safetensors").rename(lab.folder / "first")
+    next(lab.cache.glob(f"models--*/snapshots/*/{PARTS[1]}")).unlink()
     lab.environment["HF_HUB_OFFLINE"] = "1"
-    assert f"{SAFETENSORS}/{parts[1]}" in lab.refuse("safetensors", folder())
+    assert f"{SAFETENSORS}/{PARTS[1]}" in lab.refuse("safetensors", folder())
 
 
 def test_a_cache_with_a_shared_store_serves_too(lab: CommandLine, hub: Hub) -> None:
@@ -468,6 +520,18 @@ def test_a_package_that_lacks_it(
     lab: CommandLine, wheel: Path, changes: dict[str, str], says: str
 ) -> None:
     assert says in lab.refuse("gguf", package(**changes))
+
+
+def test_a_type_that_the_header_does_not_hold_is_refused(
+    lab: CommandLine, wheel: Path, hub: Hub, tiny_gguf: Path
+) -> None:
+    """The header, not the name, says whether weights are quantized."""
+    hub.publish(GGUF, {FILE: (content := tiny_gguf.read_bytes())})
+    said = lab.refuse("gguf", gguf(content))
+    assert f"{GGUF}/{FILE}: its type is F16 by its header and Q4_K_M by its name" in said
+    source = package() | {"quantization": "F16"}
+    said = lab.refuse("gguf", source)
+    assert f"{MEMBER}: its type is unknown by its header and F16 by its name" in said
 
 
 def test_a_damaged_wheel_is_one_line(lab: CommandLine, wheel: Path) -> None:

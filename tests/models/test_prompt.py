@@ -9,8 +9,10 @@ import pytest
 
 from minillm_lab.errors import LabError
 from minillm_lab.models import prompt
+from minillm_lab.models.export import export
 from minillm_lab.models.prompt import from_folder, from_gguf
-from tiny_model import write_tiny_gguf
+from minillm_lab.runtimes import Options, open_runtime
+from tiny_model import TEMPLATE, VOCABULARY_SPECIAL, write_tiny_gguf
 
 QUESTIONS = ["Why?", "hello in the\n\nend — ñ, 你好, मूल्य {x} \"q\" 'q' <|im_end|> $HOME"]
 
@@ -21,6 +23,27 @@ def test_both_tokenizers_agree(question: str, tiny_gguf: Path, tiny_safetensors:
     assert gguf["text"] == folder["text"]
     assert gguf["token_ids"] == folder["token_ids"]
     assert question in gguf["text"] and gguf["text"].endswith("<|im_start|>assistant\n")
+
+
+@pytest.mark.parametrize("begins", [True, False])
+@pytest.mark.parametrize("template", [TEMPLATE, None], ids=["template", "no template"])
+def test_without_a_template_a_prompt_begins_as_its_tokenizer_says(
+    template: str | None, begins: bool, tmp_path: Path
+) -> None:
+    file, folder = tmp_path / "tiny.gguf", tmp_path / "folder"
+    write_tiny_gguf(file, template=template, begins=begins)
+    export(file, folder)
+    begin = [VOCABULARY_SPECIAL.index("<|endoftext|>") + 300 - len(VOCABULARY_SPECIAL)]
+    for source, make in ((file, from_gguf), (folder, from_folder)):
+        made = make(source, "Why?")
+        ids = made["token_ids"]
+        assert (ids[:1] == begin) == (begins and template is None)
+        assert begin not in [[token] for token in ids[1:]]
+        for name, weights in (("llama.cpp", file), ("transformers", folder)):
+            runtime = open_runtime(name)
+            runtime.load(weights, Options(threads=1, context=64))
+            assert runtime.tokenize(made["text"], not made["chat_template"]) == ids
+            runtime.unload()
 
 
 HOSTILE = {

@@ -44,7 +44,7 @@ def read_by_all(folder: Path) -> None:
     runtime, options = Transformers(), Options(threads=1, context=64, dtype="float32")
     runtime.prepare(folder, options)
     runtime.load(folder, options)
-    assert runtime.tokenize("Why?")
+    assert runtime.tokenize("Why?", False)
     runtime.unload()
 
 

@@ -53,6 +53,7 @@ def made_up(
     for what in ("prefill", "decode"):  # the rounds' own, whatever trials say
         metrics[f"{what}_tokens_per_second_at_10"] = metrics[f"{what}_tokens_per_second"]
     return Result(
+        lab_version="0.1.0",
         variant=variant,
         model=ModelFacts(
             name="m",

@@ -10,6 +10,7 @@ import pytest
 from builders import compared, made_up
 
 from conftest import ROOT
+from minillm_lab import __version__
 from minillm_lab.records import write_record
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -19,6 +20,16 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     module, _, function = PROJECT["project"]["scripts"]["minillm-lab"].partition(":")
     monkeypatch.setattr(sys, "argv", ["minillm-lab", *arguments])
     getattr(import_module(module), function)()
+
+
+def test_one_version_everywhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        run(monkeypatch, "--version")
+    assert capsys.readouterr().out == f"minillm-lab {__version__}\n"
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert PROJECT["tool"]["setuptools"]["dynamic"]["version"]["attr"] == "minillm_lab.__version__"
 
 
 @pytest.fixture

@@ -103,6 +103,48 @@ def test_memory_and_quality_that_changed_are_found() -> None:
     }
 
 
+def with_chunks(comparison: Comparison, factor: float = 1.0) -> Comparison:
+    """The same with a divergence per chunk of the text, q4's times a factor."""
+    random = np.random.default_rng(7)
+    for name, result in comparison.results.items():
+        each = 0.06 * np.exp(random.normal(0, 0.3, 10)) * (factor if name == "q4" else 1.0)
+        result.quality_by_chunk = {"kld_mean": each.tolist()}
+        mean = float(each.mean())
+        result.quality = {
+            "kld_mean": QualityMetric(value=mean, unit="nat", ci95=(0.8 * mean, 1.2 * mean), n=99)
+        }
+    return comparison
+
+
+def test_a_divergence_is_compared_chunk_by_chunk() -> None:
+    """Five percent more on the same text is found, though the two intervals overlap widely."""
+    before, after = with_chunks(measured(1)), with_chunks(measured(2), 1.05)
+    assert claims(between(before, after)) == {("q4", "quality", "kld_mean")}
+    assert not claims(between(before, with_chunks(measured(2))))
+    (change,) = between(before, after).changed
+    kld = before.results["q4"].quality["kld_mean"].value  # type: ignore[index]
+    assert change.value == pytest.approx(0.05 * kld, rel=1e-4)
+
+
+def test_a_change_is_claimed_from_the_smallest_on_that_is_said() -> None:
+    key = ("q4", "metrics", "decode_tokens_per_second")
+    sizes = set()
+    for i in range(1, 15):
+        difference = between(measured(2 * i), measured(2 * i + 1, faster=1.2 + 0.04 * i))
+        smallest = difference.smallest(0.2)["q4"]
+        (found,) = [
+            c
+            for c in (*difference.changed, *difference.unchanged)
+            if (c.pair.variant, c.pair.kind, c.pair.metric) == key
+        ]
+        larger = found.value - 1 > smallest
+        assert larger <= (key in claims(difference))  # another claim may lower what is asked
+        sizes.add(larger)
+    assert sizes == {True, False}
+    text = markdown(between(measured(1), measured(2)), "a", "b")
+    assert "The smallest change of decode speed that would have been claimed: `fp16`" in text
+
+
 def test_what_was_measured_otherwise_is_not_compared() -> None:
     before, after = measured(1), measured(2, faster=3.0)
     for result in after.results.values():

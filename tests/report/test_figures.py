@@ -112,7 +112,10 @@ def test_what_was_not_measured_is_said_and_not_drawn_as_zero(name: str) -> None:
     if name in ("divergence", "accuracy", "factors"):
         assert "Not measured" in text
     if name == "tradeoff":
-        assert "Quality was not measured" in text and "Not drawn, for want of a figure: q4" in text
+        assert (
+            "Quality was not measured" in text
+            and "Not drawn, since a figure is missing: q4" in text
+        )
     assert not [r for r in drawn(compared(*bare), name) if r.get("variant") == "q4"]
 
 

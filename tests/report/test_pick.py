@@ -9,8 +9,11 @@ from builders import around, compared, made_up
 from minillm_lab.errors import LabError
 from minillm_lab.records import QualityMetric, write_record
 from minillm_lab.report import folder, pick
+from minillm_lab.report.choice import Limits, choose
 from minillm_lab.report.comparison import Group
-from minillm_lab.report.pick import Limits, advice, choose
+from minillm_lab.report.learnings import learnings
+from minillm_lab.report.pick import advice
+from minillm_lab.report.readme import section
 from minillm_lab.result import Metric, Result
 
 
@@ -28,6 +31,7 @@ def variant(
             "kld_mean": QualityMetric(value=kld, unit="nat", ci95=(kld, kld), n=99),
             "same_top": QualityMetric(value=top, unit="1", ci95=(top, top), n=99),
         }
+        result.protocol["quality"] = {"text_sha256": "0" * 64, "context": 512, "chunks": 2}
     return result
 
 
@@ -52,16 +56,123 @@ def test_the_fastest_within_the_limits_is_taken_and_the_next_named() -> None:
 
 def test_a_tie_is_said_and_goes_to_the_one_that_takes_less_memory() -> None:
     noisy = [[39.0, 44.0, 40.0], [43.0, 37.0, 41.5], [38.0, 39.5, 42.0]]
-    lean = variant("lean", 0, 3e8, 0.002, decode=noisy)
+    lean = variant("lean", 0, 3e8, 0.001, decode=noisy, size=12 * 10**7)
     text = advice(named(MID, lean), Limits())
-    assert "Take `lean`" in text and "a tie in decode speed with `mid`" in text
+    assert "Take `lean`" in text and "its decode speed is tied with that of `mid`" in text
     assert "takes least memory" in text and "Runner-up: `mid`" in text
+    leaner = variant("lean", 0, 3e8, 0.001, decode=noisy)
+    text = advice(named(MID, leaner), Limits())
+    assert "Take `lean`" in text and "`mid` out: `lean` is measurably better" in text
+    assert "every other" in text and "not tested" not in text
 
 
 def test_a_tie_goes_to_less_loss_before_less_memory() -> None:
     lossy = variant("lossy", 40, 3e8, 0.9)
     assert choose(named(MID, lossy), Limits()).taken == "mid"
     assert "lost least" in advice(named(MID, lossy), Limits())
+
+
+def test_the_pick_and_the_learnings_agree_where_a_larger_file_lost_more() -> None:
+    """A megabyte less of memory decides nothing; the smaller and measurably closer file does."""
+    larger = variant("q5_k_m", 60, 2.00e8, 0.076, size=112 * 10**6, quantization="Q5_K_M")
+    closer = variant("q4_k_m", 60, 2.01e8, 0.061, size=105 * 10**6, quantization="Q4_K_M")
+    base = variant("f16", 20, 8e8, 0.0001, size=270 * 10**6, quantization="F16")
+    group = named(base, larger, closer)
+    limits = Limits(memory=2.4e8, loss="severe")
+    assert choose(group, limits).taken == "q4_k_m"
+    assert "`q5_k_m` out: `q4_k_m` is measurably better" in advice(group, limits)
+    said = learnings(compared(base, larger, closer))
+    assert any("`q5_k_m` is larger than `q4_k_m`" in s and "smaller one is" in s for s in said)
+
+
+def test_a_larger_file_that_lost_more_but_is_faster_is_not_called_the_worse_choice() -> None:
+    larger = variant("q5_k_m", 80, 2e8, 0.076, size=112 * 10**6, quantization="Q5_K_M")
+    closer = variant("q4_k_m", 60, 2e8, 0.061, size=105 * 10**6, quantization="Q4_K_M")
+    said = learnings(compared(BIG, larger, closer))
+    assert any("`q5_k_m` is larger" in s and "only its speed speaks for it" in s for s in said)
+    assert choose(named(BIG, larger, closer), Limits()).taken == "q5_k_m"
+
+
+def test_less_than_two_percent_of_memory_decides_nothing() -> None:
+    lean = variant("lean", 40, 3.95e8, 0.001, size=99 * 10**6)
+    choice = choose(named(MID, lean), Limits())
+    assert "is the fastest by its value alone" in choice.why
+    assert "least memory" not in choice.why and "smallest" not in choice.why
+
+
+def test_a_variant_whose_answer_means_nothing_is_never_taken() -> None:
+    broken = variant("broken", 90, 1e8)
+    broken.output.flaw = "it repeats one token"
+    assert choose(named(MID, broken), Limits()).taken == "mid"
+    text = advice(named(MID, broken), Limits())
+    assert "`broken` out: its answer means nothing: it repeats one token" in text
+
+
+def test_a_loss_that_is_not_proven_is_second_choice_and_said() -> None:
+    unproven = variant("unproven", 90, 1e8, 0.001)
+    for name, ends in {"kld_mean": (0.0001, 0.3), "same_top": (0.7, 0.999)}.items():
+        assert unproven.quality
+        unproven.quality[name].ci95 = ends
+    results = named(MID, unproven)
+    assert choose(results, Limits(loss="negligible")).taken == "mid"
+    assert choose(named(unproven), Limits(loss="negligible")).taken == "unproven"
+    assert "negligible to severe loss: at most negligible is not proven" in advice(
+        named(unproven), Limits(loss="negligible")
+    )
+
+
+def once(name: str, speed: float, memory: float, kld: float | None = None) -> Result:
+    """A variant of which one round and one trial were measured."""
+    found = variant(name, 0, memory, kld, decode=[[speed]])
+    for metric, m in found.metrics.items():
+        value = memory if metric == "memory_peak_bytes" else m.value
+        found.metrics[metric] = m.model_copy(
+            update={"value": value, "ci95": None, "n": 1, "samples": [[value]]}
+        )
+    return found
+
+
+def test_one_round_ties_nothing_and_says_what_was_not_tested() -> None:
+    slow, fast = once("slow", 3.92, 1393e6), once("fast", 49.5, 390e6)
+    found = compared(slow, fast)
+    assert choose(Group(found.results, "slow"), Limits()).taken == "fast"
+    page = section(found)
+    assert "whether the others are slower was not tested" in page
+    assert "≈12.6" not in page and "×12.6" in page
+    decode = next(line for line in page.splitlines() if line.startswith("| Decode ↑"))
+    assert "**" not in decode
+    assert "≈0.28" not in page
+
+
+def of_model(result: Result, model: str, bits: float, reach: float = 0.01) -> Result:
+    """The result as one of another model, whose reference is another too."""
+    assert result.quality
+    result.model.name = model
+    result.quality["bits_per_byte"] = QualityMetric(
+        value=bits, unit="bit/B", ci95=(bits - reach, bits + reach), n=99
+    )
+    return result
+
+
+def test_models_are_compared_by_bits_per_byte_and_never_by_divergence() -> None:
+    """The small model lost less against its own reference, is faster, and predicts worse."""
+    tiny = of_model(variant("tiny-q8", 90, 1e8, 0.0001), "tiny", 1.9)
+    large = of_model(variant("large-q4", 30, 4e8, 0.005), "large", 1.0)
+    group = named(tiny, large)
+    choice = choose(group, Limits(loss="minor"))
+    assert (choice.taken, choice.of_models) == ("large-q4", {"tiny": "tiny-q8"})
+    assert not choice.beaten  # tiny is better in all but what the models are compared by
+    assert "in bits per byte" in choice.why
+    text = advice(group, Limits(loss="minor"))
+    assert "Of tiny: `tiny-q8`" in text and "1.900 (1.890–1.910) bits per byte" in text
+    assert choose(group, Limits(memory=2e8)).taken == "tiny-q8"
+
+
+def test_models_that_predict_alike_are_chosen_by_speed_and_it_is_said() -> None:
+    one = of_model(variant("one-q8", 90, 1e8, 0.0001), "one", 1.01, 0.05)
+    other = of_model(variant("other-q8", 30, 4e8, 0.0001), "other", 1.0, 0.05)
+    choice = choose(named(one, other), Limits())
+    assert choice.taken == "one-q8" and "do not differ measurably" in choice.why
 
 
 def test_nothing_fits_says_which_limit_fails_by_how_much_and_what_is_nearest() -> None:
@@ -77,7 +188,7 @@ def test_a_dominated_variant_is_never_taken_nor_runner_up() -> None:
     choice = choose(named(worse, MID, BIG), Limits())
     assert (choice.taken, choice.runner_up) == ("mid", "big")
     text = advice(named(worse, MID, BIG), Limits())
-    assert "`worse` out: `mid` is as good or better in everything" in text
+    assert "`worse` out: `mid` is measurably better in something and worse in nothing" in text
 
 
 def test_what_was_not_measured_cannot_be_judged() -> None:
@@ -99,14 +210,14 @@ def test_a_budget_between_two_variants_takes_the_one_below_it() -> None:
     assert choose(ALL, Limits(memory=3e8)).taken == "small"
 
 
-def test_meeting_a_limit_by_the_median_alone_is_second_choice_and_said() -> None:
+def test_meeting_a_limit_by_its_value_alone_is_second_choice_and_said() -> None:
     wide = variant("wide", 0, 1e8, decode=[[35.0], [50.0], [50.0**2 / 35]])
     results = named(MID, wide)
     assert choose(results, Limits(speed=35)).taken == "mid"
     choice = choose(results, Limits(speed=45))
     assert choice.taken == "wide"
     assert "`wide` but: decode speed 50.0 t/s meets" in advice(results, Limits(speed=45))
-    assert "by its median alone" in advice(results, Limits(speed=45))
+    assert "by its value alone" in advice(results, Limits(speed=45))
 
 
 def test_machines_are_never_mixed(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from conftest import Lab
 from tiny_model import plant_code
@@ -86,3 +88,26 @@ def test_safetensors_alone_give_the_same_quantization(done: Lab, tmp_path: Path)
     for tensor, other in theirs_by_name.items():
         assert ours_by_name[tensor].tensor_type == other.tensor_type
         np.testing.assert_array_equal(ours_by_name[tensor].data, other.data, err_msg=tensor)
+
+
+def test_bf16_is_made_of_bf16_and_not_through_f16(done: Lab, tmp_path: Path) -> None:
+    """What float16 cannot hold is still there."""
+    folder = tmp_path / "source"
+    shutil.copytree(done.path("models/smollm2-135m-instruct/safetensors"), folder)
+    weights = {k: t.to(torch.bfloat16) for k, t in load_file(folder / "model.safetensors").items()}
+    name = "model.layers.0.mlp.up_proj.weight"
+    weights[name][0, :2] = torch.tensor([2.0**-30, 2.0**20])
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    variants = {t.lower(): {"runtime": "llama.cpp", "quantization": t} for t in ("BF16", "F32")}
+    config = yaml.safe_load(done.path("config.yaml").read_text()) | {"variants": variants}
+    config |= {"models": {"smollm2-135m-instruct": {"path": str(folder)}}, "baseline": "f32"}
+    lab = Lab(tmp_path / "lab", config)
+    files = [f"models/smollm2-135m-instruct/{t}.gguf" for t in ("BF16", "F32")]
+    lab.run(*files)
+    assert not lab.path("models/smollm2-135m-instruct/F16.gguf").exists()
+    for file in files:
+        (tensor,) = [
+            t for t in gguf.GGUFReader(lab.path(file)).tensors if t.name == "blk.0.ffn_up.weight"
+        ]
+        held = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        np.testing.assert_array_equal(held, weights[name].float().numpy())

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 
+from minillm_lab import __version__
 from minillm_lab.command import run
 from minillm_lab.report import diff, estimate, export, pick
 
@@ -13,6 +14,7 @@ COMMANDS = {"pick": pick, "estimate": estimate, "diff": diff, "export": export}
 def main() -> None:
     """The console script: reads results that the workflow made, and measures nothing."""
     parser = argparse.ArgumentParser(prog="minillm-lab", description=main.__doc__)
+    parser.add_argument("--version", action="version", version=f"minillm-lab {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
         about = (module.__doc__ or "").partition("\n\n")[0]

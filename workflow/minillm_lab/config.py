@@ -7,6 +7,7 @@ generated from them (``python -m minillm_lab.config``).
 import json
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from zlib import crc32
@@ -27,6 +28,7 @@ from pydantic import (
 from minillm_lab.benchmark import TOKENS_AT_DEPTH
 from minillm_lab.config_errors import described
 from minillm_lab.errors import LabError
+from minillm_lab.models.header import read_header
 from minillm_lab.report import FIGURES
 from minillm_lab.sweeps import with_sweeps
 
@@ -131,8 +133,17 @@ class Model(Strict):
     package: Package | None = None
     hub: Hub | None = None
     path: AnyPath | None = Field(None, description="a GGUF file or safetensors folder")
-    quantization: QuantizationType | None = Field(
-        None, description="the type of the GGUF file, where its name does not end in it"
+    quantization: QuantizationType | Literal["unknown"] | None = Field(
+        None,
+        description="the type of a GGUF file that is not on this disk yet, where its name does not"
+        " end in it; of one that is, the header says it",
+    )
+    dither: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="moves each weight that is unpacked from a quantized file by a random part of"
+        " its rounding step, at most half of this share of it: docs/quality.md",
     )
 
     @model_validator(mode="after")
@@ -159,6 +170,11 @@ class Model(Strict):
         return not self.ships_safetensors and not set(self.shipped_gguf) & set(UNQUANTIZED)
 
     @property
+    def moved(self) -> str:
+        """How far dither moves an unpacked weight, in words; empty where it moves none."""
+        return f"± {50 * self.dither:g} % of its rounding step" if self.dither else ""
+
+    @property
     def shipped_gguf(self) -> dict[str, str]:
         """The GGUF files of the source: quantization type to path in the source."""
         if self.hub:
@@ -169,6 +185,29 @@ class Model(Strict):
             return {}
         found = TYPE_IN_FILE_NAME.search(file)
         return {self.quantization or (found.group(1).upper() if found else "unknown"): file}
+
+    def of_its_header(self) -> "Model":
+        """The entry with the type of a GGUF file on this disk, as the file itself has it.
+
+        Raises ValueError where the entry says another. A file that cannot be read changes nothing:
+        the job that fetches it says what is wrong.
+        """
+        path = Path(self.path or "")
+        try:
+            about = path.stat()
+            found = type_on_disk(path, about.st_mtime_ns, about.st_size)
+        except (OSError, LabError):
+            return self
+        if self.quantization not in (None, found):
+            raise ValueError(f"{path} is {found}, not {self.quantization}; leave quantization out")
+        return self.model_copy(update={"quantization": found})
+
+
+@cache
+def type_on_disk(path: Path, mtime_ns: int, size: int) -> str:
+    """The type that a GGUF file's header says; ``unknown`` where no variant may name it."""
+    found = read_header(path).type
+    return found if found in QUANTIZATION_TYPES else "unknown"
 
 
 class Node(Strict):
@@ -361,6 +400,11 @@ class Experiment(Strict):
     results: RelativePath = Field("results", description="folder of results")
     readme: AnyPath | None = Field("README.md", description="page whose section the table goes to")
 
+    @field_validator("models")
+    @classmethod
+    def types_are_the_files_own(cls, models: dict[str, Model]) -> dict[str, Model]:
+        return {name: model.of_its_header() for name, model in models.items()}
+
     @field_validator("variants")
     @classmethod
     def names_are_free(cls, variants: dict[str, Any]) -> dict[str, Any]:
@@ -386,6 +430,12 @@ class Experiment(Strict):
                 raise ValueError(
                     f"variants.{name}: no node {variant.node!r};"
                     f" nodes: {', '.join(self.nodes) or 'none'}"
+                )
+        for name, entry in self.models.items():
+            if entry.dither and not entry.unpacked:
+                raise ValueError(
+                    f"models.{name}.dither: the source ships unquantized weights, and those are"
+                    " not moved; leave it out"
                 )
         reference = self.quality.reference if self.quality else None
         if isinstance(reference, str) and reference not in self.variants:
@@ -431,20 +481,33 @@ class Experiment(Strict):
         return f"models/{model}/{where}"
 
     def unquantized(self, model: str) -> str:
-        """The GGUF that quantizations are made from: F16, or a finer one that is shipped."""
+        """The GGUF that quantizations are made from: the finest shipped one, else F16."""
         shipped = self.models[model].shipped_gguf
         return self.weights(model, next((t for t in UNQUANTIZED if t in shipped), "F16"))
 
     def source(self, model: str) -> str:
-        """What the unquantized GGUF is made from: safetensors, else the GGUF file shipped."""
+        """What unquantized GGUF files are made from: safetensors, else the finest GGUF shipped."""
         source = self.models[model]
         if source.ships_safetensors:
             return self.weights(model, "safetensors")
         finest = min(
             source.shipped_gguf,
-            key=lambda t: QUANTIZATION_TYPES.index(t) if t in QUANTIZATION_TYPES else 0,
+            key=lambda t: (*UNQUANTIZED, *QUANTIZATION_TYPES, "unknown").index(t),
         )
         return self.weights(model, finest)
+
+    def made_from(self, model: str, form: str) -> str:
+        """What a form that the source lacks is made from: the source itself, or what came of it.
+
+        Unquantized types come from the source itself, so that none goes through a coarser one; but
+        quantized weights are unpacked once.
+        """
+        straight = form in UNQUANTIZED and not self.models[model].unpacked
+        return self.source(model) if straight or form == "F16" else self.unquantized(model)
+
+    def dither(self, model: str, type_: str) -> float:
+        """The share of a step by which weights move when they become an unquantized type."""
+        return (self.models[model].dither or 0) if type_ == "F16" else 0
 
     def local_files(self, model: str) -> list[str]:
         """The files of a model that lies on this machine: changing them makes results stale."""
@@ -545,7 +608,7 @@ class Experiment(Strict):
 
         ``what`` is a GGUF file's name, ``safetensors`` or ``tokenizer``.
         """
-        source = self.models[model].model_dump(exclude_none=True)
+        source = self.models[model].model_dump(exclude_none=True, exclude={"dither"})
         hub = source.get("hub", {})
         if what in ("safetensors", "tokenizer"):
             hub.pop("gguf", None)
@@ -557,10 +620,9 @@ class Experiment(Strict):
 
     def origin(self, model: str, path: str) -> str:
         """What was fetched for a file of the model, or for what it is made from, as ``fetched``."""
-        for made_from in (path, self.unquantized(model), self.source(model)):
-            if Path(made_from).parent.name == "source":
-                return self.fetched(model, Path(made_from).name)
-        raise AssertionError(f"{path} is made from nothing")  # source() is always fetched
+        while Path(path).parent.name != "source":
+            path = self.made_from(model, Path(path).stem)
+        return self.fetched(model, Path(path).name)
 
     def provenance(self, model: str) -> str:
         """Where the model comes from, as sorted JSON: what a result's ``source`` says."""

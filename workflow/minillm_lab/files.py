@@ -2,13 +2,17 @@
 
 import glob
 import hashlib
+import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from minillm_lab.errors import LabError
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
 
 
 @contextmanager
@@ -73,4 +77,37 @@ def check_sha256(path: Path, expected: str | None, name: str) -> None:
 
 def weight_files(weights: Path) -> list[Path]:
     """The files that hold a model's weights: a GGUF file itself, or a folder's safetensors."""
-    return sorted(weights.glob("*.safetensors")) if weights.is_dir() else [weights]
+    if not weights.is_dir():
+        return [weights]
+    names = chosen_safetensors(weights, [file.name for file in weights.iterdir()], str(weights))
+    return [weights / name for name in names]
+
+
+def chosen_safetensors(folder: Path, names: Iterable[str], said: str) -> list[str]:
+    """Which of ``names`` are the model: those of the index, else SINGLE, else the only one.
+
+    Some publishers lay a second copy of all weights beside them. ``said`` says in messages what
+    the folder is. Raises LabError where it is not clear, or the index names what is not there.
+    """
+    files = sorted(name for name in names if name.endswith(".safetensors"))
+    if (folder / INDEX).exists():
+        indexed = parts_named_in(folder / INDEX, said)
+        if missing := sorted(indexed.difference(files)):
+            raise LabError(f"{said}: {INDEX} names {missing[0]!r}, which is not there")
+        return sorted(indexed)
+    if SINGLE in files:
+        return [SINGLE]
+    if len(files) > 1:
+        raise LabError(
+            f"{said}: it is not clear which of {len(files)} *.safetensors files are the model;"
+            f" it needs {INDEX}, or {SINGLE}"
+        )
+    return files
+
+
+def parts_named_in(index: Path, said: str) -> set[str]:
+    """The files that an index names. Raises LabError where it is none."""
+    try:
+        return set(json.loads(index.read_bytes())["weight_map"].values())
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise LabError(f"{said}: {index.name} is no index of safetensors: {error!r}") from None

@@ -86,6 +86,23 @@ def memory_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     return min(limits)
 
 
+def memory_available(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes of memory that a new process may take now, within the machine's and all limits.
+
+    Of a container's limit (cgroup v2) what it holds is taken off, but for file pages not in use.
+    """
+    free = [psutil.virtual_memory().available, memory_limit(cgroup)]
+    for folder in cgroups(cgroup):
+        try:
+            limit = int((folder / "memory.max").read_text())
+            held = int((folder / "memory.current").read_text())
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+        free.append(limit - held + int(stat.get("inactive_file", 0)))
+    return max(0, min(free))
+
+
 def peak() -> int:
     """The high-water mark of this process's resident set, in bytes.
 

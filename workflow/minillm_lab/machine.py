@@ -36,15 +36,29 @@ def cpu_model() -> str:
 
 def accelerators() -> list[dict[str, str]]:
     """NVIDIA GPUs with driver and memory, as nvidia-smi names them; empty where there is none."""
-    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    names = ("name", "driver", "memory")
+    return [
+        dict(zip(names, row, strict=True))
+        for row in ask_nvidia("name,driver_version,memory.total", "csv,noheader")
+    ]
+
+
+def accelerator_memory_free() -> int | None:
+    """Bytes free on the NVIDIA GPU that has most of them; None where there is none."""
+    free = ask_nvidia("memory.free", "csv,noheader,nounits")  # in MiB
+    return max((int(row[0]) << 20 for row in free if row[0].isdigit()), default=None)
+
+
+def ask_nvidia(what: str, form: str) -> list[list[str]]:
+    """What nvidia-smi says of each GPU; empty where there is none."""
+    query = ["nvidia-smi", f"--query-gpu={what}", f"--format={form}"]
     try:
         listed = subprocess.run(
             query, capture_output=True, text=True, timeout=20, check=True
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    rows = (line.split(", ") for line in listed.splitlines())
-    return [dict(zip(("name", "driver", "memory"), row, strict=True)) for row in rows]
+    return [line.split(", ") for line in listed.splitlines()]
 
 
 @dataclass(frozen=True)

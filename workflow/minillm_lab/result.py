@@ -64,6 +64,7 @@ class Result(Record):
     """``results/<variant>.json``: SI base units, strict JSON."""
 
     schema_version: Literal[2] = 2
+    lab_version: str = Field(description="of minillm-lab, when the result was put together")
     variant: str
     model: ModelFacts
     runtime: dict[str, Any]
@@ -82,6 +83,9 @@ class Result(Record):
         description="median time of each token along the answer, from the second on"
     )
     quality: dict[str, QualityMetric] | None = Field(None, description="null: not measured")
+    quality_by_chunk: dict[str, list[float]] = Field(
+        {}, description="means over the scored tokens of each chunk"
+    )
     output: Output
     measured_at: str
     warnings: list[str]

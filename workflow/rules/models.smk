@@ -2,7 +2,8 @@
 
 in   what the config names: a wheel, a hub repository, a local file or folder
 out  models/<model>/source/…          as shipped: <file>.gguf, safetensors/, tokenizer/
-     models/<model>/F16.gguf          unquantized, where the source does not ship it
+     models/<model>/F16.gguf          unquantized (BF16 and F32 likewise), where the source does
+                                      not ship it
      models/<model>/<type>.gguf       quantized here
      models/<model>/safetensors/      exported, where the source ships none
      results/models/<model>.<form>.json   what the file really holds
@@ -79,13 +80,15 @@ rule fetch_converter:
 
 rule convert:
     input:
-        source=lambda wildcards: EXPERIMENT.source(model(wildcards)),
+        source=lambda wildcards: EXPERIMENT.made_from(model(wildcards), wildcards.type),
         converter=converter,
         code=code("models.convert"),
     output:
-        "models/{model}/F16.gguf",
+        "models/{model}/{type}.gguf",
     log:
-        "logs/convert/{model}.log",
+        "logs/convert/{model}.{type}.log",
+    wildcard_constraints:
+        type="F16|BF16|F32",
     priority: 2000000
     conda:
         "../../envs/llama.cpp.yaml"
@@ -95,24 +98,27 @@ rule convert:
         converter=lambda wildcards, input: (
             f"--converter {shlex.quote(input.converter)}" if input.converter else ""
         ),
+        dither=lambda wildcards: EXPERIMENT.dither(model(wildcards), wildcards.type),
     shell:
         "python -m minillm_lab.models.convert"
         " --source {input.source:q}"
         " {params.converter}"
+        " --type {wildcards.type}"
+        " --dither {params.dither}"
         " --output {output:q}"
         " --log {log:q}"
 
 
 rule quantize:
     input:
-        source=lambda wildcards: EXPERIMENT.unquantized(model(wildcards)),
+        source=lambda wildcards: EXPERIMENT.made_from(model(wildcards), wildcards.type),
         code=code("models.quantize"),
     output:
         "models/{model}/{type}.gguf",
     log:
         "logs/quantize/{model}.{type}.log",
     wildcard_constraints:
-        type="(?!F16)[A-Z0-9_]+",
+        type="(?!F16|BF16|F32)[A-Z0-9_]+",
     priority: 2000000
     conda:
         "../../envs/llama.cpp.yaml"
@@ -130,7 +136,7 @@ rule quantize:
 
 rule export:
     input:
-        gguf=lambda wildcards: EXPERIMENT.unquantized(model(wildcards)),
+        gguf=lambda wildcards: EXPERIMENT.made_from(model(wildcards), "safetensors"),
         code=code("models.export"),
     output:
         directory("models/{model}/safetensors"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from minillm_lab import statistics
+from minillm_lab import __version__, statistics
 from minillm_lab.benchmark.stability import instabilities
 from minillm_lab.command import run
 from minillm_lab.config import Model
@@ -170,6 +170,7 @@ def collect(
     if disturbed := [t.disturbed for t in taken if t.disturbed]:
         warnings.append(f"{len(disturbed)} of {len(taken)} trials are set aside: {disturbed[0]}")
     return Result(
+        lab_version=__version__,
         variant=first.variant,
         model=model,
         runtime=first.runtime,
@@ -198,6 +199,7 @@ def collect(
             )
         ],
         quality=quality_of(first.output, score, answer),
+        quality_by_chunk={},
         output=first.output.model_copy(update={"flaw": flaw}),
         measured_at=max(r.measured_at for r in rounds),
         warnings=warnings + (score.warnings if score else []) + unpacked(model),
@@ -206,10 +208,13 @@ def collect(
 
 def unpacked(model: ModelFacts) -> list[str]:
     """The caveat of a source that ships only quantized weights."""
-    if not Model.model_validate(model.source).unpacked:
+    source = Model.model_validate(model.source)
+    if not source.unpacked:
         return []
+    moved = f", each weight moved by a random part of {source.moved}," if source.moved else ""
     return [
-        "the source ships quantized weights alone; F16 unpacked from them counts as unquantized"
+        "the source ships quantized weights alone; F16 unpacked from them"
+        f"{moved} counts as unquantized"
     ]
 
 

@@ -204,7 +204,7 @@ def measured(
     runtime.load(weights, options)  # not timed: a process's first load initializes libraries
     after_load = memory.measure()
 
-    own_ids = runtime.tokenize(prompt["text"])
+    own_ids = runtime.tokenize(prompt["text"], not prompt["chat_template"])
     if own_ids != ids:
         warnings.append(
             f"tokenizers disagree on the prompt: {len(own_ids)} tokens here, {len(ids)} from the"

@@ -1,4 +1,4 @@
-"""The unquantized GGUF (F16) of a model, from safetensors or from a quantized GGUF.
+"""An unquantized GGUF (F16, BF16 or F32) of a model, from safetensors or from another GGUF.
 
 Safetensors go through llama.cpp's own converter, taken from the source archive of the installed
 llama-cpp-python, so that converter and runtime are one commit.
@@ -17,10 +17,12 @@ from minillm_lab.command import log, run, say
 from minillm_lab.errors import LabError
 from minillm_lab.files import check_space, written_whole
 from minillm_lab.job import dies_with
+from minillm_lab.models.dither import check_steps, dither
 from minillm_lab.models.pip import pip_download
 from minillm_lab.models.quantize import quantize
 from minillm_lab.runtimes import size_in
 
+DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
 PARTS = ("convert_hf_to_gguf.py", "conversion/", "gguf-py/gguf/")  # of llama.cpp
 
 
@@ -41,19 +43,21 @@ def unpack_converter(output: Path) -> None:
             raise LabError(f"the source archive of {pinned} has no convert_hf_to_gguf.py")
 
 
-def convert(safetensors: Path, converter: Path, output: Path) -> None:
-    """Convert a folder of safetensors to an F16 GGUF. Raises LabError with the last line said.
+def convert(safetensors: Path, converter: Path, type_: str, output: Path) -> None:
+    """Convert a folder of safetensors to an unquantized GGUF of a type.
+
+    Raises LabError with the last line that the converter said.
 
     The converter would let a tokenizer run code of its own (``trust_remote_code``): the folder has
     none, and the hub's cache, where there might be some, is out of its sight.
     """
-    say(f"converting {safetensors} to F16")
-    check_space(output, size_in(safetensors, "float16"))
+    say(f"converting {safetensors} to {type_}")
+    check_space(output, size_in(safetensors, DTYPES[type_]))
     script = converter.resolve() / "convert_hf_to_gguf.py"
     with written_whole(output) as part, tempfile.TemporaryDirectory() as nothing:
         command = [
             sys.executable, str(script), str(safetensors.resolve()),
-            "--outtype", "f16", "--outfile", str(part.resolve()),
+            "--outtype", type_.lower(), "--outfile", str(part.resolve()),
         ]  # fmt: skip
         done = subprocess.run(
             command,
@@ -71,14 +75,26 @@ def convert(safetensors: Path, converter: Path, output: Path) -> None:
             raise LabError(f"{safetensors}: llama.cpp cannot convert it: {last}")
 
 
+def unpack(source: Path, output: Path, share: float = 0, type_: str = "F16") -> None:
+    """Write a GGUF in an unquantized type; with ``share`` weights are moved (F16): ``dither``."""
+    say(f"unpacking {source} to {type_}")
+    if not share:
+        quantize(source, type_, output)
+        return
+    check_steps(source)
+    with written_whole(output) as part:
+        quantize(source, "F16", part)
+        say(f"moving each weight by up to ± {share / 2:g} of its step")
+        dither(source, part, share)
+
+
 def main(arguments: argparse.Namespace) -> None:
     if arguments.unpack_converter:
         unpack_converter(arguments.output)
     elif arguments.source.is_dir():
-        convert(arguments.source, arguments.converter, arguments.output)
+        convert(arguments.source, arguments.converter, arguments.type, arguments.output)
     else:
-        say(f"unpacking {arguments.source} to F16")
-        quantize(arguments.source, "F16", arguments.output)
+        unpack(arguments.source, arguments.output, arguments.dither, arguments.type)
 
 
 if __name__ == "__main__":
@@ -87,5 +103,7 @@ if __name__ == "__main__":
     what.add_argument("--source", type=Path, help="a folder of safetensors, or a GGUF file")
     what.add_argument("--unpack-converter", action="store_true", help="make the converter folder")
     parser.add_argument("--converter", type=Path, help="the converter folder, for safetensors")
+    parser.add_argument("--type", choices=DTYPES, default="F16", help="the type to make")
+    parser.add_argument("--dither", type=float, default=0, help="share of a step, of a GGUF file")
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

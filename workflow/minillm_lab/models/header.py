@@ -6,9 +6,9 @@ must lie where its runtime expects it, inside the file. Safetensors are opened b
 which checks the same of them.
 """
 
-import json
 import mmap
 import struct
+from collections import Counter
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -26,16 +26,18 @@ MOST_DIMENSIONS = 4
 STRING, ARRAY, UINT32 = 8, 9, 4
 BYTES = {0: 1, 1: 1, 2: 2, 3: 2, UINT32: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # by value type
 DEFAULT_ALIGNMENT = 32
+UNQUANTIZED_TENSORS = ("F64", "F32", "BF16", "F16", "I64", "I32", "I16", "I8")
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor: its name, type, shape with the row's length first, and size."""
+    """One tensor: its name, type, shape with the row's length first, size and place."""
 
     name: str
     type: str
     shape: tuple[int, ...]
     bytes: int
+    offset: int  # from where the data begin
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,27 @@ class Header:
     """What the lab believes of a GGUF file's header."""
 
     tensors: list[Tensor]
+    data: int  # the byte at which the tensors' data begin
     context: int | None  # tokens that the model is made for; None where it does not say
+    file_type: int | None  # general.file_type, a number of llama.cpp's; likewise
+
+    @property
+    def type(self) -> str:
+        """The quantization type of the whole file, as llama.cpp spells it, else ``unknown``.
+
+        Without quantized tensors it is what most weights are held in, whatever the file says.
+        """
+        from gguf.constants import LlamaFileType
+
+        if any(tensor.type not in UNQUANTIZED_TENSORS for tensor in self.tensors):
+            known = self.file_type in list(LlamaFileType)
+            name = LlamaFileType(self.file_type).name.partition("_")[2] if known else "unknown"
+            return "unknown" if name in UNQUANTIZED_TENSORS else name
+        weights = Counter(unknown=0)
+        for tensor in self.tensors:
+            if tensor.type in ("F32", "F16", "BF16"):
+                weights[tensor.type] += prod(tensor.shape)
+        return weights.most_common(1)[0][0]
 
 
 class _Cursor:
@@ -107,17 +129,18 @@ def _read(cursor: _Cursor) -> Header:
     if (version := cursor.number("I")) not in (2, 3):
         raise ValueError(f"its version is {version}; 2 and 3 are known")
     tensors = cursor.count("tensors", MOST_ENTRIES)
-    alignment, context = _values(cursor, cursor.count("keys", MOST_ENTRIES))
+    alignment, context, file_type = _values(cursor, cursor.count("keys", MOST_ENTRIES))
     entries = [_tensor(cursor) for _ in range(tensors)]
     if not entries:
         raise ValueError("it holds no tensors")
-    _check_places(entries, cursor.at, alignment, len(cursor.data))
-    return Header([tensor for tensor, _ in entries], context)
+    begin = cursor.at + -cursor.at % alignment
+    _check_places(entries, begin, alignment, len(cursor.data))
+    return Header(entries, begin, context, file_type)
 
 
-def _values(cursor: _Cursor, count: int) -> tuple[int, int | None]:
-    """Pass over the key-value pairs; the alignment of tensors and the context that they set."""
-    alignment, context, seen = DEFAULT_ALIGNMENT, None, set()
+def _values(cursor: _Cursor, count: int) -> tuple[int, int | None, int | None]:
+    """Pass over the key-value pairs; the alignment of tensors, the context and the file's type."""
+    alignment, context, file_type, seen = DEFAULT_ALIGNMENT, None, None, set()
     for _ in range(count):
         key = cursor.text("a key", LONGEST_KEY)
         if key in seen or not key:
@@ -132,13 +155,16 @@ def _values(cursor: _Cursor, count: int) -> tuple[int, int | None]:
         if key.endswith(".context_length") and kind == UINT32:
             context = cursor.number("I")
             continue
+        if key == "general.file_type" and kind == UINT32:
+            file_type = cursor.number("I")
+            continue
         if key == "split.count" and kind == 2 and cursor.number("H") > 1:
             raise ValueError("it is one part of a split model; merge it with llama-gguf-split")
         cursor.at = start
         _skip_value(cursor, key, kind)
         if key.startswith("tokenizer.chat_template") and cursor.at - start > LONGEST_TEMPLATE:
             raise ValueError(f"{key:.80} has {cursor.at - start} bytes, {LONGEST_TEMPLATE} at most")
-    return alignment, context
+    return alignment, context, file_type
 
 
 def _skip_value(cursor: _Cursor, key: str, kind: int) -> None:
@@ -160,8 +186,7 @@ def _skip_value(cursor: _Cursor, key: str, kind: int) -> None:
         raise ValueError(f"{key!r:.80} is of the unknown type {kind}")
 
 
-def _tensor(cursor: _Cursor) -> tuple[Tensor, int]:
-    """A tensor, and where its data should begin behind the header."""
+def _tensor(cursor: _Cursor) -> Tensor:
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
     name = cursor.text("a tensor's name", LONGEST_TENSOR_NAME)
@@ -176,33 +201,30 @@ def _tensor(cursor: _Cursor) -> tuple[Tensor, int]:
     block, block_bytes = GGML_QUANT_SIZES[type_]
     if not 0 < prod(shape) < 1 << 63 or shape[0] % block:
         raise ValueError(f"tensor {name!r} cannot be of the shape {shape} in {type_.name}")
-    return Tensor(name, type_.name, shape, prod(shape) // block * block_bytes), offset
+    return Tensor(name, type_.name, shape, prod(shape) // block * block_bytes, offset)
 
 
-def _check_places(
-    entries: list[tuple[Tensor, int]], header: int, alignment: int, size: int
-) -> None:
+def _check_places(entries: list[Tensor], begin: int, alignment: int, size: int) -> None:
     """Tensors follow one another without overlap, aligned, and all lie inside the file."""
-    names = [tensor.name for tensor, _ in entries]
-    if len({*names}) < len(names):
+    if len({tensor.name for tensor in entries}) < len(entries):
         raise ValueError("two of its tensors have one name")
-    begin, expected = header + -header % alignment, 0
-    for tensor, offset in entries:
-        if offset != expected:
+    expected = 0
+    for tensor in entries:
+        if tensor.offset != expected:
             raise ValueError(
-                f"tensor {tensor.name!r} lies at {offset}, not at {expected} where the one before"
-                " it ends"
+                f"tensor {tensor.name!r} lies at {tensor.offset}, not at {expected} where the one"
+                " before it ends"
             )
-        if begin + offset + tensor.bytes > size:
+        if begin + tensor.offset + tensor.bytes > size:
             raise ValueError(
                 f"it is cut short: tensor {tensor.name!r} ends at byte"
-                f" {begin + offset + tensor.bytes}, the file at {size}"
+                f" {begin + tensor.offset + tensor.bytes}, the file at {size}"
             )
         expected += tensor.bytes + -tensor.bytes % alignment
 
 
 def check_safetensors(folder: Path, name: str) -> None:
-    """Raise LabError where a folder's safetensors lie about themselves, or one is missing.
+    """Raise LabError where a folder's safetensors lie about themselves.
 
     The library holds a header against the file's size, and shapes and types against offsets.
     """
@@ -211,16 +233,7 @@ def check_safetensors(folder: Path, name: str) -> None:
     for file in folder.iterdir():
         if file.suffix != ".safetensors" and file.stat().st_size > LARGEST_HEADER:
             raise LabError(f"{name}: {file.name} has more than {LARGEST_HEADER} bytes")
-    files = {file.name: file for file in folder.glob("*.safetensors")}
-    for index in folder.glob("*.safetensors.index.json"):
-        try:
-            named = set(json.loads(index.read_bytes())["weight_map"].values())
-            missing = sorted(named - files.keys())
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise LabError(f"{name}: {index.name} is no index of safetensors: {error!r}") from None
-        if missing:
-            raise LabError(f"{name}: {index.name} names {missing[0]!r}, which is not there")
-    for file in files.values():
+    for file in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(file, framework="numpy") as opened:
                 opened.keys()

@@ -1,7 +1,8 @@
 """The prompt as every variant of a model gets it: one text, one list of token ids.
 
 The text comes from the model's own chat template, the ids from the tokenizer of the model's
-source. Each runtime's tokenizer is held against them in its rounds.
+source; without a template, that adds what it adds to any text, such as a begin-of-text token.
+Each runtime's tokenizer is held against them in its rounds.
 
 A chat template is a program that came with the model: it runs in Jinja's sandbox, with little time
 and memory.
@@ -60,7 +61,7 @@ def from_gguf(path: Path, question: str) -> dict[str, Any]:
     try:
         template = llama_cpp.llama_model_chat_template(model, None)
         if template is None:
-            return prompt_of(question, tokenize(model, question), False, "llama.cpp")
+            return prompt_of(question, tokenize(model, question, plain=True), False, "llama.cpp")
         vocab = llama_cpp.llama_model_get_vocab(model)
         special = {}
         for name in ("bos", "eos"):

@@ -1,14 +1,16 @@
-"""A verdict a person can read: how much a variant lost, never from one noisy figure.
+"""A verdict a person can read: how much a variant lost, as far as the intervals prove it.
 
-The thresholds, and where they come from: docs/quality.md.
+Two of three figures decide, so that no single one does. The thresholds, and where they come from:
+docs/quality.md.
 """
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from minillm_lab.records import QualityMetric
 
-LEVELS = ("indistinguishable", "minor loss", "noticeable loss", "severe loss")
+LEVELS = ("negligible", "minor", "noticeable", "severe")
 THRESHOLDS = {  # the first three levels end here; beyond the last is severe
     "kld_mean": (0.006, 0.04, 0.2),
     "same_top": (0.96, 0.91, 0.80),
@@ -16,18 +18,47 @@ THRESHOLDS = {  # the first three levels end here; beyond the last is severe
 }
 
 
-def level(name: str, metric: "QualityMetric") -> int:
-    """The level that a figure's interval supports: the mildest that it does not exclude."""
-    if metric.value is None:
-        return 0
-    low, high = metric.ci95 or (metric.value, metric.value)
-    bounds = THRESHOLDS[name]
-    if name == "same_top":
-        return sum(high < bound for bound in bounds)
-    return sum(low > bound for bound in bounds)
+@dataclass(frozen=True)
+class Loss:
+    """The levels, as indices of LEVELS, that the intervals leave open, and that of the values."""
+
+    best: int  # less is excluded
+    worst: int  # proven: it is no more than this
+    by_value: int
+
+    def __str__(self) -> str:
+        if self.best == self.worst:
+            return f"{LEVELS[self.worst]} loss"
+        between = "or" if self.worst == self.best + 1 else "to"
+        return f"{LEVELS[self.best]} {between} {LEVELS[self.worst]} loss"
+
+
+def level(name: str, value: float) -> int:
+    """The level of one value of a figure."""
+    sign = -1 if name == "same_top" else 1  # the others are the worse the larger
+    return sum(sign * value > sign * bound for bound in THRESHOLDS[name])
+
+
+def loss(quality: "dict[str, QualityMetric] | None") -> Loss | None:
+    """The loss that two of the figures support; None where fewer were measured.
+
+    A figure without an interval leaves every level open: it was measured too little.
+    """
+    found = []
+    for name in THRESHOLDS:
+        metric = (quality or {}).get(name)
+        if metric is None or metric.value is None:
+            continue
+        at = level(name, metric.value)
+        ends = sorted(level(name, end) for end in metric.ci95) if metric.ci95 else (0, 3)
+        found.append((ends[0], ends[-1], at))
+    if len(found) < 2:
+        return None
+    best, worst, by_value = (sorted(levels)[-2] for levels in zip(*found, strict=True))
+    return Loss(best, worst, by_value)
 
 
 def verdict(quality: "dict[str, QualityMetric] | None") -> str | None:
-    """The worst level that two of the figures support; None where fewer were measured."""
-    levels = sorted(level(n, quality[n]) for n in THRESHOLDS if n in quality) if quality else []
-    return LEVELS[levels[-2]] if len(levels) > 1 else None
+    """The loss in words: ``minor loss``, ``negligible or minor loss``; None: not measured."""
+    found = loss(quality)
+    return str(found) if found else None

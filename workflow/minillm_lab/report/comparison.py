@@ -7,6 +7,7 @@ Whatever the page calls different or best holds for all such claims together (Ho
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from functools import cache
 from statistics import median
 from typing import Any
 
@@ -127,13 +128,14 @@ class Group:
     def __init__(self, results: dict[str, Result], baseline: str) -> None:
         self.results, self.baseline = results, baseline
         self.states = by_state(results, baseline)
+        self.ratios = cache(self._ratios)
 
     @property
     def main(self) -> InState | None:
         """The state in which the machine was most of the time; None: there was no trial."""
         return self.states[0] if self.states else None
 
-    def ratios(self, metric: str) -> dict[str, Estimate]:
+    def _ratios(self, metric: str) -> dict[str, Estimate]:
         """Ratios to the baseline, by variant, the baseline's own (1, without error) among them."""
         base = self.results.get(self.baseline)
         one = {self.baseline: Estimate(1.0, None, 1, 0.0)}

@@ -11,6 +11,8 @@ difference:
 - An interval holds for one state during one run. Between runs the machine differs besides, by up
   to ``DRIFT``; only what lies beyond is claimed. So is memory beyond ``MEMORY_DRIFT``, which the
   allocator takes or not.
+- Quality is computed and not timed, so divergence, same top token and perplexity are compared chunk
+  by chunk of the text: only by how much their differences vary are they uncertain.
 - All figures are judged together (Holm 1979), so that two runs of one thing give a false claim in
   at most 5 % of all comparisons, however many figures they hold.
 """
@@ -22,7 +24,8 @@ from itertools import product
 from math import exp, log, sqrt
 from pathlib import Path
 
-from scipy.stats import norm
+import numpy as np
+from scipy.stats import norm, t
 from tabulate import tabulate
 
 from minillm_lab.report.inert import code, inert
@@ -62,6 +65,7 @@ class Pair:
     kind: str  # metrics, ratios, quality
     before: Figure
     after: Figure
+    differences: tuple[float, ...] = ()  # after minus before, chunk by chunk of the text
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,19 @@ class Difference:
     changed: list[Change]
     unchanged: list[Change]
     not_compared: list[str]
+
+    def smallest(self, drift: float) -> dict[str, float]:
+        """By variant, the least change of decode speed (a share) that would have been claimed.
+
+        It is what the strictest level of Holm's procedure asks of a change.
+        """
+        both = [*self.changed, *self.unchanged]
+        strictest = float(norm.isf(LEVEL / (2 * max(1, len(both)))))
+        return {
+            c.pair.variant: (1 + drift) * (c.ci95[1] / c.value) ** (strictest / NORMAL) - 1
+            for c in both
+            if (c.pair.kind, c.pair.metric) == ("metrics", "decode_tokens_per_second")
+        }
 
 
 def needs(kind: str, metric: str) -> tuple[str, ...]:
@@ -129,7 +146,9 @@ def same_state(old: Variant, new: Variant) -> tuple[InState, InState] | None:
 
 
 def by_difference(pair: Pair) -> Change | None:
-    """After minus before, for quality; the intervals taken for normal ones."""
+    """After minus before, for quality: chunk by chunk, else the intervals taken for normal ones."""
+    if len(pair.differences) > 1:
+        return by_chunks(pair)
     if pair.before.ci95 is None or pair.after.ci95 is None:
         return None
     value = pair.after.value - pair.before.value
@@ -138,6 +157,27 @@ def by_difference(pair: Pair) -> Change | None:
     p = 2 * float(norm.sf(abs(value) / error)) if error else float(value == 0)
     reach = NORMAL * error
     return Change(pair, value, (value - reach, value + reach), p)
+
+
+def by_chunks(pair: Pair) -> Change:
+    """The mean difference between two runs on the same chunks, with Student's interval."""
+    each = np.array(pair.differences)
+    error, freedom = each.std(ddof=1) / sqrt(len(each)), len(each) - 1
+    value, reach = float(each.mean()), float(t.ppf(0.975, freedom) * error)
+    p = 2 * float(t.sf(abs(value) / error, freedom)) if error else float(value == 0)
+    found = [value, value - reach, value + reach]
+    if pair.metric == "perplexity_ratio":  # its chunks are logarithms
+        found = [pair.before.value * (exp(x) - 1) for x in found]
+    return Change(pair, found[0], (found[1], found[2]), p)
+
+
+def chunks(metric: str, old: Variant, new: Variant) -> tuple[float, ...]:
+    """After minus before on each chunk of the same text; empty where there is nothing to pair."""
+    key = "surprise" if metric == "perplexity_ratio" else metric
+    first, second = (v.quality_by_chunk.get(key, []) for v in (old, new))
+    if len(first) != len(second):
+        return ()
+    return tuple(b - a for a, b in zip(first, second, strict=True))
 
 
 def pairs(before: Published, after: Published) -> Iterator[Pair | str]:
@@ -171,7 +211,8 @@ def pairs(before: Published, after: Published) -> Iterator[Pair | str]:
                 if differ:
                     refused.setdefault(metric, differ)
                 else:
-                    yield Pair(name, metric, kind, figures[metric], others[metric])
+                    paired = chunks(metric, old, new) if kind == "quality" else ()
+                    yield Pair(name, metric, kind, figures[metric], others[metric], paired)
         for metric, differ in refused.items():
             yield f"{code(name)}, {label(metric)}: measured with another {' and '.join(differ)}"
 
@@ -312,6 +353,9 @@ def markdown(difference: Difference, before: str, after: str, drift: float = DRI
         parts.append(f"**No difference**: none of {compared} figures changed beyond its interval.")
     else:
         parts.append(f"{len(difference.unchanged)} of {compared} figures: no change to be claimed.")
+    if smallest := difference.smallest(drift):
+        listed = ", ".join(f"{code(n)} {100 * share:.0f} %" for n, share in smallest.items())
+        parts.append(f"The smallest change of decode speed that would have been claimed: {listed}.")
     if difference.not_compared:
         lines = "\n".join(f"- {line}" for line in difference.not_compared)
         parts.append(f"Not compared:\n\n{lines}")

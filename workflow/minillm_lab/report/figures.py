@@ -345,16 +345,26 @@ DRAW: dict[str, Draw] = {
 
 
 def figure(name: str, comparison: Comparison, width: int = WIDE) -> alt.TopLevelMixin:
-    """A figure with its title; machines are drawn beneath each other, never in one plot."""
+    """A figure with its title; what is not comparable is drawn beneath each other."""
     charts = []
-    machines = by_machine(comparison.results)
-    for machine, results in machines.items():
-        chart = DRAW[name](comparison, list(results), width) or missing(width)
-        if len(machines) > 1:
-            chart = chart.properties(title=f"Machine {machine}")
+    groups = apart(name, comparison)
+    for title, names in groups.items():
+        chart = DRAW[name](comparison, names, width) or missing(width)
+        if len(groups) > 1:
+            chart = chart.properties(title=title)
         charts.append(chart)
     whole = charts[0] if len(charts) == 1 else alt.vconcat(*charts)
     return whole if name == "tradeoff" else whole.properties(title=FIGURES[name])
+
+
+def apart(name: str, comparison: Comparison) -> dict[str, list[str]]:
+    """Variants by what may share a plot: a machine, and for divergences a model, with its title."""
+    groups: dict[str, list[str]] = {}
+    for machine, results in by_machine(comparison.results).items():
+        for variant, result in results.items():
+            model = f", {result.model.name}" if name == "divergence" else ""
+            groups.setdefault(f"Machine {machine}{model}", []).append(variant)
+    return groups
 
 
 def missing(width: int) -> alt.Chart:

@@ -1,28 +1,37 @@
 """Key learnings: sentences computed from the figures, none that the intervals do not allow."""
 
-from minillm_lab.config import Model
+from minillm_lab.config import UNQUANTIZED, Model
 from minillm_lab.report import quality
-from minillm_lab.report.comparison import Comparison, Factor, Ratio
-from minillm_lab.report.table import bytes_per_token, number, read_share, size_of
+from minillm_lab.report.choice import faster
+from minillm_lab.report.comparison import RESOLUTION, Comparison, Factor, Group, by_machine
+from minillm_lab.report.inert import inert
+from minillm_lab.report.table import bytes_per_token, number, read_share, size_of, times
 
 
-def times(ratio: Ratio) -> str:
-    """A ratio with its interval: ×2.90 (2.71 to 3.08)."""
-    interval = f" ({number(ratio.ci95[0])} to {number(ratio.ci95[1])})" if ratio.ci95 else ""
-    return f"×{number(ratio.value)}{interval}"
+def kinds(comparison: Comparison) -> list[list[str]]:
+    """What was found, by kind, the most important kind first."""
+    return [
+        speedup(comparison),
+        larger_no_better(comparison),
+        between_models(comparison),
+        limited(comparison),
+        load(comparison),
+        packaged(comparison),
+        quantization_alone(comparison),
+        quality.losses(comparison.results),
+        quality.fallbacks(comparison.results),
+    ]
 
 
 def learnings(comparison: Comparison) -> list[str]:
     """One sentence per finding, most important first."""
-    found = [
-        *speedup(comparison),
-        *quantization_alone(comparison),
-        *limited(comparison),
-        *load(comparison),
-        *quality.learnings(comparison),
-        *packaged(comparison),
-    ]
+    found = [sentence for of_kind in kinds(comparison) for sentence in of_kind]
     return found or ["One variant alone: nothing to compare."]
+
+
+def most_important(comparison: Comparison, count: int = 5) -> list[str]:
+    """The first sentence of each kind of finding, as many as asked for."""
+    return [of_kind[0] for of_kind in kinds(comparison) if of_kind][:count]
 
 
 def step(factor: Factor) -> str:
@@ -102,13 +111,72 @@ def limited(comparison: Comparison) -> list[str]:
     return [f"Memory as a limit of decoding: {parts[0]}; {parts[1]}."]
 
 
+def larger_no_better(comparison: Comparison) -> list[str]:
+    """A warning for each quantized file that is larger than another and farther away."""
+    found = []
+    for results in by_machine(comparison.results).values():
+        group = Group(results, comparison.baseline)
+        files = {
+            n: r
+            for n, r in results.items()
+            if r.model.format == "gguf" and r.model.quantization not in UNQUANTIZED
+        }
+        size = {n: size_of(r) for n, r in files.items()}
+        for large, a in files.items():
+            smaller = [
+                n
+                for n, b in files.items()
+                if size[large] > size[n] * (1 + RESOLUTION) and quality.closer(b, a)
+            ]
+            if not smaller:
+                continue
+            lost = {n: (files[n].quality or {})["kld_mean"].value or 0 for n in (large, *smaller)}
+            small = min(smaller, key=lambda n: lost[n])
+            advice = (
+                "only its speed speaks for it"
+                if faster(large, small, group)
+                else "the smaller one is the better choice"
+            )
+            found.append(
+                f"⚠ `{large}` is larger than `{small}` and farther from the reference"
+                f" ({lost[large]:.4f} against {lost[small]:.4f} nats): {advice}."
+            )
+    return found
+
+
+def between_models(comparison: Comparison) -> list[str]:
+    """How well the unquantized models predict the text, where there are several."""
+    found = {
+        r.model.name: r.quality["bits_per_byte_reference"]
+        for r in comparison.results.values()
+        if r.quality and "bits_per_byte_reference" in r.quality
+    }
+    if len(found) < 2:
+        return []
+    ordered = sorted(found, key=lambda model: found[model].value or 0)
+    said = ", ".join(f"{inert(m)} {quality.cell(found[m], 1, 3)}" for m in ordered)
+    apart = all(quality.lower(found[ordered[0]], found[m]) for m in ordered[1:])
+    verdict = (
+        f"{inert(ordered[0])} predicts it best"
+        if apart
+        else "the best is not told apart from all others"
+    )
+    return [f"Unquantized, in bits per byte of the evaluation text: {said}: {verdict}."]
+
+
 def packaged(comparison: Comparison) -> list[str]:
     """The caveat of a source that ships only a quantized file."""
-    models = {r.model.name: r.model for r in comparison.results.values()}
+    sources = {r.model.name: r.model.source for r in comparison.results.values()}
+    models = {name: Model.model_validate(source) for name, source in sources.items()}
     return [
-        f"{name} is shipped quantized and was unpacked to F16: what is called unquantized here lies"
-        " on the shipped file's grid already, so the order of quality losses is not that of a model"
-        " quantized from full precision."
+        f"{name} is shipped in {', '.join(model.shipped_gguf)} and was unpacked to F16"
+        + (
+            f", each weight moved by a random part of {model.moved}, so that quality losses order"
+            " as on a model quantized from full precision (docs/quality.md)."
+            if model.moved
+            else ": what is called unquantized here lies on the shipped file's grid already, so the"
+            " order of quality losses is not that of a model quantized from full precision."
+        )
         for name, model in models.items()
-        if Model.model_validate(model.source).unpacked
+        if model.unpacked
     ]

@@ -15,7 +15,7 @@ from minillm_lab.report.comparison import Comparison, by_machine
 from minillm_lab.report.page import pictures
 from minillm_lab.report.table import number
 
-SPEED, LOSS = "decode_tokens_per_second", "kld_mean"
+SPEED, LOSS, BITS = "decode_tokens_per_second", "kld_mean", "bits_per_byte"
 MEMORY = "memory_after_generation_bytes"
 LONGEST = 26  # characters of a name that are shown
 
@@ -36,6 +36,16 @@ class Point:
     loss_low: float
     loss_high: float
     memory: float
+
+
+def what_is_lost(comparison: Comparison, names: list[str]) -> str:
+    """What is drawn against speed: divergence of one model, bits per byte of several, else memory.
+
+    Divergences from two references never share an axis.
+    """
+    models = {comparison.results[name].model.name for name in names}
+    loss = LOSS if len(models) == 1 else BITS
+    return loss if models == {p.model for p in points(comparison, names, loss)} else MEMORY
 
 
 def points(comparison: Comparison, names: list[str], loss: str) -> list[Point]:
@@ -87,20 +97,25 @@ def front(found: list[Point]) -> list[Point]:
 
 def described(comparison: Comparison, names: list[str]) -> str:
     """The plot in words, for those who do not see it: every variant's figures."""
-    loss = LOSS if points(comparison, names, LOSS) else MEMORY
+    loss = what_is_lost(comparison, names)
     said = [
         f"{p.label} {number(p.speed)} t/s,"
-        + (f" {lost_in_words(comparison, p)}," if loss == LOSS else "")
+        + (f" {lost_in_words(comparison, p, loss)}," if loss != MEMORY else "")
         + f" {number(p.memory)} MB"
         for p in points(comparison, names, loss)
     ]
-    what = "Quality lost (mean KL divergence in nats)" if loss == LOSS else "Memory"
+    what = {
+        LOSS: "Quality lost (mean KL divergence in nats)",
+        BITS: "Bits per byte of the evaluation text",
+        MEMORY: "Memory",
+    }[loss]
     return f"{what} against decode speed, less and faster being better: {'; '.join(said)}."
 
 
-def lost_in_words(comparison: Comparison, p: Point) -> str:
-    measured = (comparison.results[p.name].quality or {})[LOSS]
-    return f"{quality.cell(measured.model_copy(update={'ci95': None}), 1.0, 4)} nats"
+def lost_in_words(comparison: Comparison, p: Point, loss: str) -> str:
+    measured = (comparison.results[p.name].quality or {})[loss]
+    unit = "nats" if loss == LOSS else "bits per byte"
+    return f"{quality.cell(measured.model_copy(update={'ci95': None}), 1.0, 4)} {unit}"
 
 
 def element(comparison: Comparison, page: Path) -> str:

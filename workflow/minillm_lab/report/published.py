@@ -26,6 +26,8 @@ METRICS = ("load_cold_seconds", "load_warm_seconds", "memory_peak_bytes")
 SPEEDS = "prefill_tokens_per_second|decode_tokens_per_second"
 QUALITY = ("kld_mean", "same_top", "perplexity_ratio", "question_accuracy", "answer_flips")
 
+BY_CHUNK = ("kld_mean", "same_top", "surprise")
+
 Text = Annotated[str, Field(max_length=200)]
 Name = Annotated[str, Field(max_length=100, pattern=rf"^{NAME}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -54,6 +56,7 @@ class Figure(Untrusted):
 
 TIMED = Field(pattern=f"^({'|'.join(METRICS)}|({SPEEDS})(_at_[0-9]{{1,7}})?)$")
 COMPARED = Field(pattern=f"^({SPEEDS})$")
+CHUNKED = Field(pattern=f"^({'|'.join(BY_CHUNK)})$")
 SCORED = Field(pattern=f"^({'|'.join(QUALITY)})$")
 
 
@@ -107,6 +110,9 @@ class Variant(Untrusted):
     metrics: Annotated[dict[Annotated[str, TIMED], Figure], Field(max_length=60)]
     states: Annotated[list[InState], Field(max_length=26)]  # the most frequent first
     quality: dict[Annotated[str, SCORED], Figure]
+    quality_by_chunk: dict[
+        Annotated[str, CHUNKED], Annotated[list[Number], Field(max_length=10_000)]
+    ] = Field({}, description="means over chunks of the text, where two runs are held together")
     measured_at: Text
 
 
@@ -185,6 +191,11 @@ def published_variant(result: Result, states: list[StateFigures]) -> Variant:
         ),
         states=[in_state(state, result.variant) for state in states],
         quality=figures(result.quality or {}, list(QUALITY)),
+        quality_by_chunk={
+            name: [rounded(mean) for mean in means]
+            for name, means in result.quality_by_chunk.items()
+            if name in BY_CHUNK
+        },
         measured_at=result.measured_at,
     )
 

@@ -2,10 +2,8 @@
 
 from math import floor, log10
 
-from minillm_lab.config import UNQUANTIZED
 from minillm_lab.quality.verdict import verdict
 from minillm_lab.records import QualityMetric
-from minillm_lab.report.comparison import Comparison
 from minillm_lab.report.inert import inert
 from minillm_lab.result import Result
 
@@ -14,10 +12,10 @@ ROWS = {  # metric: (label, factor, digits)
     "kld_p99": ("KL divergence, 99th percentile ↓", 1.0, 3),
     "same_top": ("Same top token ↑, %", 100.0, 1),
     "perplexity_ratio": ("Perplexity, × the reference's ↓", 1.0, 3),
+    "bits_per_byte": ("Bits per byte of the text ↓", 1.0, 3),
     "question_accuracy": ("Questions right ↑, %", 100.0, 0),
     "answer_flips": ("Answers changed ↓, %", 100.0, 1),
 }
-LARGER = 1.02  # times the size; below that two files are of one size
 
 
 def rows(results: dict[str, Result]) -> list[list[str]]:
@@ -72,6 +70,12 @@ def legend(results: dict[str, Result]) -> list[str]:
             " intervals resample chunks; what the figures mean and where the verdicts begin:"
             " docs/quality.md"
         )
+    models = {r.model.name for r in results.values()}
+    if len(models) > 1 and lines:
+        lines.append(
+            "- Divergence, same top token and verdict are against each model's own reference:"
+            " compare them within a model. Between models, compare bits per byte and questions."
+        )
     return list(dict.fromkeys(lines))
 
 
@@ -81,12 +85,6 @@ def csv_rows(name: str, result: Result) -> list[list[object]]:
         [name, metric, m.value, m.unit, *(m.ci95 or ("", "")), m.n, "", "", ""]
         for metric, m in (result.quality or {}).items()
     ]
-
-
-def learnings(comparison: Comparison) -> list[str]:
-    """What the quality figures support, and where they warn."""
-    results = comparison.results
-    return [*losses(results), *larger_no_better(results), *fallbacks(results)]
 
 
 def losses(results: dict[str, Result]) -> list[str]:
@@ -117,26 +115,28 @@ def lost(quality: dict[str, QualityMetric]) -> bool:
     return (quality["question_accuracy"].value or 0) < before
 
 
-def larger_no_better(results: dict[str, Result]) -> list[str]:
-    """A warning for each quantized file that is larger than another and no closer."""
-    found = []
-    files = {
-        n: (sum(f.bytes for f in r.model.files), r.quality["kld_mean"])
-        for n, r in results.items()
-        if r.quality and r.model.format == "gguf" and r.model.quantization not in UNQUANTIZED
-    }
-    for large, (size, kld) in files.items():
-        for small, (less, closer) in files.items():
-            same_model = results[large].model.name == results[small].model.name
-            if not (kld.ci95 and closer.ci95) or not same_model or size <= LARGER * less:
-                continue
-            if kld.ci95[0] > closer.ci95[1]:
-                found.append(
-                    f"⚠ `{large}` is larger than `{small}` and farther from the reference"
-                    f" ({kld.value:.4f} against {closer.value:.4f} nats): the smaller one is the"
-                    " better choice."
-                )
-    return found
+def closer(a: Result, b: Result) -> bool | None:
+    """Whether ``a`` is measurably closer to the reference than ``b``.
+
+    None where that cannot be told: another model, another text, or no interval.
+    """
+    if not comparable(a, b) or a.model.name != b.model.name:
+        return None
+    return lower(*((r.quality or {}).get("kld_mean") for r in (a, b)))
+
+
+def lower(a: QualityMetric | None, b: QualityMetric | None) -> bool | None:
+    """Whether a figure is measurably lower than another: the intervals part; None without them."""
+    if not (a and b and a.ci95 and b.ci95):
+        return None
+    return a.ci95[1] < b.ci95[0]
+
+
+def comparable(a: Result, b: Result) -> bool:
+    """Whether both were scored on the same text in the same way."""
+    one, other = (r.protocol.get("quality") or {} for r in (a, b))
+    keys = ("text_sha256", "name", "context", "score_from", "chunks")
+    return bool(one and other) and all(one.get(key) == other.get(key) for key in keys)
 
 
 def named_type(quantization: str) -> str:

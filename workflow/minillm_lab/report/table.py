@@ -13,6 +13,7 @@ from minillm_lab.report.comparison import DECODE, Comparison, Precision, Ratio, 
 from minillm_lab.report.inert import inert, without_folders
 from minillm_lab.result import Metric, Result
 from minillm_lab.runtimes import BYTES
+from minillm_lab.statistics import Estimate
 
 MOST_COLUMNS = 6
 SCALES = {"MB": 1e-6, "s": 1.0, "ms": 1e3, "t/s": 1.0}
@@ -36,6 +37,12 @@ def number(value: float) -> str:
     if value >= 100:
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def times(ratio: Ratio | Estimate) -> str:
+    """A ratio with its interval: ×2.90 (2.71 to 3.08)."""
+    interval = f" ({number(ratio.ci95[0])} to {number(ratio.ci95[1])})" if ratio.ci95 else ""
+    return f"×{number(ratio.value)}{interval}"
 
 
 def holds(result: Result) -> str:

@@ -1,4 +1,4 @@
-"""The trade-off: what each variant loses against how fast it is, as one specification.
+"""The trade-off: what each variant loses against how fast it is; up and to the right is better.
 
 A variant's marker is as large as its memory; the front joins the variants that no other of the
 same model beats in both. Where no quality was measured, memory takes its place.
@@ -10,45 +10,63 @@ from typing import Any
 
 import altair as alt
 
-from minillm_lab.report.comparison import Comparison
-from minillm_lab.report.picture import LOSS, MEMORY, Point, described, front, points
+from minillm_lab.quality.verdict import verdict
+from minillm_lab.report.choice import choose, default_limits
+from minillm_lab.report.comparison import Comparison, Group
+from minillm_lab.report.picture import (
+    BITS,
+    LOSS,
+    MEMORY,
+    SPEED,
+    Point,
+    described,
+    front,
+    points,
+    what_is_lost,
+)
 from minillm_lab.report.placing import Axis, Box, Marker, placed
+from minillm_lab.report.table import number
 
 HEIGHT = 340
 LARGEST = 700  # area of the largest marker, square pixels
+LOST = {LOSS: "KL divergence, nats", BITS: "Bits per byte", MEMORY: "Memory, MB"}
+BETTER = {LOSS: "closer", BITS: "predicts better", MEMORY: "less"}
 FONT, CHARACTER = 13, 7.6  # pixels; a character of the label at its widest usual
 
 
-def axes(found: list[Point], width: int, log: bool) -> tuple[Axis, Axis]:
+def axes(found: list[Point], width: int, loss: str) -> tuple[Axis, Axis]:
     """The domains: every value, and of the intervals what does not dwarf the values."""
     fastest = max(p.speed for p in found)
     right = min(max(p.speed_high for p in found), 1.25 * fastest)
     x = Axis(0.0, 1.08 * right, width)
-    if not log:
-        return x, Axis(0.0, 1.15 * max(p.loss for p in found), HEIGHT, upwards=True)
+    if loss == BITS:
+        low, high = min(p.loss_low for p in found), max(p.loss_high for p in found)
+        return x, Axis(0.9 * low, 1.1 * high, HEIGHT)
+    if loss == MEMORY:
+        return x, Axis(0.0, 1.15 * max(p.loss for p in found), HEIGHT)
     positive = [p for p in found if p.loss > 0] or found
     low = min(max(p.loss_low, p.loss / 3) for p in positive)
     high = max(min(p.loss_high, p.loss * 3) for p in positive)
     if low <= 0:  # nothing was lost by any: any decade shows it
         low, high = 1e-6, 1e-5
-    return x, Axis(low / 3, high * 5, HEIGHT, log=True, upwards=True)
+    return x, Axis(low / 3, high * 5, HEIGHT, log=True)
 
 
 def tradeoff(comparison: Comparison, names: list[str], width: int) -> alt.LayerChart | None:
     """Quality lost against decode speed; marker size is memory; the front and baseline marked."""
-    loss = LOSS if points(comparison, names, LOSS) else MEMORY
+    loss = what_is_lost(comparison, names)
     found = points(comparison, names, loss)
     if not found:
         return None
-    x, y = axes(found, width, log=loss == LOSS)
+    x, y = axes(found, width, loss)
     best = front(found)
     rows = [row(p, p in best, comparison, x, y) for p in found]
     base = alt.Chart(alt.Data(values=rows))
     runtimes = sorted({p.runtime for p in found})
     layers = [
-        line_of_front(best, x, y),
+        line_of_front(best, x, y, loss),
         *intervals(base, runtimes),
-        markers(base, runtimes, max(p.memory for p in found)),
+        markers(base, runtimes, max(p.memory for p in found), loss),
         *labels(found, x, y),
     ]
     return alt.layer(*layers).properties(
@@ -78,9 +96,10 @@ def row(p: Point, on_front: bool, comparison: Comparison, x: Axis, y: Axis) -> d
     }
 
 
-def scaled(axis: Axis) -> alt.Scale:
+def scaled(axis: Axis, reverse: bool = False) -> alt.Scale:
     kind = "log" if axis.log else "linear"
-    return alt.Scale(type=kind, domain=[axis.low, axis.high], nice=False, zero=False)
+    ends = [axis.low, axis.high]
+    return alt.Scale(type=kind, domain=ends, nice=False, zero=False, reverse=reverse)
 
 
 def ticks(axis: Axis) -> list[float]:
@@ -89,10 +108,10 @@ def ticks(axis: Axis) -> list[float]:
     return [10.0**e for e in exponents][:: 1 if len(exponents) <= 7 else 2]
 
 
-def line_of_front(best: list[Point], x: Axis, y: Axis) -> alt.Chart:
+def line_of_front(best: list[Point], x: Axis, y: Axis, loss: str) -> alt.Chart:
     """The front, and with it the axes."""
     values = [{"speed": p.speed, "drawn": y.held(p.loss), "model": p.model} for p in best]
-    lost = "KL divergence, nats" if y.log else "Memory, MB"
+    lost = LOST[loss]
     wanted = alt.Axis(values=ticks(y), format="~g") if y.log and ticks(y) else alt.Axis()
     wide = x.pixels > HEIGHT
     return (
@@ -107,8 +126,8 @@ def line_of_front(best: list[Point], x: Axis, y: Axis) -> alt.Chart:
             ),
             y=alt.Y(
                 "drawn:Q",
-                title=f"{lost} (closer ↓)" if y.log and wide else f"{lost} ↓",
-                scale=scaled(y),
+                title=f"{lost} ({BETTER[loss]} ↑)" if wide else f"{lost}, less ↑",
+                scale=scaled(y, reverse=True),  # better is up, as faster is right
                 axis=wanted,
             ),
             detail="model:N",
@@ -126,7 +145,7 @@ def intervals(base: alt.Chart, runtimes: list[str]) -> list[alt.Chart]:
     ]
 
 
-def markers(base: alt.Chart, runtimes: list[str], most: float) -> alt.Chart:
+def markers(base: alt.Chart, runtimes: list[str], most: float, loss: str) -> alt.Chart:
     """A marker for each variant: filled on the front, hollow off it."""
     return base.mark_point(strokeWidth=2, opacity=0.9).encode(
         x="speed:Q",
@@ -150,7 +169,7 @@ def markers(base: alt.Chart, runtimes: list[str], most: float) -> alt.Chart:
             alt.Tooltip("runtime:N", title="Runtime"),
             alt.Tooltip("verdict:N", title="Quality"),
             alt.Tooltip("speed:Q", title="Decode, t/s", format=".4g"),
-            alt.Tooltip("loss:Q", title="Lost (KLD, nats)", format=".3g"),
+            alt.Tooltip("loss:Q", title=LOST[loss], format=".3g"),
             alt.Tooltip("memory:Q", title="Memory, MB", format=".4g"),
         ],
     )
@@ -179,7 +198,7 @@ def labels(found: list[Point], x: Axis, y: Axis) -> list[alt.Chart]:
         width = CHARACTER * len(p.label)
         marked.append(Marker(at_x, at_y, radius(p.memory, most), width, FONT + 2))
         left, right = x.pixel(x.held(p.speed_low)), x.pixel(x.held(p.speed_high))
-        top, bottom = y.pixel(y.held(p.loss_high)), y.pixel(y.held(p.loss_low))
+        top, bottom = y.pixel(y.held(p.loss_low)), y.pixel(y.held(p.loss_high))
         lines += [Box(left, at_y - 1, right, at_y + 1), Box(at_x - 1, top, at_x + 1, bottom)]
     corners = [(x.pixel(p.speed), y.pixel(y.held(p.loss))) for p in front(found)]
     for (x0, y0), (x1, y1) in pairwise(corners):
@@ -215,17 +234,34 @@ def dot(x: float, y: float) -> Box:
 def titles(
     comparison: Comparison, names: list[str], found: list[Point], loss: str, width: int
 ) -> dict[str, Any]:
-    """Title and the lines beneath it: how to read the plot, and what it leaves out."""
-    models = ", ".join(dict.fromkeys(p.model for p in found))
+    """The finding as title, and beneath it how to read the plot and what it leaves out."""
     lines = [
         "Marker size: memory; bars: 95 % intervals; dashed line and filled markers:",
         "nothing here is both faster and closer to the unquantized model",
     ]
+    if loss == BITS:
+        lines[1] = "no variant of its model is both faster and better at predicting the text"
     if loss == MEMORY:
         lines = ["Quality was not measured: memory takes its place; bars: 95 % intervals"]
     left_out = [n for n in names if n not in {p.name for p in found}]
     if left_out:
-        lines.append(f"Not drawn, for want of a figure: {', '.join(left_out)}")
+        lines.append(f"Not drawn, since a figure is missing: {', '.join(left_out)}")
     if width < HEIGHT:
         lines = []  # the caption says it
-    return {"text": f"What {models} loses for speed", "subtitle": lines}
+    title = finding(comparison, names)
+    return {"text": title if width > HEIGHT else title.split(", "), "subtitle": lines}
+
+
+def finding(comparison: Comparison, names: list[str]) -> str:
+    """What the recommended variant gains over the baseline, and what it loses."""
+    results = {name: comparison.results[name] for name in names}
+    taken = choose(Group(results, comparison.baseline), default_limits(results)).taken
+    if taken is None:
+        return "No variant is within the loss allowed"
+    ratio = comparison.ratios[taken].get(SPEED)
+    lost = verdict(results[taken].quality) or "quality not measured"
+    if ratio is None:
+        return f"{taken}: {lost}"
+    if ratio.tie:
+        return f"{taken}: as fast as {comparison.baseline}, {lost}"
+    return f"{taken}: {number(ratio.value)} × the decode speed of {comparison.baseline}, {lost}"

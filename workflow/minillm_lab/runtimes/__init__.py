@@ -97,8 +97,12 @@ class Runtime(Protocol):
     def accelerator_memory_peak(self) -> int | None:
         """Bytes taken on the accelerator at most since loading; None on the CPU or if unknown."""
 
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids of a rendered prompt; special tokens in it are recognized, none added."""
+    def tokenize(self, text: str, plain: bool) -> list[int]:
+        """Token ids of a prompt; special tokens in it are recognized.
+
+        Of a ``plain`` text with what its tokenizer adds, such as a begin-of-text token; else the
+        text is from a chat template, which wrote all there is to be, and nothing is added.
+        """
 
     def detokenize(self, ids: list[int]) -> str:
         """The text of generated token ids; special tokens are left out."""

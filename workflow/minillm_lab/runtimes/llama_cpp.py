@@ -132,8 +132,8 @@ class LlamaCpp:
             return None
         return self.free_before - free_gpu_memory()  # the backend keeps its pools once it has them
 
-    def tokenize(self, text: str) -> list[int]:
-        return tokenize(self.model, text)
+    def tokenize(self, text: str, plain: bool) -> list[int]:
+        return tokenize(self.model, text, plain=plain)
 
     def detokenize(self, ids: list[int]) -> str:
         return detokenize(self.model, ids)

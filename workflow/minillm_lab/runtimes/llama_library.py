@@ -54,13 +54,16 @@ def load_model(path: Path, **settings: Any) -> Any:
     return model
 
 
-def tokenize(model: Any, text: str, special: bool = True) -> list[int]:
-    """Token ids of ``text``; none are added, and with ``special`` those in it are recognized."""
+def tokenize(model: Any, text: str, special: bool = True, plain: bool = False) -> list[int]:
+    """Token ids of ``text``.
+
+    With ``special`` special tokens in it are recognized, with ``plain`` the tokenizer adds its own.
+    """
     vocab = llama_cpp.llama_model_get_vocab(model)
     data = text.encode()
     room = len(data) + 8
     ids = (llama_cpp.llama_token * room)()
-    n = llama_cpp.llama_tokenize(vocab, data, len(data), ids, room, False, special)
+    n = llama_cpp.llama_tokenize(vocab, data, len(data), ids, room, plain, special)
     if n < 0:
         raise LabError("llama.cpp cannot tokenize the prompt")
     return list(ids[:n])

@@ -118,8 +118,8 @@ class Transformers:
             return int(torch.cuda.max_memory_reserved())
         return int(torch.mps.driver_allocated_memory()) if self.device == "mps" else None
 
-    def tokenize(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer()(text, add_special_tokens=False)["input_ids"]
+    def tokenize(self, text: str, plain: bool) -> list[int]:
+        ids: list[int] = self._tokenizer()(text, add_special_tokens=plain)["input_ids"]
         return ids
 
     def detokenize(self, ids: list[int]) -> str:
