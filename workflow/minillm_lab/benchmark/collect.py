@@ -167,6 +167,8 @@ def collect(
     if no_trials:
         warnings.append(f"{no_trials}; its ratios are taken from rounds")
         samples = []
+    warnings += score.warnings if score else []
+    warnings += [answer.flaw] if answer and answer.flaw else []
     if disturbed := [t.disturbed for t in taken if t.disturbed]:
         warnings.append(f"{len(disturbed)} of {len(taken)} trials are set aside: {disturbed[0]}")
     return Result(
@@ -185,7 +187,7 @@ def collect(
             "context": first.runtime["settings"]["context"],
             "sampling": "greedy, end of text ignored",
             **({"scratch": True} if first.scratch else {}),
-            **({"quality": score.protocol} if score else {}),
+            **({"quality": score.protocol} if score and score.protocol else {}),
         },
         metrics=metrics_of(rounds),
         round_readings=[(r.before, r.after) for r in rounds],
@@ -202,7 +204,7 @@ def collect(
         quality_by_chunk={},
         output=first.output.model_copy(update={"flaw": flaw}),
         measured_at=max(r.measured_at for r in rounds),
-        warnings=warnings + (score.warnings if score else []) + unpacked(model),
+        warnings=list(dict.fromkeys(warnings)) + unpacked(model),
     )
 
 
@@ -224,7 +226,7 @@ def quality_of(
     """The variant's score, and its answer beside the reference's; None where not measured."""
     if score is None or not score.metrics:
         return None
-    compared = beside(output.token_ids, answer.token_ids) if answer else {}
+    compared = beside(output.token_ids, answer.token_ids) if answer and not answer.flaw else {}
     return score.metrics | compared
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minillm_lab.command import run, say
+from minillm_lab.quality.failure import tried
 from minillm_lab.quality.runtime import opened
 from minillm_lab.records import Output, Prompt, QualityMetric, read_record, write_record
 
@@ -50,6 +51,11 @@ def beside(ids: list[int], reference: list[int]) -> dict[str, QualityMetric]:
     }
 
 
+def no_answer(arguments: argparse.Namespace, reason: str) -> None:
+    """An answer that holds the reason why there is none."""
+    write_record(arguments.output, Output(text="", token_ids=[], flaw=reason))
+
+
 def main(arguments: argparse.Namespace) -> None:
     say(f"reference of {arguments.model}: answering the prompt")
     prompt = read_record(arguments.prompt, Prompt).token_ids
@@ -66,4 +72,4 @@ if __name__ == "__main__":
     parser.add_argument("--settings", required=True, help="how to compute, as JSON")
     parser.add_argument("--generate", type=int, required=True, help="new tokens")
     parser.add_argument("--output", type=Path, required=True)
-    run(main, parser)
+    run(tried(main, no_answer), parser)

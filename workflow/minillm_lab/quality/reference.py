@@ -23,6 +23,7 @@ from minillm_lab.command import run, say
 from minillm_lab.errors import LabError
 from minillm_lab.files import check_space, sha256_of, weight_files, written_whole
 from minillm_lab.quality.divergence import TAIL, TOP, Compact, compress, log_normalizer
+from minillm_lab.quality.failure import pass_on, tried
 from minillm_lab.quality.questions import answer_all
 from minillm_lab.quality.runtime import Loaded, evaluate, longest, opened
 from minillm_lab.quality.text import EvaluationText
@@ -208,6 +209,7 @@ class Reference:
 
 
 def main(arguments: argparse.Namespace) -> None:
+    pass_on(arguments.text)
     make_reference(
         arguments.model,
         arguments.weights,
@@ -228,4 +230,4 @@ if __name__ == "__main__":
     parser.add_argument("--settings", required=True, help="how to compute, as JSON")
     parser.add_argument("--exact", action="store_true", help="keep whole vectors")
     parser.add_argument("--output", type=Path, required=True)
-    run(main, parser)
+    run(tried(main), parser)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from minillm_lab.command import run, say
 from minillm_lab.errors import LabError
 from minillm_lab.quality.divergence import divergence, exact_divergence, log_normalizer
+from minillm_lab.quality.failure import pass_on, tried
 from minillm_lab.quality.intervals import mcnemar, over_chunks, proportion
 from minillm_lab.quality.questions import Question, answer_all
 from minillm_lab.quality.reference import Reference
@@ -114,7 +115,14 @@ def question_metrics(
     return metrics
 
 
+def without_figures(arguments: argparse.Namespace, reason: str) -> None:
+    """A score that holds the reason why there is none."""
+    found = Score(variant=arguments.variant, protocol={}, metrics={}, answers=[], warnings=[reason])
+    write_record(arguments.output, found)
+
+
 def main(arguments: argparse.Namespace) -> None:
+    pass_on(arguments.text, arguments.reference)
     found = score(
         arguments.variant,
         arguments.weights,
@@ -135,4 +143,4 @@ if __name__ == "__main__":
     parser.add_argument("--reference", type=Path, required=True, help="an .npz file")
     parser.add_argument("--settings", required=True, help="how the variant computes, as JSON")
     parser.add_argument("--output", type=Path, required=True)
-    run(main, parser)
+    run(tried(main, without_figures), parser)

@@ -16,6 +16,8 @@ from pydantic import Field, model_validator
 
 from minillm_lab.command import run
 from minillm_lab.errors import LabError, first_line
+from minillm_lab.models.header import read_header
+from minillm_lab.quality.failure import tried
 from minillm_lab.quality.questions import Question, load_questions, tokenized
 from minillm_lab.records import Record, write_record
 
@@ -141,8 +143,25 @@ def evaluation_text(
     )
 
 
+def context_of(source: Path) -> int | None:
+    """Tokens of context that a model is made for, by its GGUF file or its folder; None: unsaid."""
+    if not source.is_dir():
+        return read_header(source).context
+    try:
+        said = json.loads((source / "config.json").read_bytes())["max_position_embeddings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return said if isinstance(said, int) else None
+
+
 def main(arguments: argparse.Namespace) -> None:
     protocol = Protocol(**json.loads(arguments.protocol))
+    made_for = context_of(arguments.tokenizer)
+    if made_for and protocol.context > made_for:
+        raise LabError(
+            f"quality.context: {protocol.context} tokens are more than the {made_for} that the"
+            " model is made for; lower it"
+        )
     made = evaluation_text(arguments.tokenizer, arguments.text, arguments.questions, protocol)
     write_record(arguments.output, made)
 
@@ -154,4 +173,4 @@ if __name__ == "__main__":
     parser.add_argument("--questions", type=Path, help="YAML; without it none are asked")
     parser.add_argument("--protocol", required=True, help="how to cut and score, as JSON")
     parser.add_argument("--output", type=Path, required=True)
-    run(main, parser)
+    run(tried(main), parser)

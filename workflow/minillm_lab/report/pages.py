@@ -185,7 +185,8 @@ def page(name: str, context: dict[str, Any], folder: Path) -> str:
 
 def main(arguments: argparse.Namespace) -> None:
     comparison = read_record(arguments.comparison, Comparison)
-    references = {path.stem: read_record(path, Output) for path in arguments.answers}
+    read = {path.stem: read_record(path, Output) for path in arguments.answers}
+    references = {model: answer for model, answer in read.items() if not answer.flaw}
     contexts = {
         "summary": lambda: summary(comparison),
         "figures": lambda: figures(comparison, arguments.figures),
