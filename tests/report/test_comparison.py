@@ -96,6 +96,16 @@ def test_precision_says_how_many_trials_would_reach_it() -> None:
     assert "as asked" in table.precision_line(loose)
 
 
+def test_more_trials_are_asked_for_than_were_taken_in_all_states() -> None:
+    """Three of ten were in the state whose figures stand in the table."""
+    uneven = made_up("f16", quantization="F16", decode=[[19.0], [20.0], [21.0]])
+    uneven.protocol["trials"] = 10
+    found = compared(FP16, uneven, goal=0.01).precision
+    assert found is not None and found.trials is not None and found.trials > 10
+    assert f"about {found.trials} trials in all" in table.precision_line(found)
+    assert "an estimate" in table.precision_line(found)
+
+
 def test_a_file_that_is_something_else_is_flagged() -> None:
     types = {"Q5_0": 0.58, "Q8_0": 0.22, "Q4_K": 0.11, "Q6_K": 0.09}
     q4 = made_up("q4", quantization="Q4_K_M", tensor_types=types)

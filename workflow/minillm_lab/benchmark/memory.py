@@ -68,8 +68,29 @@ def evict(files: list[Path]) -> str | None:
         return f"the file cannot be dropped from the page cache ({error.strerror})"
     if stayed < 0.01:
         return None
-    share = f"{100 * stayed:.0f} %"
-    return f"{share} of the file stayed in the page cache (another program may have it open)"
+    holders = sorted(programs_mapping(files))
+    why = (
+        f"mapped by {', '.join(holders)}; end that program"
+        if holders
+        else "no other program that this one may look into has it mapped"
+    )
+    return f"{100 * stayed:.0f} % of the file stayed in the page cache: {why}"
+
+
+def programs_mapping(files: list[Path]) -> set[str]:
+    """The names of other programs that have one of the files mapped, as far as /proc shows them."""
+    places = {str(file.resolve()) for file in files}
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            maps = (process / "maps").read_text().splitlines()
+            if process.name != str(os.getpid()) and places & {
+                line.split(maxsplit=5)[-1] for line in maps
+            }:
+                found.add((process / "comm").read_text().strip())
+        except OSError:  # another user's, or gone
+            continue
+    return found
 
 
 def resident_share(file: Path) -> float:

@@ -15,14 +15,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minillm_lab import machine
+from minillm_lab import limits, machine
 from minillm_lab.benchmark import TOKENS_AT_DEPTH, memory
 from minillm_lab.benchmark.scratch import copied
 from minillm_lab.benchmark.yardsticks import read_once
 from minillm_lab.command import log, progress, run
 from minillm_lab.errors import LabError
 from minillm_lab.files import weight_files
-from minillm_lab.limits import peak
 from minillm_lab.records import Depth, Output, Prompt, Repetition, Round, read_record, write_record
 from minillm_lab.runtimes import (
     Options,
@@ -241,7 +240,7 @@ def measured(
             take = partial(at_depth, runtime, ids, depth)
             depths.append(undisturbed(take, what, warnings))
             advance(1)
-    memory_peak, accelerator_peak = peak(), runtime.accelerator_memory_peak()
+    memory_peak, accelerator_peak = limits.peak(), runtime.accelerator_memory_peak()
 
     load_cold, cold_read = timed_load(runtime, weights, options, True, warnings)
     load_warm, warm_read = timed_load(runtime, weights, options, False, warnings)

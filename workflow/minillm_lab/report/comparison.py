@@ -8,6 +8,7 @@ Whatever the page calls different or best holds for all such claims together (Ho
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import cache
+from math import ceil
 from statistics import median
 from typing import Any
 
@@ -275,10 +276,26 @@ def steps(name: str, baseline: str, results: dict[str, Result]) -> list[tuple[st
     return found
 
 
+def in_all(needed: int | None, counted: int, taken: int) -> int | None:
+    """How many trials bring ``needed`` of them into one state, where ``counted`` of ``taken`` were.
+
+    More than were taken, unless those were enough.
+    """
+    if needed is None or needed <= counted:
+        return needed and max(needed, taken)
+    return max(ceil(needed * max(taken, counted) / counted), taken + 1)
+
+
 def precision(groups: list[Group], baseline: str, goal: float) -> Precision:
     """Whether every decode ratio to the baseline is known as well as was asked."""
-    found = {n: e for group in groups for n, e in group.ratios(DECODE).items() if n != baseline}
-    needed = [statistics.needed(e, goal) for e in found.values()]
+    found: dict[str, Estimate] = {}
+    needed: list[int | None] = []
+    for group in groups:
+        for name, ratio in group.ratios(DECODE).items():
+            if name != baseline:
+                found[name] = ratio
+                taken = group.results[name].protocol.get("trials", 0)
+                needed.append(in_all(statistics.needed(ratio, goal), ratio.n, taken))
     known = [n for n in needed if n is not None]
     return Precision(
         goal=goal,

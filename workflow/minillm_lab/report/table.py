@@ -328,8 +328,9 @@ def precision_line(precision: "Precision") -> str:
         return f"- Precision: every decode ratio is known within {goal}, as asked."
     return (
         f"- Precision: the decode ratio of `{worst}` is known to ±{known[worst]:.1%}, {goal} was"
-        f" asked; about {precision.trials} trials in this state would reach it, if they scatter as"
-        " these did (`--config trials=N` runs only the new ones)."
+        f" asked; about {precision.trials} trials in all would reach it: an estimate, if they"
+        " scatter and find the machine in this state as these did (`--config trials=N` runs only"
+        " the new ones)."
     )
 
 
