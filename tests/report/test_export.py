@@ -79,6 +79,17 @@ def test_the_model_card_holds_the_files_the_figures_and_the_command() -> None:
     assert r"Command: snakemake \| \`x\`" in card and "A CPU, 2 cores" in card
 
 
+def test_the_model_card_says_what_the_results_warn_of() -> None:
+    result = q8_0()
+    result.model.files[0].path = "models/m/Q8_0.gguf"
+    unpacked = "the source ships quantized weights alone; F16 unpacked from them counts"
+    flaw = "the answer means nothing: it is one token, repeated; no figure of it is ranked"
+    result.warnings = [flaw, unpacked, "load: /home/me/m.gguf <b>"]
+    card = exported("model-card", made_up("f16", quantization="F16"), result).splitlines()
+    for text in (flaw, unpacked, r"load: m.gguf \<b\>"):
+        assert f"- Warning, `Q8_0.gguf, llama.cpp`: {text}" in card
+
+
 def test_hostile_names_stay_text_in_the_model_card() -> None:
     result = q8_0()
     result.model.name = result.machine["cpu"] = HOSTILE

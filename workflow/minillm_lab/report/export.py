@@ -20,7 +20,7 @@ from minillm_lab.report import folder, quality
 from minillm_lab.report.comparison import Comparison
 from minillm_lab.report.inert import code, inert
 from minillm_lab.report.published import publish
-from minillm_lab.report.table import depths, number, size_of
+from minillm_lab.report.table import depths, number, size_of, warned
 from minillm_lab.result import Metric, Result
 
 UNKNOWN = (  # of llama-bench's fields: what a result of the lab does not hold
@@ -51,19 +51,26 @@ def model_card(results: dict[str, Result], command: str) -> str:
         " with minillm-lab.",
     ]
     notes += quality.legend(results)
+    for text, names in warned(results).items():
+        files = dict.fromkeys(code(file_of(results[name])) for name in names)
+        notes.append(f"Warning, {', '.join(files)}: {inert(text)}")
     rows = [card_row(result) for result in results.values()]
     table = tabulate(rows, headers=header, tablefmt="github", disable_numparse=True)
     listed = "\n".join(f"- {note.removeprefix('- ')}" for note in notes)
     return f"### {', '.join(models)}\n\n{table}\n\n{listed}"
 
 
-def card_row(result: Result) -> list[str]:
+def file_of(result: Result) -> str:
+    """The file of a variant and what ran it; of several files, their folder."""
     files = result.model.files
     path = PurePath(files[0].path)
-    name = f"{path.name}, {result.runtime['name']}" if len(files) == 1 else path.parent.name
+    return f"{path.name}, {result.runtime['name']}" if len(files) == 1 else path.parent.name
+
+
+def card_row(result: Result) -> list[str]:
     measured = result.quality or {}
     return [
-        code(name),
+        code(file_of(result)),
         number(size_of(result) / 1e6),
         f"{result.model.bits_per_weight:.2f}",
         quality.cell(measured.get("kld_mean"), 1, 4),
