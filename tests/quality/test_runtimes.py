@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import Lfm2ForCausalLM, MambaForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, Lfm2ForCausalLM, MambaForCausalLM, PreTrainedModel
 
 from minillm_lab.quality.runtime import opened
 from minillm_lab.runtimes import Passage
@@ -88,6 +88,26 @@ def test_passages_together_have_the_logits_that_each_has_alone(
         together = loaded.runtime.logits_of(PASSAGES)
         assert together.shape[0] == sum(len(p) - p.first for p in PASSAGES)
         assert together == pytest.approx(np.concatenate(alone), abs=0.05 if on_llama else 1e-3)
+
+
+def test_a_weight_that_lies_transposed_is_read_as_well(
+    tiny_safetensors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = AutoModelForCausalLM.from_pretrained
+    turned = []
+
+    def transposed(*arguments: Any, **settings: Any) -> Any:
+        model = load(*arguments, **settings)
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().T.contiguous().T)
+        turned.append(not model.lm_head.weight.is_contiguous())
+        return model
+
+    with opened(tiny_safetensors, FLOAT32, 128) as loaded:
+        expected = loaded.runtime.logits_of(PASSAGES[:1])
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", transposed)
+    with opened(tiny_safetensors, FLOAT32, 128) as loaded:
+        assert turned == [True]
+        assert loaded.runtime.logits_of(PASSAGES[:1]) == pytest.approx(expected, abs=1e-4)
 
 
 def test_quick_products_of_halves_are_pytorchs_own() -> None:

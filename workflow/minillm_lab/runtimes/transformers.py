@@ -221,8 +221,10 @@ class Transformers:
         """Touch every weight: safetensors are mapped, and a load that reads nothing is no load."""
         with torch.inference_mode():
             for tensor in self.model.parameters():
-                if tensor.device.type == "cpu":
-                    tensor.view(-1)[:: 4096 // tensor.element_size()].sum()
+                if tensor.device.type == "cpu":  # in the order in which it lies: without a copy
+                    order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
+                    values = tensor.permute(order).reshape(-1)
+                    values[:: 4096 // tensor.element_size()].sum()
 
     def _tokenizer(self) -> Any:
         if self.tokenizer is None:
