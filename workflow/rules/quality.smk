@@ -14,6 +14,7 @@ rule text:
     input:
         tokenizer=lambda wildcards: EXPERIMENT.tokenizer(wildcards.model),
         text=quality_file("text"),
+        sections=sections_file(),
         questions=quality_file("questions"),
         code=code("quality/text", "quality/questions"),
     output:
@@ -29,10 +30,14 @@ rule text:
         questions=lambda wildcards, input: (
             f"--questions {shlex.quote(input.questions)}" if input.questions else ""
         ),
+        sections=lambda wildcards, input: (
+            f"--sections {shlex.quote(input.sections)}" if input.sections else ""
+        ),
     shell:
         "python -m minillm_lab.quality.text"
         " --tokenizer {input.tokenizer:q}"
         " --text {input.text:q}"
+        " {params.sections}"
         " {params.questions}"
         " --protocol {params.protocol:q}"
         " --output {output:q}"
@@ -45,7 +50,7 @@ rule score:
         text=lambda wildcards: f"{RESULTS}/quality/texts/{model(wildcards)}.json",
         reference=reference_file,
         runtime=lambda wildcards: code(f"runtimes/{runtime(wildcards).replace('.', '_')}"),
-        code=code(*SCORING, "quality/score", "quality/intervals"),
+        code=code(*SCORING, "quality/score", "quality/figures", "quality/intervals"),
     output:
         f"{RESULTS}/quality/{{variant}}.json",
     log:

@@ -68,8 +68,8 @@ def legend(results: dict[str, Result]) -> list[str]:
         lines.append(
             f"- Quality of {inert(result.model.name)}: against {dtype} in {runtime['name']},"
             f" {tokens} scored tokens in {protocol['chunks']} chunks of {protocol['context']};"
-            " intervals resample chunks; what the figures mean and where the verdicts begin:"
-            " docs/quality.md"
+            " intervals from the chunks' spread; what the figures mean and where the verdicts"
+            " begin: docs/quality.md"
         )
     return list(dict.fromkeys(lines))
 

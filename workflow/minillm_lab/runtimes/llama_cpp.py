@@ -92,6 +92,18 @@ def detokenize(model: Any, ids: list[int]) -> str:
     return buffer.raw[:n].decode("utf-8", "replace")
 
 
+def piece(model: Any, token: int) -> bytes:
+    """A token's own bytes, special or not."""
+    vocab = llama_cpp.llama_model_get_vocab(model)
+    room = 256
+    buffer = ctypes.create_string_buffer(room)
+    n = llama_cpp.llama_token_to_piece(vocab, token, buffer, room, 0, True)
+    if n < 0:
+        buffer = ctypes.create_string_buffer(-n)
+        n = llama_cpp.llama_token_to_piece(vocab, token, buffer, -n, 0, True)
+    return bytes(buffer.raw[:n])
+
+
 def devices() -> list[dict[str, Any]]:
     """The devices that this build of llama.cpp can use: name, description, whether a GPU."""
     libggml.ggml_backend_dev_count.restype = ctypes.c_size_t
