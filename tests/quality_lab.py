@@ -20,6 +20,12 @@ questions:
   - {group: one, question: "Who?", choices: [he, she, they, it], answer: he}
   - {group: two, question: "Two and two?", choices: ["4", "5", "22", "none"], answer: "4"}
 """
+SECTIONS = """
+sections:
+  - {section: first, from: "Line 2:"}
+  - {section: second, from: "Line 8:"}
+  - {section: first, from: "Line 14:"}
+"""
 LLAMA = {"runtime": "llama.cpp", "threads": 1, "device": "cpu"}
 FLOAT32 = {"runtime": "transformers", "dtype": "float32", "threads": 1, "device": "cpu"}
 SHORT = Protocol(name="lab", context=64, score_from=16)
@@ -28,7 +34,9 @@ SHORT = Protocol(name="lab", context=64, score_from=16)
 def prepared(tokenizer: Path, folder: Path, protocol: Protocol = SHORT) -> EvaluationText:
     (folder / "text.txt").write_text(TEXT, encoding="utf-8")
     (folder / "questions.yaml").write_text(QUESTIONS, encoding="utf-8")
-    return evaluation_text(tokenizer, folder / "text.txt", folder / "questions.yaml", protocol)
+    (folder / "text.sections.yaml").write_text(SECTIONS, encoding="utf-8")
+    text, questions = folder / "text.txt", folder / "questions.yaml"
+    return evaluation_text(tokenizer, text, questions, protocol, folder / "text.sections.yaml")
 
 
 def scored(

@@ -54,6 +54,57 @@ def byte_symbols() -> list[str]:
     return [chr(byte) if byte in plain else chr(next(others)) for byte in range(256)]
 
 
+def write_tiny_mamba(path: Path, *, width: int = 64, layers: int = 2) -> None:
+    """Write a Mamba model in F32: a state goes from token to token, and no mask hides one."""
+    random = np.random.default_rng(7)
+    inner, state, rank, kernel = 2 * width, 16, 4, 4
+    tokens = byte_symbols() + [m.replace(" ", "") for m in MERGES]
+    tokens += [f"unused{i}" for i in range(300 - len(tokens))]
+    writer = gguf.GGUFWriter(path, "mamba")
+    writer.add_block_count(layers)
+    writer.add_context_length(512)
+    writer.add_embedding_length(width)
+    writer.add_feed_forward_length(0)
+    writer.add_head_count(0)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_ssm_conv_kernel(kernel)
+    writer.add_ssm_inner_size(inner)
+    writer.add_ssm_state_size(state)
+    writer.add_ssm_time_step_rank(rank)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(tokens)
+    writer.add_token_merges(MERGES)
+    writer.add_eos_token_id(len(tokens) - 1)
+
+    def matrix(name: str, rows: int, columns: int, scale: float = 1.0) -> None:
+        values = random.normal(0, scale / np.sqrt(columns), (rows, columns))
+        writer.add_tensor(name, values.astype(np.float32))
+
+    def vector(name: str, size: int, fill: float) -> None:
+        writer.add_tensor(name, np.full(size, fill, np.float32))
+
+    matrix("token_embd.weight", len(tokens), width, 8.0)
+    for i in range(layers):
+        vector(f"blk.{i}.attn_norm.weight", width, 1.0)
+        matrix(f"blk.{i}.ssm_in.weight", 2 * inner, width)
+        matrix(f"blk.{i}.ssm_conv1d.weight", inner, kernel)
+        vector(f"blk.{i}.ssm_conv1d.bias", inner, 0.1)
+        matrix(f"blk.{i}.ssm_x.weight", rank + 2 * state, inner)
+        matrix(f"blk.{i}.ssm_dt.weight", inner, rank)
+        vector(f"blk.{i}.ssm_dt.bias", inner, 0.5)
+        decay = -np.arange(1, state + 1, dtype=np.float32)
+        writer.add_tensor(f"blk.{i}.ssm_a", np.tile(decay, (inner, 1)))
+        vector(f"blk.{i}.ssm_d", inner, 1.0)
+        matrix(f"blk.{i}.ssm_out.weight", width, inner)
+    vector("output_norm.weight", width, 1.0)
+    matrix("output.weight", len(tokens), width, 4.0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def write_tiny_gguf(
     path: Path,
     *,

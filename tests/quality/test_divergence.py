@@ -58,3 +58,24 @@ def test_the_most_likely_token_comes_first() -> None:
     kept = compress(reference, log_normalizer(reference), np.random.default_rng(0), 20, 8)
     assert (kept.top_ids[:, 0] == reference.argmax(axis=1)).all()
     assert (np.diff(kept.top, axis=1) <= 0).all()
+
+
+def test_a_near_exact_variant_is_estimated_as_exactly_as_it_is_near() -> None:
+    reference, _ = distributions(rows=400)
+    rounding = np.random.default_rng(2).normal(0, 2e-3, reference.shape)
+    variant = (reference + rounding).astype(np.float32)
+    kept = compress(reference, log_normalizer(reference), np.random.default_rng(0), 256, 128)
+    found = divergence(kept, variant, log_normalizer(variant))
+    whole = exact(reference, variant)
+    assert found.min() >= 0 and whole.min() >= 0
+    for level in (0.5, 0.99):
+        assert np.quantile(found, level) == pytest.approx(np.quantile(whole, level), rel=0.05)
+    assert whole.mean() == pytest.approx(0.5 * 2e-3**2, rel=0.1)  # half the variance of d
+
+
+def test_a_token_that_the_reference_hardly_knows_is_not_missed() -> None:
+    reference, variant = distributions(rows=100)
+    variant[np.arange(100), reference.argmin(axis=1)] += 25  # never drawn, and now the likeliest
+    kept = compress(reference, log_normalizer(reference), np.random.default_rng(0), 256, 128)
+    found = divergence(kept, variant, log_normalizer(variant))
+    assert found == pytest.approx(exact(reference, variant), rel=0.05)

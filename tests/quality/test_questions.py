@@ -46,7 +46,7 @@ def test_the_order_of_the_choices_does_not_matter(text: EvaluationText, tiny_ggu
 
 
 def test_shuffled_labels_are_answered_by_chance(tiny_gguf: Path) -> None:
-    encode, begin = open_tokenizer(tiny_gguf)
+    encode, begin, _ = open_tokenizer(tiny_gguf)
     written = load_questions(OWN.read_text(encoding="utf-8"), "own")
     random = np.random.default_rng(3)
     shuffled = [w.model_copy(update={"answer": w.choices[random.integers(4)]}) for w in written]

@@ -1,15 +1,19 @@
 """What the runtimes compute for the quality figures, held against the same one by one."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, Lfm2ForCausalLM, MambaForCausalLM, PreTrainedModel
 
 from minillm_lab.quality.runtime import opened
 from minillm_lab.runtimes import Passage
 from minillm_lab.runtimes.transformers import HalfProducts
 from quality_lab import FLOAT32, LLAMA
+from tiny_model import write_tiny_mamba
 
 PASSAGES = [
     Passage([*range(40, 60)], 12, [[7], [8, 9, 10], [], [11]]),
@@ -18,12 +22,61 @@ PASSAGES = [
 ]
 
 
-@pytest.mark.parametrize("runtime", ["llama.cpp", "transformers"])
+def mamba(folder: Path) -> Path:
+    """A model of states alone, as a GGUF."""
+    write_tiny_mamba(folder / "mamba.gguf")
+    return folder / "mamba.gguf"
+
+
+def saved(model: type[PreTrainedModel], **config: Any) -> Callable[[Path], Path]:
+    """A way to write a tiny model of a class of Transformers."""
+
+    def save(folder: Path) -> Path:
+        torch.manual_seed(0)
+        made = model.config_class(
+            vocab_size=300,
+            hidden_size=64,
+            num_hidden_layers=2,
+            initializer_range=0.3,  # large enough that what is not hidden shows
+            **config,
+        )
+        model(made).save_pretrained(folder / "model")
+        return folder / "model"
+
+    return save
+
+
+MAMBA = saved(MambaForCausalLM, state_size=16)
+LFM2 = saved(  # convolutions beside attention
+    Lfm2ForCausalLM,
+    intermediate_size=64,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    layer_types=["conv", "full_attention"],
+)
+
+
+@pytest.mark.parametrize(
+    "runtime, made",
+    [
+        ("llama.cpp", None),
+        ("transformers", None),
+        ("llama.cpp", mamba),
+        ("transformers", MAMBA),
+        ("transformers", LFM2),
+    ],
+    ids=["llama.cpp", "transformers", "llama.cpp-mamba", "transformers-mamba", "transformers-lfm2"],
+)
 def test_passages_together_have_the_logits_that_each_has_alone(
-    runtime: str, tiny_gguf: Path, tiny_safetensors: Path
+    runtime: str,
+    made: Callable[[Path], Path] | None,
+    tiny_gguf: Path,
+    tiny_safetensors: Path,
+    tmp_path: Path,
 ) -> None:
     on_llama = runtime == "llama.cpp"
     weights, settings = (tiny_gguf, LLAMA) if on_llama else (tiny_safetensors, FLOAT32)
+    weights = made(tmp_path) if made else weights
     with opened(weights, settings, 128) as loaded:
         alone = []
         for passage in PASSAGES:
@@ -35,6 +88,26 @@ def test_passages_together_have_the_logits_that_each_has_alone(
         together = loaded.runtime.logits_of(PASSAGES)
         assert together.shape[0] == sum(len(p) - p.first for p in PASSAGES)
         assert together == pytest.approx(np.concatenate(alone), abs=0.05 if on_llama else 1e-3)
+
+
+def test_a_weight_that_lies_transposed_is_read_as_well(
+    tiny_safetensors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = AutoModelForCausalLM.from_pretrained
+    turned = []
+
+    def transposed(*arguments: Any, **settings: Any) -> Any:
+        model = load(*arguments, **settings)
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().T.contiguous().T)
+        turned.append(not model.lm_head.weight.is_contiguous())
+        return model
+
+    with opened(tiny_safetensors, FLOAT32, 128) as loaded:
+        expected = loaded.runtime.logits_of(PASSAGES[:1])
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", transposed)
+    with opened(tiny_safetensors, FLOAT32, 128) as loaded:
+        assert turned == [True]
+        assert loaded.runtime.logits_of(PASSAGES[:1]) == pytest.approx(expected, abs=1e-4)
 
 
 def test_quick_products_of_halves_are_pytorchs_own() -> None:

@@ -1,12 +1,17 @@
+from math import exp
 from pathlib import Path
+from statistics import fmean
 
+import numpy as np
 import pytest
 
 from minillm_lab.errors import LabError
 from minillm_lab.models.quantize import quantize
+from minillm_lab.quality.runtime import opened
 from minillm_lab.quality.text import EvaluationText
 from minillm_lab.records import write_record
-from quality_lab import FLOAT32, LLAMA, make_reference, scored, value
+from minillm_lab.runtimes import Passage
+from quality_lab import FLOAT32, LLAMA, SHORT, TEXT, make_reference, prepared, scored, value
 from tiny_model import write_tiny_gguf
 
 
@@ -62,11 +67,78 @@ def test_intervals_hold_their_values_and_count_tokens(
     text: EvaluationText, quantized: dict[str, Path], reference: Path
 ) -> None:
     metrics = scored(quantized["Q4_K_M"], text, reference).metrics
-    for name in ("kld_mean", "kld_p99", "kld_max", "same_top", "perplexity_ratio"):
+    for name in ("kld_mean", "kld_p99", "same_top", "perplexity", "perplexity_ratio"):
         metric = metrics[name]
         assert metric.ci95 and metric.value is not None
         assert metric.ci95[0] <= metric.value <= metric.ci95[1]
         assert metric.n == len(text.chunks) * text.protocol.scored
+    assert metrics["kld_max"].ci95 is None
+
+
+def test_each_chunks_means_are_kept_and_have_the_figures_as_their_mean(
+    text: EvaluationText, quantized: dict[str, Path], reference: Path
+) -> None:
+    found = scored(quantized["Q4_K_M"], text, reference)
+    assert {len(values) for values in found.by_chunk.values()} == {len(text.chunks)}
+    for name in ("kld_mean", "same_top"):
+        assert fmean(found.by_chunk[name]) == pytest.approx(value(found, name))
+    assert exp(fmean(found.by_chunk["surprise"])) == pytest.approx(value(found, "perplexity"))
+
+
+def test_figures_of_probability_and_bytes_are_what_they_are_defined_as(
+    text: EvaluationText, quantized: dict[str, Path], reference: Path, tiny_safetensors: Path
+) -> None:
+    found = scored(quantized["Q2_K"], text, reference)
+    first, surprises = text.protocol.score_from + 1, []
+    for weights, settings in ((quantized["Q2_K"], LLAMA), (tiny_safetensors, FLOAT32)):
+        with opened(weights, settings, 64) as loaded:
+            rows = [
+                loaded.runtime.logits_of([Passage(c[:-1], first - 1)]).copy() for c in text.chunks
+            ]
+        log_p = [x - np.logaddexp.reduce(x.astype(float), axis=1)[:, None] for x in rows]
+        targets = [c[first:] for c in text.chunks]
+        each = [x[np.arange(len(t)), t] for x, t in zip(log_p, targets, strict=True)]
+        surprises.append(-np.concatenate(each))
+    ours, theirs = surprises
+    delta = np.exp(-ours) - np.exp(-theirs)
+    expected = {
+        "delta_p_mean": delta.mean(),
+        "delta_p_rms": np.sqrt((delta**2).mean()),
+        "delta_p_p01": np.quantile(delta, 0.01),
+        "delta_p_p99": np.quantile(delta, 0.99),
+    }
+    sizes = [size for chunk in text.bytes or [] for size in chunk[first:]]
+    expected["bits_per_byte"] = ours.sum() / np.log(2) / sum(sizes)
+    expected["bits_per_byte_reference"] = theirs.sum() / np.log(2) / sum(sizes)
+    for name, figure in expected.items():
+        assert value(found, name) == pytest.approx(figure, rel=0.01, abs=1e-6)
+    assert 0 < value(found, "kld_p99") < value(found, "kld_p999") < value(found, "kld_max")
+
+
+def test_where_it_hurts_is_said_by_section_and_token(
+    text: EvaluationText, quantized: dict[str, Path], reference: Path
+) -> None:
+    found = scored(quantized["Q2_K"], text, reference)
+    assert found.by_section.keys() == {"first", "second"}
+    counted = sum(metric.n for metric in found.by_section.values())
+    assert 0 < counted < found.metrics["kld_mean"].n  # Line 0 and 1 belong to no section
+    losses = [token.kld for token in found.hurt_most]
+    assert len(losses) == 10 and losses == sorted(losses, reverse=True)
+    assert losses[0] == value(found, "kld_max")
+    for token in found.hurt_most:
+        assert token.before + token.text in TEXT
+        assert token.section in {"first", "second", None}
+
+
+def test_two_chunks_give_figures_without_intervals(
+    tiny_gguf: Path, tiny_safetensors: Path, tmp_path: Path
+) -> None:
+    few = prepared(tiny_gguf, tmp_path, SHORT.model_copy(update={"chunks": 2}))
+    make_reference("tiny", tiny_safetensors, few, FLOAT32, tmp_path / "reference.npz")
+    metrics = scored(tiny_gguf, few, tmp_path / "reference.npz").metrics
+    over_tokens = {n: m for n, m in metrics.items() if "question" not in n and "answer" not in n}
+    assert len(over_tokens) > 5
+    assert all(m.ci95 is None and m.value is not None for m in over_tokens.values())
 
 
 def test_a_reference_of_another_text_is_refused(

@@ -34,7 +34,9 @@ def lab(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 def test_results_hold_the_quality_of_both_runtimes(lab: Lab) -> None:
     for variant in ("fp16", "q4_k_m"):
-        quality = lab.json(f"results/{variant}.json")["quality"]
+        result = lab.json(f"results/{variant}.json")
+        quality = result["quality"]
+        assert result["quality_by_chunk"].keys() == {"kld_mean", "same_top", "surprise"}
         assert {"kld_mean", "kld_p99", "kld_max", "same_top", "perplexity_ratio"} <= quality.keys()
         assert {"first_divergence_token", "question_accuracy", "answer_flips"} <= quality.keys()
     assert lab.json("results/fp16.json")["quality"]["kld_mean"]["value"] < 1e-4

@@ -174,13 +174,29 @@ class QualityMetric(Record):
     n: int = Field(description="what it was counted over: tokens, questions")
 
 
+class HurtToken(Record):
+    """A token of the text at which the variant is far from the reference."""
+
+    kld: float = Field(description="nats")
+    section: str | None = Field(description="of the text; null: it has none")
+    before: str = Field(description="the text before it")
+    text: str = Field(description="the text's own token")
+    reference: str = Field(description="the token that the reference finds most likely")
+    variant: str = Field(description="the token that the variant finds most likely")
+
+
 class Score(Record):
     """``results/quality/<variant>.json``."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     variant: str
     protocol: dict[str, Any]
     metrics: dict[str, QualityMetric]
+    by_chunk: dict[str, list[float]] = Field(
+        description="means of each chunk: kld_mean, same_top, surprise (nats per token)"
+    )
+    by_section: dict[str, QualityMetric] = Field(description="kld_mean of parts of the text")
+    hurt_most: list[HurtToken] = Field(description="the tokens of the largest divergence")
     answers: list[int]
     warnings: list[str] = Field(default_factory=list)
 

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from minillm_lab.records import Output, QualityMetric, Reading, Record
+from minillm_lab.records import HurtToken, Output, QualityMetric, Reading, Record
 
 
 class TrialSample(Record):
@@ -84,7 +84,13 @@ class Result(Record):
     )
     quality: dict[str, QualityMetric] | None = Field(None, description="null: not measured")
     quality_by_chunk: dict[str, list[float]] = Field(
-        {}, description="means over the scored tokens of each chunk"
+        {}, description="kld_mean, same_top and surprise (nats per token) of each chunk"
+    )
+    quality_by_section: dict[str, QualityMetric] = Field(
+        {}, description="kld_mean of parts of the text, where it has any"
+    )
+    quality_hurt_most: list[HurtToken] = Field(
+        [], description="the tokens of the largest divergence"
     )
     output: Output
     measured_at: str

@@ -203,6 +203,13 @@ def quality_file(what):
     return f"{LAB}/minillm_lab/quality/{own[what]}" if path == "own" else path or []
 
 
+def sections_file():
+    """What the parts of the evaluation text are, from a file beside it; nothing without one."""
+    text = quality_file("text")
+    beside = os.path.splitext(text)[0] + ".sections.yaml"
+    return beside if os.path.exists(beside) else []
+
+
 def converter(wildcards):
     """llama.cpp's converter, for a model that ships safetensors."""
     if EXPERIMENT.models[model(wildcards)].ships_safetensors:

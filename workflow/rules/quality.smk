@@ -14,6 +14,7 @@ rule text:
     input:
         tokenizer=lambda wildcards: EXPERIMENT.tokenizer(model(wildcards)),
         text=lambda wildcards: quality_file("text"),  # as functions: a report shows these names
+        sections=lambda wildcards: sections_file(),
         questions=lambda wildcards: quality_file("questions"),
         code=code("quality.text"),
     output:
@@ -29,10 +30,14 @@ rule text:
         questions=lambda wildcards, input: (
             f"--questions {shlex.quote(input.questions)}" if input.questions else ""
         ),
+        sections=lambda wildcards, input: (
+            f"--sections {shlex.quote(input.sections)}" if input.sections else ""
+        ),
     shell:
         "python -m minillm_lab.quality.text"
         " --tokenizer {input.tokenizer:q}"
         " --text {input.text:q}"
+        " {params.sections}"
         " {params.questions}"
         " --protocol {params.protocol:q}"
         " --output {output:q}"

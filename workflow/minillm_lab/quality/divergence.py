@@ -1,13 +1,25 @@
 """The divergence from the reference: kept compactly, estimated without bias, in blocks of rows.
 
 Of each scored token the reference keeps its top log-probabilities exactly and a systematic sample
-of the rest, drawn in proportion to its own probabilities (Madow 1949). With p the reference and q
-the variant,
+of the rest, drawn in proportion to its own probabilities (Madow 1949). With p the reference, q the
+variant and d = log p − log q, the divergence is a sum of terms that are never negative,
 
-    KL(p‖q) = Σ_top p·(log p − log q) + P_tail · E_{p, tail}[log p − log q],
+    KL(p‖q) = Σ p·d = Σ p·(d − 1 + exp(−d)),
 
-where the mean over the sample takes the expectation's place; it is unbiased, since log q needs
-nothing but the variant's logits at the sampled ids and its own log-sum-exp.
+since Σ p·exp(−d) = Σ q = 1 = Σ p. It is estimated as
+
+    Σ_top p·(d − 1 + exp(−d)) + P_tail · mean over the sample (d − 1 + exp(−d)).
+
+The mean takes the place of the expectation over p in the tail, so the estimate is unbiased. In one
+sample it is not exact: what Σ_top (q − p) adds, the tail's term takes away in expectation only. But
+every term is of second order in d, so where q is near p the estimate's error is in proportion to
+the divergence. Without −1 + exp(−d) it is of first order, and hides a near-exact variant's own.
+
+Where q is far from p, exp(−d) = q / p is the noisiest part: a token that p hardly knows and q likes
+is seldom drawn. Its mean over the tail is known, Q_tail / P_tail with Q_tail = 1 − Σ_top q, so it
+serves as a control variate. The weight that leaves it in, s² / (exp(s²) − 1), is the best where d
+is normal with variance s²; s² is taken from the less likely half of the top and not from the
+sample, so that the estimate stays unbiased.
 """
 
 from collections.abc import Iterator
@@ -100,17 +112,26 @@ def sample(p: Floats, size: int, random: np.random.Generator) -> tuple[NDArray[n
 def divergence(reference: Compact, logits: Floats, normalizers: Doubles) -> Doubles:
     """The estimated KL divergence from the reference at each row, in nats, shape (n,)."""
 
-    def gap(ids: NDArray[np.unsignedinteger], log_p: Floats) -> Doubles:
+    def difference(ids: NDArray[np.unsignedinteger], log_p: Floats) -> Doubles:
         chosen = np.take_along_axis(logits, ids.astype(np.intp), 1)
-        difference: Doubles = log_p - (chosen - normalizers[:, None])
-        return difference
+        return log_p.astype(np.float64) - (chosen - normalizers[:, None])
 
-    found = (np.exp(reference.top.astype(np.float64)) * gap(reference.top_ids, reference.top)).sum(
-        axis=1
-    )
+    p, d = np.exp(reference.top.astype(np.float64)), difference(reference.top_ids, reference.top)
+    found = (p * term(d)).sum(axis=1)
     if reference.tail_ids.shape[1]:
-        found += reference.tail_mass * gap(reference.tail_ids, reference.tail).mean(axis=1)
+        spread = np.clip(d[:, d.shape[1] // 2 :].var(axis=1), 1e-12, 50)
+        weight = spread / np.expm1(spread)
+        missing = 1 - (p * np.exp(-d)).sum(axis=1)  # the variant's probability of the tail
+        d = difference(reference.tail_ids, reference.tail)
+        tail = reference.tail_mass * term(d).mean(axis=1)
+        tail += (1 - weight) * (missing - reference.tail_mass * np.exp(-d).mean(axis=1))
+        found += np.maximum(tail, 0)
     return np.asarray(found)
+
+
+def term(d: Doubles) -> Doubles:
+    """d − 1 + exp(−d), never negative."""
+    return np.maximum(d + np.expm1(-d), 0)  # rounding of expm1 alone can bring it below
 
 
 def exact_divergence(log_p: Floats, logits: Floats, normalizers: Doubles) -> Doubles:
@@ -118,5 +139,7 @@ def exact_divergence(log_p: Floats, logits: Floats, normalizers: Doubles) -> Dou
     found = np.empty(len(logits))
     for block in blocks(*logits.shape):
         p = np.exp(log_p[block].astype(np.float64))
-        found[block] = (p * (log_p[block] - (logits[block] - normalizers[block, None]))).sum(axis=1)
+        found[block] = (p * term(log_p[block] - (logits[block] - normalizers[block, None]))).sum(
+            axis=1
+        )
     return found

@@ -6,20 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minillm_lab.command import run, say
 from minillm_lab.errors import LabError
 from minillm_lab.quality.divergence import divergence, exact_divergence, log_normalizer
 from minillm_lab.quality.failure import pass_on, tried
-from minillm_lab.quality.intervals import mcnemar, over_chunks, proportion
+from minillm_lab.quality.figures import Tokens, by_section, chunk_means, figures, hurt_most
+from minillm_lab.quality.intervals import mcnemar, proportion
 from minillm_lab.quality.questions import Question, answer_all
 from minillm_lab.quality.reference import Reference
 from minillm_lab.quality.runtime import Loaded, evaluate, longest, opened
 from minillm_lab.quality.text import EvaluationText
 from minillm_lab.records import QualityMetric, Score, read_record, write_record
 
-Doubles = NDArray[np.float64]
+NOT_FINITE = "quality: the model computes values that are not numbers: no figures"
 
 
 class NotFiniteError(Exception):
@@ -44,13 +44,11 @@ def score(
                     f" model of {variant} one of {size}: it belongs to another model"
                 )
             try:
-                metrics = distances(variant, loaded, text, reference)
+                tokens = tokens_of(variant, loaded, text, reference)
                 answers = answer_all(loaded.runtime, text.questions)
-                metrics |= question_metrics(answers, reference.facts.answers, text.questions)
-                warnings = []
             except NotFiniteError:
-                metrics, answers = {}, []
-                warnings = ["quality: the model computes values that are not numbers: no figures"]
+                tokens, answers = None, []
+            hurt = hurt_most(tokens, text, loaded.runtime.detokenize) if tokens else []
     facts = reference.facts
     protocol = text.protocol.model_dump() | {
         "chunks": len(text.chunks),
@@ -58,37 +56,36 @@ def score(
         "questions_sha256": text.questions_sha256,
         "reference": {"kind": facts.kind, "weights": facts.weights, "runtime": facts.runtime},
     }
+    asked = question_metrics(answers, facts.answers, text.questions) if tokens else {}
     return Score(
-        variant=variant, protocol=protocol, metrics=metrics, answers=answers, warnings=warnings
+        variant=variant,
+        protocol=protocol,
+        metrics=figures(tokens, text) | asked if tokens else {},
+        by_chunk=chunk_means(tokens) if tokens else {},
+        by_section=by_section(tokens, text) if tokens else {},
+        hurt_most=hurt,
+        answers=answers,
+        warnings=[] if tokens else [NOT_FINITE],
     )
 
 
-def distances(
-    variant: str, loaded: Loaded, text: EvaluationText, reference: Reference
-) -> dict[str, QualityMetric]:
-    """The figures over scored tokens; only one value per token is kept, never the logits."""
-    shape = (len(text.chunks), text.protocol.scored)
-    kld, same, ours, theirs = (np.empty(shape) for _ in range(4))
-    rows = np.arange(shape[1])
+def tokens_of(variant: str, loaded: Loaded, text: EvaluationText, reference: Reference) -> Tokens:
+    """Every scored token; only a few values of each are kept, never the logits."""
+    tokens = Tokens.room(len(text.chunks), text.protocol.scored)
+    rows = np.arange(text.protocol.scored)
     for number, logits, targets in evaluate(loaded, text, variant):
         chunk, normalizers = reference.chunk(number), log_normalizer(logits)
         if not np.isfinite(normalizers).all():
             raise NotFiniteError
         if chunk.exact is not None:
-            kld[number] = exact_divergence(chunk.exact, logits, normalizers)
+            tokens.kld[number] = exact_divergence(chunk.exact, logits, normalizers)
         elif chunk.compact is not None:
-            kld[number] = divergence(chunk.compact, logits, normalizers)
-        same[number] = logits.argmax(axis=1) == chunk.best
-        ours[number] = normalizers - logits[rows, targets]
-        theirs[number] = chunk.surprise
-    return {
-        "kld_mean": over_chunks("nat", np.mean, kld),
-        "kld_p99": over_chunks("nat", lambda x: np.quantile(x, 0.99), kld),
-        "kld_max": over_chunks("nat", np.max, kld),
-        "same_top": over_chunks("1", np.mean, same),
-        "perplexity": over_chunks("1", lambda x: np.exp(np.mean(x)), ours),
-        "perplexity_ratio": over_chunks("1", lambda x: np.exp(np.mean(x)), ours - theirs),
-    }
+            tokens.kld[number] = divergence(chunk.compact, logits, normalizers)
+        tokens.surprise[number] = normalizers - logits[rows, targets]
+        tokens.reference_surprise[number] = chunk.surprise
+        tokens.best[number] = logits.argmax(axis=1)
+        tokens.reference_best[number] = chunk.best
+    return tokens
 
 
 def question_metrics(

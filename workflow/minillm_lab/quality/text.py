@@ -8,11 +8,14 @@ chunk's first token replaced by the begin-of-text token where the model's tokeni
 import argparse
 import hashlib
 import json
+import re
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+import yaml
+from pydantic import Field, ValidationError, model_validator
 
 from minillm_lab.command import run
 from minillm_lab.errors import LabError, first_line
@@ -22,6 +25,15 @@ from minillm_lab.quality.questions import Question, load_questions, tokenized
 from minillm_lab.records import Record, write_record
 
 Tokenize = Callable[[str], list[int]]
+SPACE = b" "
+
+
+class Tokenizer(NamedTuple):
+    """Takes special tokens for plain text."""
+
+    encode: Tokenize
+    begin: int | None  # the begin-of-text token, if the tokenizer adds one
+    spellings: Callable[[list[int]], list[list[bytes]]]  # each token's bytes, one way or another
 
 
 class Protocol(Record):
@@ -38,19 +50,38 @@ class Protocol(Record):
         return self.context - 1 - self.score_from
 
 
+class Section(Record):
+    """What a part of the text is; the next one ends it."""
+
+    name: str = Field(min_length=1, max_length=80)
+    start: int = Field(ge=0, description="in bytes of the text")
+
+
 class EvaluationText(Record):
     """``results/quality/texts/<model>.json``."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     text_sha256: str = Field(pattern="^[0-9a-f]{64}$")
     questions_sha256: str | None = Field(pattern="^[0-9a-f]{64}$")
     protocol: Protocol
     begins: bool = Field(description="each chunk begins with the begin-of-text token")
     chunks: list[list[int]]
+    bytes: list[list[int]] | None = Field(
+        description="of each token of each chunk; null: the tokens do not spell the text"
+    )
+    starts: list[int] = Field(description="of each chunk in the text, in bytes; empty likewise")
+    sections: list[Section] = Field(description="in order; empty: the text has none")
     questions: list[Question]
 
     @model_validator(mode="after")
     def has_its_shape(self) -> "EvaluationText":
+        if self.bytes is not None and (
+            [len(sizes) for sizes in self.bytes] != [len(ids) for ids in self.chunks]
+            or len(self.starts) != len(self.chunks)
+            or min(map(min, self.bytes)) < 0
+            or max(map(max, self.bytes)) > 1 << 20
+        ):
+            raise ValueError("the bytes do not fit the chunks")
         if self.protocol.scored < 1 or len(self.chunks) < 1:
             raise ValueError("nothing to score")
         if any(len(chunk) != self.protocol.context for chunk in self.chunks):
@@ -65,8 +96,8 @@ class EvaluationText(Record):
         return high if low >= 0 else -1
 
 
-def open_tokenizer(path: Path) -> tuple[Tokenize, int | None]:
-    """A tokenizer that takes special tokens for plain text, and the begin token if it adds one."""
+def open_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a folder or a GGUF file. Raises LabError where there is none."""
     if path.is_dir():
         from transformers import AutoTokenizer
 
@@ -83,34 +114,108 @@ def open_tokenizer(path: Path) -> tuple[Tokenize, int | None]:
             )["input_ids"]
             return ids
 
+        def spellings(ids: list[int]) -> list[list[bytes]]:
+            return read_tokens(tokenizer.convert_ids_to_tokens(ids))
+
         begin = tokenizer.bos_token_id
-        return encode, begin if begin in tokenizer("a")["input_ids"][:1] else None
+        adds = begin in tokenizer("a")["input_ids"][:1]
+        return Tokenizer(encode, begin if adds else None, spellings)
     import llama_cpp
 
-    from minillm_lab.runtimes.llama_library import load_model, tokenize
+    from minillm_lab.runtimes.llama_library import load_model, piece, tokenize
 
     model = load_model(path, vocab_only=True)
     vocab = llama_cpp.llama_model_get_vocab(model)
     adds = llama_cpp.llama_vocab_get_add_bos(vocab)
-    begin = llama_cpp.llama_vocab_bos(vocab) if adds else None
-    return lambda text: tokenize(model, text, special=False), begin
+    return Tokenizer(
+        lambda text: tokenize(model, text, special=False),
+        llama_cpp.llama_vocab_bos(vocab) if adds else None,
+        lambda ids: [[piece(model, i) for i in ids]],
+    )
+
+
+def read_tokens(tokens: list[str]) -> list[list[bytes]]:
+    """What tokens stand for, in the two ways that vocabularies write bytes.
+
+    Byte-level ones have a printable symbol for each byte; SentencePiece's have "▁" for a space and
+    "<0xE0>" for a byte that no token holds.
+    """
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    byte_of = {symbol: byte for byte, symbol in bytes_to_unicode().items()}
+
+    def by_level(token: str) -> bytes:
+        known = all(symbol in byte_of for symbol in token)
+        return bytes(map(byte_of.__getitem__, token)) if known else token.encode()
+
+    def by_piece(token: str) -> bytes:
+        if re.fullmatch("<0x[0-9A-F]{2}>", token):
+            return bytes([int(token[3:5], 16)])
+        return token.replace("▁", " ").encode()
+
+    return [[by_level(token) for token in tokens], [by_piece(token) for token in tokens]]
+
+
+def sizes_of(content: bytes, spellings: list[list[bytes]]) -> list[int] | None:
+    """The bytes of each token, which add up to the text's; None where they do not spell it.
+
+    A space that the tokenizer puts before the text is none of its bytes.
+    """
+    for spelled in spellings:
+        whole, sizes = b"".join(spelled), list(map(len, spelled))
+        if whole == SPACE + content and sizes:
+            sizes[0] -= 1
+        if whole in (content, SPACE + content):
+            return sizes
+    return None
+
+
+def places(tokens: int, protocol: Protocol) -> list[int]:
+    """Where chunks start in so many tokens. Raises LabError where there are fewer than two."""
+    size = protocol.context
+    count = tokens // size
+    if count < 2:
+        raise LabError(
+            f"quality.text: {tokens} tokens are too few for intervals: two chunks of {size} at"
+            " least; give a longer text or lower 'quality.context'"
+        )
+    wanted = min(count, protocol.chunks or count)
+    return [size * (i * count // wanted) for i in range(wanted)]
 
 
 def cut(ids: list[int], protocol: Protocol, begin: int | None) -> list[list[int]]:
     """Chunks of the text's ids. Raises LabError where there are fewer than two."""
     if begin is not None:
         ids = [begin, *ids]
-    size = protocol.context
-    count = len(ids) // size
-    if count < 2:
-        raise LabError(
-            f"quality.text: {len(ids)} tokens are too few for intervals: two chunks of {size} at"
-            " least; give a longer text or lower 'quality.context'"
-        )
-    wanted = min(count, protocol.chunks or count)
-    starts = [size * (i * count // wanted) for i in range(wanted)]
-    chunks = [ids[start : start + size] for start in starts]
+    starts = places(len(ids), protocol)
+    chunks = [ids[start : start + protocol.context] for start in starts]
     return chunks if begin is None else [[begin, *chunk[1:]] for chunk in chunks]
+
+
+def read_sections(written: str, text: str, name: str) -> list[Section]:
+    """Sections from YAML: of each its name and the line of the text that begins it, in order.
+
+    Raises LabError with one line that names the section.
+    """
+    try:
+        entries = [(str(e["section"]), str(e["from"])) for e in yaml.safe_load(written)["sections"]]
+    except (yaml.YAMLError, TypeError, KeyError):
+        raise LabError(
+            f"{name}: is not YAML with a list 'sections' of {{section: …, from: a line}}"
+        ) from None
+    found, at = [], 0
+    for section, line in entries:
+        place = f"\n{text}".find(f"\n{line}", at)
+        if place < 0 or not line:
+            raise LabError(
+                f"{name}: {section}: no line of the text, here or later, begins {line!r}"
+            )
+        at = place + 1
+        try:
+            found.append(Section(name=section, start=len(text[:place].encode())))
+        except ValidationError as error:
+            raise LabError(f"{name}: {section!r}: {error.errors()[0]['msg']}") from None
+    return found
 
 
 def read_text(path: Path) -> str:
@@ -124,18 +229,32 @@ def read_text(path: Path) -> str:
 
 
 def evaluation_text(
-    tokenizer: Path, text: Path, questions: Path | None, protocol: Protocol
+    tokenizer: Path,
+    text: Path,
+    questions: Path | None,
+    protocol: Protocol,
+    sections: Path | None = None,
 ) -> EvaluationText:
     """Everything that the reference and the variants are given."""
     content = read_text(text)
     asked = read_text(questions) if questions else None
-    encode, begin = open_tokenizer(tokenizer)
+    encode, begin, spellings = open_tokenizer(tokenizer)
+    ids = encode(content)
+    chunks = cut(ids, protocol, begin)
+    sizes, starts = sizes_of(content.encode(), spellings(ids)), []
+    if sizes is not None:
+        sizes = sizes if begin is None else [0, *sizes]
+        before = [0, *accumulate(sizes)]
+        starts = places(len(sizes), protocol)
     return EvaluationText(
         text_sha256=hashlib.sha256(content.encode()).hexdigest(),
         questions_sha256=hashlib.sha256(asked.encode()).hexdigest() if asked else None,
         protocol=protocol,
         begins=begin is not None,
-        chunks=cut(encode(content), protocol, begin),
+        chunks=chunks,
+        bytes=None if sizes is None else [sizes[i : i + protocol.context] for i in starts],
+        starts=[before[i] for i in starts],
+        sections=read_sections(read_text(sections), content, str(sections)) if sections else [],
         questions=[
             tokenized(question, encode, begin)
             for question in (load_questions(asked, str(questions)) if asked else [])
@@ -162,7 +281,9 @@ def main(arguments: argparse.Namespace) -> None:
             f"quality.context: {protocol.context} tokens are more than the {made_for} that the"
             " model is made for; lower it"
         )
-    made = evaluation_text(arguments.tokenizer, arguments.text, arguments.questions, protocol)
+    made = evaluation_text(
+        arguments.tokenizer, arguments.text, arguments.questions, protocol, arguments.sections
+    )
     write_record(arguments.output, made)
 
 
@@ -171,6 +292,7 @@ if __name__ == "__main__":
     parser.add_argument("--tokenizer", type=Path, required=True, help="a folder or a GGUF file")
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--questions", type=Path, help="YAML; without it none are asked")
+    parser.add_argument("--sections", type=Path, help="YAML; without it the text has none")
     parser.add_argument("--protocol", required=True, help="how to cut and score, as JSON")
     parser.add_argument("--output", type=Path, required=True)
     run(tried(main), parser)

@@ -67,8 +67,8 @@ def legend(results: dict[str, Result]) -> list[str]:
         lines.append(
             f"- Quality of {inert(result.model.name)}: against {dtype} in {runtime['name']},"
             f" {tokens} scored tokens in {protocol['chunks']} chunks of {protocol['context']};"
-            " intervals resample chunks; what the figures mean and where the verdicts begin:"
-            " docs/quality.md"
+            " intervals from the chunks' spread; what the figures mean and where the verdicts"
+            " begin: docs/quality.md"
         )
     models = {r.model.name for r in results.values()}
     if len(models) > 1 and lines:

@@ -79,6 +79,19 @@ class Passage:
         return len(self.ids) + sum(map(len, self.branches))
 
 
+def one_by_one(passages: Sequence[Passage]) -> list[Passage]:
+    """Passages without branches that have the same rows in the same order.
+
+    For models that hand a state on from token to token: no mask hides a token from the next.
+    """
+    found = []
+    for passage in passages:
+        found.append(Passage(passage.ids, passage.first))
+        branches = filter(None, passage.branches)
+        found += [Passage(passage.ids + ids, len(passage.ids)) for ids in branches]
+    return found
+
+
 class Runtime(Protocol):
     """One model in one runtime. Positions are counted from the last ``clear``."""
 

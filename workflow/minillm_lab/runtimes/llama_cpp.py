@@ -16,7 +16,7 @@ from llama_cpp._ggml import libggml
 from numpy.typing import NDArray
 
 from minillm_lab.errors import LabError
-from minillm_lab.runtimes import Options, Passage
+from minillm_lab.runtimes import Options, Passage, one_by_one
 from minillm_lab.runtimes.llama_library import (
     detokenize,
     load_model,
@@ -89,6 +89,9 @@ class LlamaCpp:
         params.n_threads = params.n_threads_batch = options.threads
         params.flash_attn_type = FLASH_ATTENTION[options.flash_attention]
         params.offload_kqv = params.op_offload = on_gpu
+        self.has_state = llama_cpp.llama_model_is_recurrent(
+            self.model
+        ) or llama_cpp.llama_model_is_hybrid(self.model)
         self.context = llama_cpp.llama_init_from_model(self.model, params)
         if not self.context:
             reason = said("not enough memory?")
@@ -157,6 +160,8 @@ class LlamaCpp:
         if len(passages) == 1:
             return self._logits_of(passages[0])
         # One after the other: together they are hardly faster (docs/quality.md).
+        if self.has_state:
+            passages = one_by_one(passages)
         return np.concatenate([self._logits_of(passage).copy() for passage in passages])
 
     def _logits_of(self, passage: Passage) -> NDArray[np.float32]:

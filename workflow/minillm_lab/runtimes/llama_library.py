@@ -69,6 +69,18 @@ def tokenize(model: Any, text: str, special: bool = True, plain: bool = False) -
     return list(ids[:n])
 
 
+def piece(model: Any, token: int) -> bytes:
+    """A token's own bytes, special or not."""
+    vocab = llama_cpp.llama_model_get_vocab(model)
+    room = 256
+    buffer = ctypes.create_string_buffer(room)
+    n = llama_cpp.llama_token_to_piece(vocab, token, buffer, room, 0, True)
+    if n < 0:
+        buffer = ctypes.create_string_buffer(-n)
+        n = llama_cpp.llama_token_to_piece(vocab, token, buffer, -n, 0, True)
+    return bytes(buffer.raw[:n])
+
+
 def detokenize(model: Any, ids: list[int]) -> str:
     """The text of token ids; special tokens are left out."""
     vocab = llama_cpp.llama_model_get_vocab(model)

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from minillm_lab.errors import LabError, first_line
-from minillm_lab.runtimes import Options, Passage
+from minillm_lab.runtimes import Options, Passage, one_by_one
 
 transformers.utils.logging.disable_progress_bar()
 transformers.utils.logging.set_verbosity_error()
@@ -141,8 +141,14 @@ class Transformers:
         row: NDArray[np.float32] = self._logits.float().cpu().numpy()
         return row
 
-    @torch.inference_mode()
     def logits_of(self, passages: Sequence[Passage]) -> NDArray[np.float32]:
+        if self._has_state():
+            alone = one_by_one(passages)
+            return np.concatenate([self._logits_of([passage]) for passage in alone])
+        return self._logits_of(passages)
+
+    @torch.inference_mode()
+    def _logits_of(self, passages: Sequence[Passage]) -> NDArray[np.float32]:
         tokens: list[int] = []
         wanted: list[int] = []
         for passage in passages:
@@ -159,6 +165,12 @@ class Transformers:
             )
         rows: NDArray[np.float32] = output.logits[0].float().cpu().numpy()
         return rows
+
+    def _has_state(self) -> bool:
+        """Whether a layer hands a state on from token to token, past any attention mask."""
+        kinds = getattr(self.model.config.get_text_config(), "layer_types", None) or ()
+        beside = [k for k in kinds if k == "linear_attention" or not k.endswith("attention")]
+        return bool(self.model._is_stateful or beside)
 
     def _slow_halves(self) -> bool:
         """Whether PyTorch multiplies this model's matrices without a fast kernel for them."""
@@ -209,8 +221,10 @@ class Transformers:
         """Touch every weight: safetensors are mapped, and a load that reads nothing is no load."""
         with torch.inference_mode():
             for tensor in self.model.parameters():
-                if tensor.device.type == "cpu":
-                    tensor.view(-1)[:: 4096 // tensor.element_size()].sum()
+                if tensor.device.type == "cpu":  # in the order in which it lies: without a copy
+                    order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
+                    values = tensor.permute(order).reshape(-1)
+                    values[:: 4096 // tensor.element_size()].sum()
 
     def _tokenizer(self) -> Any:
         if self.tokenizer is None:
