@@ -114,7 +114,16 @@ def question_metrics(
 
 def without_figures(arguments: argparse.Namespace, reason: str) -> None:
     """A score that holds the reason why there is none."""
-    found = Score(variant=arguments.variant, protocol={}, metrics={}, answers=[], warnings=[reason])
+    found = Score(
+        variant=arguments.variant,
+        protocol={},
+        metrics={},
+        by_chunk={},
+        by_section={},
+        hurt_most=[],
+        answers=[],
+        warnings=[reason],
+    )
     write_record(arguments.output, found)
 
 
