@@ -63,7 +63,7 @@ def page_edits():
     if not EXPERIMENT.readme:
         return []
     folder = Path(".snakemake/minillm-lab/page")
-    return page.edits(Path(EXPERIMENT.readme), Path(RESULTS), folder)
+    return page.edits(Path(EXPERIMENT.readme), Path(RESULTS), folder, workflow.is_main_process)
 
 
 @cache

@@ -31,12 +31,15 @@ def current(page: Path, section: Path, drawn: list[Path]) -> bool:
         return False
 
 
-def edits(page: Path, results: Path, folder: Path) -> str:
+def edits(page: Path, results: Path, folder: Path, look: bool = True) -> str:
     """The path of a file in ``folder`` that changes when the page is not what the results hold.
 
-    Where they do not hold the page's section yet, the rule that makes it runs anyway.
+    Where they do not hold the page's section yet, the rule that makes it runs anyway. Nothing is
+    written where it is not to ``look``: in a job on a cluster's node, while the page is being made.
     """
     path = folder / "-".join(results.parts)
+    if not look:
+        return str(path)
     section, drawn = (
         results / "readme.md",
         [results / f"tradeoff{dark}.svg" for dark in ("", "-dark")],
