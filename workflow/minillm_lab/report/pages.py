@@ -154,7 +154,23 @@ def answers(comparison: Comparison, references: dict[str, Output]) -> dict[str, 
                 "reference": reference.text[len(common) :] if reference else None,
             }
         )
-    return {"title": "Answers", "answers": found}
+    return {"title": "Answers", "answers": found, **losses(comparison)}
+
+
+def losses(comparison: Comparison) -> dict[str, Any]:
+    """Where each variant is far from the reference: parts of the text, and single tokens."""
+    results = comparison.results
+    measured = {name: r.quality_by_section for name, r in results.items()}
+    sections = dict.fromkeys(section for found in measured.values() for section in found)
+    return {
+        "sections": list(sections),
+        "by_section": {
+            name: [quality_cell(found.get(section), 1, 4) for section in sections]
+            for name, found in measured.items()
+            if found
+        },
+        "hurt_most": {n: r.quality_hurt_most for n, r in results.items() if r.quality_hurt_most},
+    }
 
 
 def details(comparison: Comparison) -> dict[str, Any]:
