@@ -16,6 +16,7 @@ rule text:
         text=quality_file("text"),
         sections=sections_file(),
         questions=quality_file("questions"),
+        prompts=f"{LAB}/minillm_lab/quality/prompts.yaml",
         code=code("quality/text", "quality/questions"),
     output:
         f"{RESULTS}/quality/texts/{{model}}.json",

@@ -138,7 +138,7 @@ def answers(comparison: Comparison, references: dict[str, Output]) -> dict[str, 
     found = []
     for name, result in comparison.results.items():
         text, reference = result.output.text, references.get(result.model.name)
-        metric = (result.quality or {}).get("first_divergence_token")
+        metric = (result.quality or {}).get("answer_first_divergence_token")
         common = agreed(text, reference.text) if reference else text
         said = "No answer of the unquantized model to lay beside it."
         if metric and metric.value is not None:
