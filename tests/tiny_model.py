@@ -105,6 +105,46 @@ def write_tiny_mamba(path: Path, *, width: int = 64, layers: int = 2) -> None:
     writer.close()
 
 
+def add_byte_level(writer: gguf.GGUFWriter, begins: bool) -> int:
+    """A byte-level vocabulary of 300, as Qwen2's; how many it has."""
+    tokens = byte_symbols() + [m.replace(" ", "") for m in MERGES]
+    tokens += [f"unused{i}" for i in range(300 - len(tokens) - len(VOCABULARY_SPECIAL))]
+    types = [gguf.TokenType.NORMAL] * len(tokens)
+    tokens += VOCABULARY_SPECIAL
+    types += [gguf.TokenType.CONTROL] * len(VOCABULARY_SPECIAL)
+    end = tokens.index("<|im_end|>")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    writer.add_token_merges(MERGES)
+    writer.add_eos_token_id(end)
+    writer.add_bos_token_id(tokens.index("<|endoftext|>"))
+    writer.add_pad_token_id(tokens.index("<|endoftext|>"))
+    writer.add_add_bos_token(begins)
+    return len(tokens)
+
+
+def add_sentencepiece(size: int, writer: gguf.GGUFWriter) -> int:
+    """A SentencePiece vocabulary that begins every text, as Gemma's; how many it has."""
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    types = [gguf.TokenType.CONTROL] * 3 + [gguf.TokenType.UNKNOWN] + [gguf.TokenType.BYTE] * 256
+    words = ["▁", *map(chr, range(33, 127)), "he", "▁t", "▁the", "in", "ll", "hello", "▁hello"]
+    tokens += words + [f"<unused{i}>" for i in range(size - len(tokens) - len(words))]
+    types += [gguf.TokenType.NORMAL] * (size - len(types))
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    writer.add_token_scores([-float(i) for i in range(size)])
+    writer.add_eos_token_id(1)
+    writer.add_bos_token_id(2)
+    writer.add_unk_token_id(3)
+    writer.add_pad_token_id(0)
+    writer.add_add_bos_token(True)
+    writer.add_add_space_prefix(False)
+    return size
+
+
 def write_tiny_gguf(
     path: Path,
     *,
@@ -115,20 +155,16 @@ def write_tiny_gguf(
     template: str | None = TEMPLATE,
     begins: bool = False,
     output: float | None = None,
+    sentencepiece: int | None = None,
 ) -> None:
     """Write a Qwen2 model in F16; rows of 256 so that K-quants need no fallback.
 
     With ``begins`` its tokenizer puts <|endoftext|> before a text. With ``output`` the last norm,
-    which every logit goes through, is filled with that value.
+    which every logit goes through, is filled with that value. With ``sentencepiece`` the vocabulary
+    has that many entries and is like Gemma's, as is the output matrix, which is that of the
+    embeddings.
     """
     random = np.random.default_rng(7)
-    tokens = byte_symbols() + [m.replace(" ", "") for m in MERGES]
-    tokens += [f"unused{i}" for i in range(300 - len(tokens) - len(VOCABULARY_SPECIAL))]
-    types = [gguf.TokenType.NORMAL] * len(tokens)
-    tokens += VOCABULARY_SPECIAL
-    types += [gguf.TokenType.CONTROL] * len(VOCABULARY_SPECIAL)
-    end = tokens.index("<|im_end|>")
-
     writer = gguf.GGUFWriter(path, "qwen2")
     writer.add_name("tiny")
     writer.add_block_count(layers)
@@ -140,15 +176,10 @@ def write_tiny_gguf(
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_rope_freq_base(10000.0)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("qwen2")
-    writer.add_token_list(tokens)
-    writer.add_token_types(types)
-    writer.add_token_merges(MERGES)
-    writer.add_eos_token_id(end)
-    writer.add_bos_token_id(tokens.index("<|endoftext|>"))
-    writer.add_pad_token_id(tokens.index("<|endoftext|>"))
-    writer.add_add_bos_token(begins)
+    if sentencepiece is None:
+        tokens = add_byte_level(writer, begins)
+    else:
+        tokens = add_sentencepiece(sentencepiece, writer)
     if template is not None:
         writer.add_chat_template(template)
 
@@ -160,7 +191,7 @@ def write_tiny_gguf(
         writer.add_tensor(name, np.full(size, fill, np.float32))
 
     key = width // 2
-    matrix("token_embd.weight", len(tokens), width, 16.0)
+    matrix("token_embd.weight", tokens, width, 16.0)
     for i in range(layers):
         vector(f"blk.{i}.attn_norm.weight", width, 1.0)
         for name, rows in {"attn_q": width, "attn_k": key, "attn_v": key}.items():
@@ -172,7 +203,8 @@ def write_tiny_gguf(
         matrix(f"blk.{i}.ffn_up.weight", feed, width)
         matrix(f"blk.{i}.ffn_down.weight", width, feed)
     vector("output_norm.weight", width, 1.0 if output is None else output)
-    matrix("output.weight", len(tokens), width, 8.0)
+    if sentencepiece is None:
+        matrix("output.weight", tokens, width, 8.0)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from minillm_lab.quality.intervals import (
     FEWEST,
+    count,
     exp_mean,
     mcnemar,
     positive_mean,
@@ -62,6 +63,19 @@ def test_intervals_of_shares_of_tokens_cover(truth: float, between: float, chunk
         return (random.random((chunks, TOKENS)) < of_chunk).astype(float)
 
     assert covered(lambda x: share("1", x), draw, truth) >= 0.9
+
+
+@pytest.mark.parametrize("hazard", [0.0005, 0.005, 0.03, 0.3])
+def test_the_first_divergent_token_of_few_prompts_is_covered(hazard: float) -> None:
+    random = np.random.default_rng(6)
+
+    def draw(prompts: int = 8, length: int = 64) -> Doubles:
+        each = hazard * np.exp(random.normal(0, 1.0, (prompts, 1)))
+        agreed = (random.random((prompts, length)) > each).astype(float)
+        return np.asarray(np.minimum.accumulate(agreed, axis=1))
+
+    truth = float(draw(100_000).sum(axis=1).mean())
+    assert covered(lambda x: count("tokens", x), draw, truth) >= 0.9
 
 
 def test_the_percentile_bootstrap_of_few_chunks_does_not_cover() -> None:

@@ -1,8 +1,10 @@
 import io
+import json
 import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,6 +48,14 @@ def claims(shape: str) -> bytes:
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
 
 
+def edited(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """The archive with its facts changed."""
+    with np.load(path) as archive:
+        facts = json.loads(archive["facts"].tobytes())
+    change(facts)
+    rewritten(path, "facts.npy", npy(np.frombuffer(json.dumps(facts).encode(), np.uint8)))
+
+
 HOSTILE: dict[str, Callable[[Path], object]] = {
     "cut short": lambda p: p.write_bytes(p.read_bytes()[:-500]),
     "empty": lambda p: p.write_bytes(b""),
@@ -62,6 +72,10 @@ HOSTILE: dict[str, Callable[[Path], object]] = {
     "not finite": lambda p: changed(p, "tail.0", lambda x: x * np.nan),
     "no such token": lambda p: changed(p, "top_ids.0", lambda x: x + np.uint16(300)),
     "no probability": lambda p: changed(p, "top.0", lambda x: x + np.float32(1)),
+    "reply missing": lambda p: edited(p, lambda f: f["replies"].pop()),
+    "reply of no token": lambda p: edited(p, lambda f: f["replies"][0].__setitem__(0, 1 << 20)),
+    "bytes of another text": lambda p: edited(p, lambda f: f["text"]["bytes"][0].pop()),
+    "endless prompt": lambda p: edited(p, lambda f: f["text"]["prompts"][0].extend([1] * 5000)),
     "wrong mass": lambda p: changed(p, "tail_mass.0", lambda x: x + np.float32(0.5)),
 }
 

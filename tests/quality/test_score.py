@@ -7,7 +7,8 @@ import pytest
 
 from minillm_lab.errors import LabError
 from minillm_lab.models.quantize import quantize
-from minillm_lab.quality.runtime import opened
+from minillm_lab.quality.reference import Reference
+from minillm_lab.quality.runtime import REPLY, greedy, opened
 from minillm_lab.quality.text import EvaluationText
 from minillm_lab.records import write_record
 from minillm_lab.runtimes import Passage
@@ -32,6 +33,8 @@ def test_the_reference_has_no_distance_from_itself(
     assert value(found, "same_top") == 1
     assert value(found, "perplexity_ratio") == pytest.approx(1, abs=1e-6)
     assert value(found, "answer_flips") == 0
+    assert value(found, "first_divergence_token") == REPLY
+    assert value(found, "divergent_tokens_share") == 0
 
 
 def test_f16_in_the_other_runtime_is_close(
@@ -115,6 +118,25 @@ def test_figures_of_probability_and_bytes_are_what_they_are_defined_as(
     assert 0 < value(found, "kld_p99") < value(found, "kld_p999") < value(found, "kld_max")
 
 
+def test_replies_diverge_where_the_variants_own_answer_leaves_the_references(
+    text: EvaluationText, quantized: dict[str, Path], reference: Path
+) -> None:
+    found = scored(quantized["Q2_K"], text, reference)
+    with Reference(reference) as opened_reference:
+        replies = opened_reference.facts.replies
+    with opened(quantized["Q2_K"], LLAMA, 512) as loaded:
+        own = [greedy(loaded.runtime, prompt, REPLY) for prompt in text.prompts]
+    first = [
+        next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b), REPLY)
+        for ours, theirs in zip(own, replies, strict=True)
+    ]
+    metric = found.metrics["first_divergence_token"]
+    assert metric.value == pytest.approx(fmean(first), abs=1) and metric.n == len(text.prompts) == 8
+    assert metric.ci95 and metric.ci95[0] < fmean(first) < metric.ci95[1]
+    ended = sum(count < REPLY for count in first) / (len(first) * REPLY)
+    assert ended <= value(found, "divergent_tokens_share") < 1
+
+
 def test_where_it_hurts_is_said_by_section_and_token(
     text: EvaluationText, quantized: dict[str, Path], reference: Path
 ) -> None:
@@ -136,7 +158,8 @@ def test_two_chunks_give_figures_without_intervals(
     few = prepared(tiny_gguf, tmp_path, SHORT.model_copy(update={"chunks": 2}))
     make_reference("tiny", tiny_safetensors, few, FLOAT32, tmp_path / "reference.npz")
     metrics = scored(tiny_gguf, few, tmp_path / "reference.npz").metrics
-    over_tokens = {n: m for n, m in metrics.items() if "question" not in n and "answer" not in n}
+    others = ("question", "answer", "first_divergence", "divergent_tokens")
+    over_tokens = {name: m for name, m in metrics.items() if not name.startswith(others)}
     assert len(over_tokens) > 5
     assert all(m.ci95 is None and m.value is not None for m in over_tokens.values())
 

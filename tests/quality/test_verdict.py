@@ -58,9 +58,9 @@ def test_measuring_less_never_gives_a_better_word() -> None:
 
 def test_an_answer_beside_the_references() -> None:
     found = beside([1, 2, 3, 4, 5, 6], [1, 2, 9, 4, 5, 5])
-    assert found["first_divergence_token"].value == 2
+    assert found["answer_first_divergence_token"].value == 2
     assert found["answer_tokens_in_common"].value == pytest.approx(4 / 6)
-    same = beside([1, 2, 3], [1, 2, 3])["first_divergence_token"]
+    same = beside([1, 2, 3], [1, 2, 3])["answer_first_divergence_token"]
     assert same.value == same.n == 3
 
 

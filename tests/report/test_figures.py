@@ -11,7 +11,7 @@ import pytest
 from builders import around, compared, made_up
 
 from conftest import ROOT
-from minillm_lab.records import Output, QualityMetric
+from minillm_lab.records import HurtToken, Output, QualityMetric
 from minillm_lab.report import FIGURES, PAGES, pages, picture, plots, table
 from minillm_lab.report.comparison import Comparison
 from minillm_lab.report.figures import NARROW, WIDE, figure
@@ -178,6 +178,12 @@ def test_a_hostile_answer_and_name_are_text_everywhere(tmp_path: Path) -> None:
     bad = with_quality(made_up("<script>v</script>", answer="The " + HOSTILE), 0.1)
     bad.model.name, bad.warnings = "</script><b>m", ["<img src=x onerror=alert(1)>"]
     bad.machine["cpu"] = "<i>cpu</i>"
+    bad.quality_by_section = {"<b>code</b>": bad.quality["kld_mean"]} if bad.quality else {}
+    bad.quality_hurt_most = [
+        HurtToken(
+            kld=1.5, section="<b>", before="<i>", text=HOSTILE, reference="<b>", variant="<i>"
+        )
+    ]
     comparison = compared(bad)
     references = {bad.model.name: Output(text="The answer.", token_ids=[1])}
     contexts = {
@@ -192,7 +198,8 @@ def test_a_hostile_answer_and_name_are_text_everywhere(tmp_path: Path) -> None:
         scripts = {"summary": 1, "figures": 2}.get(name, 0)
         assert page.elements.count("script") == scripts
         assert not {"img", "i", "b"} & set(page.elements)
-    assert HOSTILE in read("answers", contexts["answers"]).words
+    shown = read("answers", contexts["answers"]).words
+    assert shown.count(HOSTILE) == 2 and "<b>code</b>" in shown
     for name in FIGURES:
         tags = {e.tag.split("}")[1] for e in ElementTree.fromstring(
             plots.svg(figure(name, comparison))).iter()}  # fmt: skip
@@ -202,6 +209,19 @@ def test_a_hostile_answer_and_name_are_text_everywhere(tmp_path: Path) -> None:
         HOSTILE.replace("<!--", "<! --") in section(comparison, tmp_path / "p.md").split(fence)[1]
     )
     assert "alert(1)</script>" not in table.markdown(comparison)
+
+
+def test_where_a_variant_hurts_is_shown_beside_its_answer() -> None:
+    hurt, unhurt = with_quality(made_up("q2_k"), 0.5), made_up("f16")
+    hurt.quality_by_section = {"prose": QualityMetric(value=0.25, unit="nat", n=9)}
+    token = HurtToken(
+        kld=4.5, section="prose", before="the sea ", text="rises", reference="is", variant="of"
+    )
+    hurt.quality_hurt_most = [token]
+    words = read("answers", pages.answers(compared(hurt, unhurt), {})).words
+    for said in ("Where it hurts", "0.2500", "q2_k: the tokens that", "the sea ", "rises", "4.5"):
+        assert said in words
+    assert "Where it hurts" not in read("answers", pages.answers(compared(unhurt), {})).words
 
 
 def test_an_answer_is_marked_from_where_it_leaves_the_reference() -> None:

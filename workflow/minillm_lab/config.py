@@ -172,7 +172,9 @@ class Model(Strict):
     @property
     def moved(self) -> str:
         """How far dither moves an unpacked weight, in words; empty where it moves none."""
-        return f"± {50 * self.dither:g} % of its rounding step" if self.dither else ""
+        if not self.dither:
+            return ""
+        return f"moved at random by up to ± {50 * self.dither:g} % of its rounding step"
 
     @property
     def shipped_gguf(self) -> dict[str, str]:

@@ -16,6 +16,7 @@ rule text:
         text=lambda wildcards: quality_file("text"),  # as functions: a report shows these names
         sections=lambda wildcards: sections_file(),
         questions=lambda wildcards: quality_file("questions"),
+        prompts=f"{LAB}/minillm_lab/quality/prompts.yaml",
         code=code("quality.text"),
     output:
         f"{RESULTS}/quality/texts/{{model}}.json",

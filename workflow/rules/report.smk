@@ -102,7 +102,7 @@ rule pages:
         comparison=f"{RESULTS}/comparison.json",
         answers=reference_answers(),
         templates=expand(f"{LAB}/report/{{page}}.html", page=["base", *PAGES]),
-        captions=expand(f"{LAB}/report/{{name}}.rst", name=[*FIGURES, *CAPTIONS.values()]),
+        captions=expand(f"{LAB}/report/{{name}}.rst", name=[*FIGURES, *CAPTIONS.values(), "losses"]),
         code=code("report.pages"),
     output:
         [

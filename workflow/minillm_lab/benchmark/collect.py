@@ -215,7 +215,7 @@ def unpacked(model: ModelFacts) -> list[str]:
     source = Model.model_validate(model.source)
     if not source.unpacked:
         return []
-    moved = f", each weight moved by a random part of {source.moved}," if source.moved else ""
+    moved = f", each weight {source.moved}," if source.moved else ""
     return [
         "the source ships quantized weights alone; F16 unpacked from them"
         f"{moved} counts as unquantized"

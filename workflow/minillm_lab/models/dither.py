@@ -57,7 +57,7 @@ def dither(source: Path, unpacked: Path, share: float) -> None:
         weights = target[begin : begin + place.bytes].view(np.float16).reshape(len(blocks), -1)
         random = np.random.default_rng([SEED, *tensor.name.encode()])
         for start in range(0, len(blocks), BLOCKS):
-            some = blocks[start : start + BLOCKS]
+            some = np.array(blocks[start : start + BLOCKS])
             noise = random.random(weights[start : start + BLOCKS].shape, np.float32)
             moved = (noise - np.float32(0.5)) * np.float32(share) * steps(some, tensor.type)
             weights[start : start + BLOCKS] = dequantized(some, tensor.type) + moved
@@ -67,7 +67,7 @@ def dither(source: Path, unpacked: Path, share: float) -> None:
 def steps(blocks: NDArray[np.uint8], type_: str) -> NDArray[np.float32]:
     """How far each weight is from the next value of its block; shaped as ``dequantized``."""
     first, end, one = LOWEST_BITS[type_]
-    lowest = np.array(blocks)
+    lowest = blocks.copy()
     lowest[:, first:end] = 0
     zero = dequantized(lowest, type_)
     lowest[:, first:end] = one
@@ -79,8 +79,9 @@ def dequantized(blocks: NDArray[np.uint8], type_: str) -> NDArray[np.float32]:
     from gguf import GGMLQuantizationType
     from gguf.quants import dequantize
 
-    weights: NDArray[np.float32] = dequantize(blocks, GGMLQuantizationType[type_])
-    return weights
+    row = blocks.reshape(1, -1)  # the package goes through rows one by one
+    weights: NDArray[np.float32] = dequantize(row, GGMLQuantizationType[type_])
+    return weights.reshape(len(blocks), -1)
 
 
 def block_bytes(type_: str) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 from minillm_lab.command import run, say
 from minillm_lab.quality.failure import tried
-from minillm_lab.quality.runtime import opened
+from minillm_lab.quality.runtime import greedy, opened
 from minillm_lab.records import Output, Prompt, QualityMetric, read_record, write_record
 
 GRAM = 4
@@ -22,22 +22,16 @@ def greedy_answer(
 ) -> Output:
     """Exactly ``tokens`` tokens, end of text ignored, as the rounds generate them."""
     with opened(weights, settings, len(prompt) + tokens) as loaded:
-        runtime = loaded.runtime
-        runtime.clear()
-        runtime.prefill(prompt)
-        ids = [int(runtime.logits().argmax())]
-        while len(ids) < tokens:
-            runtime.decode(ids[-1])
-            ids.append(int(runtime.logits().argmax()))
-        return Output(text=runtime.detokenize(ids), token_ids=ids)
+        ids = greedy(loaded.runtime, prompt, tokens)
+        return Output(text=loaded.runtime.detokenize(ids), token_ids=ids)
 
 
 def beside(ids: list[int], reference: list[int]) -> dict[str, QualityMetric]:
     """An answer beside the reference's, as single figures without an interval.
 
-    ``first_divergence_token`` counts the tokens before the first that differs; where all agree it
-    is their number. ``answer_tokens_in_common`` is the share of tokens, with repeats, that both
-    have anywhere; ``answer_repetition`` the share of 4-grams that occurred before.
+    ``answer_first_divergence_token`` counts the tokens before the first that differs; where all
+    agree it is their number. ``answer_tokens_in_common`` is the share of tokens, with repeats, that
+    both have anywhere; ``answer_repetition`` the share of 4-grams that occurred before.
     """
     n = min(len(ids), len(reference))
     first = next((i for i in range(n) if ids[i] != reference[i]), n)
@@ -45,7 +39,7 @@ def beside(ids: list[int], reference: list[int]) -> dict[str, QualityMetric]:
     grams = [tuple(ids[i : i + GRAM]) for i in range(len(ids) - GRAM + 1)]
     repeated = 1 - len(set(grams)) / len(grams) if grams else 0.0
     return {
-        "first_divergence_token": QualityMetric(value=first, unit="tokens", ci95=None, n=n),
+        "answer_first_divergence_token": QualityMetric(value=first, unit="tokens", ci95=None, n=n),
         "answer_tokens_in_common": QualityMetric(value=common, unit="1", ci95=None, n=len(ids)),
         "answer_repetition": QualityMetric(value=repeated, unit="1", ci95=None, n=len(grams)),
     }

@@ -18,8 +18,8 @@ the divergence. Without −1 + exp(−d) it is of first order, and hides a near-
 Where q is far from p, exp(−d) = q / p is the noisiest part: a token that p hardly knows and q likes
 is seldom drawn. Its mean over the tail is known, Q_tail / P_tail with Q_tail = 1 − Σ_top q, so it
 serves as a control variate. The weight that leaves it in, s² / (exp(s²) − 1), is the best where d
-is normal with variance s²; s² is taken from the less likely half of the top and not from the
-sample, so that the estimate stays unbiased.
+is normal with variance s². s² is how d spreads in the less likely half of the top, and how far it
+lies there from log P_tail − log Q_tail: nothing of the sample, so that the estimate stays unbiased.
 """
 
 from collections.abc import Iterator
@@ -33,6 +33,7 @@ Doubles = NDArray[np.float64]
 
 TOP = 256  # log-probabilities kept exactly
 TAIL = 128  # tokens sampled from the rest
+TINY = 1e-6  # of probability: beyond what sums of float32 are good for
 BLOCK_BYTES = 4 << 20  # of logits worked on at once: stays in the processor's cache
 
 
@@ -119,9 +120,12 @@ def divergence(reference: Compact, logits: Floats, normalizers: Doubles) -> Doub
     p, d = np.exp(reference.top.astype(np.float64)), difference(reference.top_ids, reference.top)
     found = (p * term(d)).sum(axis=1)
     if reference.tail_ids.shape[1]:
-        spread = np.clip(d[:, d.shape[1] // 2 :].var(axis=1), 1e-12, 50)
-        weight = spread / np.expm1(spread)
+        least = d[:, d.shape[1] // 2 :]  # the less likely half of the top is most like the tail
         missing = 1 - (p * np.exp(-d)).sum(axis=1)  # the variant's probability of the tail
+        shift = np.log((reference.tail_mass + TINY) / (np.maximum(missing, 0) + TINY))
+        spread = least.var(axis=1) + (shift - least.mean(axis=1)) ** 2
+        spread = np.clip(spread, 1e-12, 50)
+        weight = spread / np.expm1(spread)
         d = difference(reference.tail_ids, reference.tail)
         tail = reference.tail_mass * term(d).mean(axis=1)
         tail += (1 - weight) * (missing - reference.tail_mass * np.exp(-d).mean(axis=1))

@@ -66,6 +66,19 @@ def figures(tokens: Tokens, text: EvaluationText) -> dict[str, QualityMetric]:
     return found
 
 
+def reply_metrics(agreed: Doubles) -> dict[str, QualityMetric]:
+    """Figures of the reference's replies, given 1 where the variant agrees: (prompts, tokens).
+
+    ``first_divergence_token`` counts the tokens before the first divergent one, all of them where
+    there is none; ``divergent_tokens_share`` counts every divergent token (who-what-benchmark's FDT
+    and SDT). The intervals are over prompts.
+    """
+    return {
+        "first_divergence_token": intervals.count("tokens", np.minimum.accumulate(agreed, axis=1)),
+        "divergent_tokens_share": intervals.share("1", 1 - agreed),
+    }
+
+
 def chunk_means(tokens: Tokens) -> dict[str, list[float]]:
     """One value per chunk, from which two scores of one text can be compared in pairs."""
     kept = {"kld_mean": tokens.kld, "same_top": tokens.same, "surprise": tokens.surprise}

@@ -70,6 +70,20 @@ def share(unit: str, tokens: Doubles) -> QualityMetric:
     )
 
 
+def count(unit: str, tokens: Doubles) -> QualityMetric:
+    """The mean number of tokens that are true, of prompts whose tokens hang together wholly.
+
+    As a share of the tokens it is at most as uncertain as a share of the prompts is, which is
+    Wilson's interval; Student's does not cover where most prompts have all of their tokens true.
+    """
+    prompts, length = tokens.shape
+    value, interval = float(tokens.mean()), None
+    if prompts >= FEWEST:
+        low, high = wilson(value, prompts, float(student_quantile(prompts - 1, 0.975)))
+        interval = (low * length, high * length)
+    return QualityMetric(value=value * length, unit=unit, ci95=interval, n=prompts)
+
+
 def quantile(unit: str, tokens: Doubles, level: float) -> QualityMetric:
     """A quantile of per-token values, by Woodruff's interval (1952).
 

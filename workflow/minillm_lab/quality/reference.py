@@ -25,7 +25,7 @@ from minillm_lab.files import check_space, sha256_of, weight_files, written_whol
 from minillm_lab.quality.divergence import TAIL, TOP, Compact, compress, log_normalizer
 from minillm_lab.quality.failure import pass_on, tried
 from minillm_lab.quality.questions import answer_all
-from minillm_lab.quality.runtime import Loaded, evaluate, longest, opened
+from minillm_lab.quality.runtime import REPLY, Loaded, evaluate, greedy, longest, opened
 from minillm_lab.quality.text import EvaluationText
 from minillm_lab.records import Record, read_record
 
@@ -37,7 +37,7 @@ SEED = 4
 class ReferenceFacts(Record):
     """What a reference was made of."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     kind: Literal["compact", "exact"]
     model: str
     weights: dict[str, str] = Field(description="SHA-256 by file")
@@ -47,6 +47,7 @@ class ReferenceFacts(Record):
     tail: int = Field(ge=0, le=1 << 16)
     text: EvaluationText
     answers: list[int] = Field(description="the choice it finds most likely, by question")
+    replies: list[list[int]] = Field(description="its greedy answer to each prompt, REPLY tokens")
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def make_reference(
                 tail=tail if top < vocabulary else 0,
                 text=text,
                 answers=answer_all(loaded.runtime, text.questions),
+                replies=[greedy(loaded.runtime, prompt, REPLY) for prompt in text.prompts],
             )
             _write(archive, "facts", np.frombuffer(facts.model_dump_json().encode(), np.uint8))
 
@@ -140,6 +142,10 @@ class Reference:
             raise self._broken("a token id lies outside the vocabulary")
         if len(f.answers) != len(f.text.questions) or not {*f.answers} <= {0, 1, 2, 3}:
             raise self._broken("its answers do not fit its questions")
+        if [len(ids) for ids in f.replies] != [REPLY] * len(f.text.prompts):
+            raise self._broken("its replies do not fit its prompts")
+        if not all(0 <= token < f.vocabulary for ids in f.replies for token in ids):
+            raise self._broken("a reply names a token outside the vocabulary")
 
     def __enter__(self) -> "Reference":
         return self

@@ -22,6 +22,8 @@ from minillm_lab.runtimes import (
     resolved,
 )
 
+REPLY = 64  # tokens of the answer to each prompt
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -41,7 +43,8 @@ class Loaded:
 def longest(text: EvaluationText) -> int:
     """The context that the text and its questions need, in tokens."""
     asked = [len(q.prompt) + sum(map(len, q.choices)) for q in text.questions]
-    return max(text.protocol.context, *asked, 16)
+    answered = [len(prompt) + REPLY for prompt in text.prompts]
+    return max(text.protocol.context, *asked, *answered, 16)
 
 
 @contextmanager
@@ -56,6 +59,17 @@ def opened(weights: Path, settings: dict[str, Any], context: int) -> Iterator[Lo
         yield Loaded(runtime, described(settings["runtime"], options, runtime))
     finally:
         runtime.unload()
+
+
+def greedy(runtime: Runtime, prompt: list[int], tokens: int) -> list[int]:
+    """So many tokens, each the most likely after those before it; end of text is ignored."""
+    runtime.clear()
+    runtime.prefill(prompt)
+    ids = [int(runtime.logits().argmax())]
+    while len(ids) < tokens:
+        runtime.decode(ids[-1])
+        ids.append(int(runtime.logits().argmax()))
+    return ids
 
 
 def evaluate(

@@ -6,18 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minillm_lab.command import run, say
 from minillm_lab.errors import LabError
 from minillm_lab.quality.divergence import divergence, exact_divergence, log_normalizer
 from minillm_lab.quality.failure import pass_on, tried
-from minillm_lab.quality.figures import Tokens, by_section, chunk_means, figures, hurt_most
+from minillm_lab.quality.figures import (
+    Tokens,
+    by_section,
+    chunk_means,
+    figures,
+    hurt_most,
+    reply_metrics,
+)
 from minillm_lab.quality.intervals import mcnemar, proportion
 from minillm_lab.quality.questions import Question, answer_all
 from minillm_lab.quality.reference import Reference
 from minillm_lab.quality.runtime import Loaded, evaluate, longest, opened
 from minillm_lab.quality.text import EvaluationText
 from minillm_lab.records import QualityMetric, Score, read_record, write_record
+from minillm_lab.runtimes import Passage, Runtime
 
 NOT_FINITE = "quality: the model computes values that are not numbers: no figures"
 
@@ -46,8 +55,9 @@ def score(
             try:
                 tokens = tokens_of(variant, loaded, text, reference)
                 answers = answer_all(loaded.runtime, text.questions)
+                agreed = agreement(loaded.runtime, text.prompts, reference.facts.replies)
             except NotFiniteError:
-                tokens, answers = None, []
+                tokens, answers, agreed = None, [], None
             hurt = hurt_most(tokens, text, loaded.runtime.detokenize) if tokens else []
     facts = reference.facts
     protocol = text.protocol.model_dump() | {
@@ -56,11 +66,14 @@ def score(
         "questions_sha256": text.questions_sha256,
         "reference": {"kind": facts.kind, "weights": facts.weights, "runtime": facts.runtime},
     }
-    asked = question_metrics(answers, facts.answers, text.questions) if tokens else {}
+    metrics: dict[str, QualityMetric] = {}
+    if tokens is not None and agreed is not None:
+        metrics = figures(tokens, text) | reply_metrics(agreed)
+        metrics |= question_metrics(answers, facts.answers, text.questions)
     return Score(
         variant=variant,
         protocol=protocol,
-        metrics=figures(tokens, text) | asked if tokens else {},
+        metrics=metrics,
         by_chunk=chunk_means(tokens) if tokens else {},
         by_section=by_section(tokens, text) if tokens else {},
         hurt_most=hurt,
@@ -86,6 +99,20 @@ def tokens_of(variant: str, loaded: Loaded, text: EvaluationText, reference: Ref
         tokens.best[number] = logits.argmax(axis=1)
         tokens.reference_best[number] = chunk.best
     return tokens
+
+
+def agreement(
+    runtime: Runtime, prompts: list[list[int]], replies: list[list[int]]
+) -> NDArray[np.float64]:
+    """1 where the variant would go on as the reference does after the reference's own tokens.
+
+    The shape is (prompts, tokens of a reply); each is one evaluation of prompt and reply.
+    """
+    agreed = []
+    for prompt, reply in zip(prompts, replies, strict=True):
+        logits = runtime.logits_of([Passage(prompt + reply[:-1], len(prompt) - 1)])
+        agreed.append(logits.argmax(axis=1) == reply)
+    return np.array(agreed, float)
 
 
 def question_metrics(

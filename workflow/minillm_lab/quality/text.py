@@ -26,6 +26,7 @@ from minillm_lab.records import Record, write_record
 
 Tokenize = Callable[[str], list[int]]
 SPACE = b" "
+PROMPTS = Path(__file__).with_name("prompts.yaml")
 
 
 class Tokenizer(NamedTuple):
@@ -71,10 +72,13 @@ class EvaluationText(Record):
     )
     starts: list[int] = Field(description="of each chunk in the text, in bytes; empty likewise")
     sections: list[Section] = Field(description="in order; empty: the text has none")
+    prompts: list[list[int]] = Field(description="that the reference answers")
     questions: list[Question]
 
     @model_validator(mode="after")
     def has_its_shape(self) -> "EvaluationText":
+        if any(not 1 <= len(ids) <= 4096 for ids in self.prompts):
+            raise ValueError("a prompt is empty or too long")
         if self.bytes is not None and (
             [len(sizes) for sizes in self.bytes] != [len(ids) for ids in self.chunks]
             or len(self.starts) != len(self.chunks)
@@ -91,7 +95,11 @@ class EvaluationText(Record):
     @property
     def largest_id(self) -> int:
         """The largest token id in it, and -1 where one is negative."""
-        lists = self.chunks + [ids for q in self.questions for ids in (q.prompt, *q.choices)]
+        lists = (
+            self.chunks
+            + self.prompts
+            + [ids for q in self.questions for ids in (q.prompt, *q.choices)]
+        )
         low, high = min(map(min, lists)), max(map(max, lists))
         return high if low >= 0 else -1
 
@@ -255,6 +263,10 @@ def evaluation_text(
         bytes=None if sizes is None else [sizes[i : i + protocol.context] for i in starts],
         starts=[before[i] for i in starts],
         sections=read_sections(read_text(sections), content, str(sections)) if sections else [],
+        prompts=[
+            ([] if begin is None else [begin]) + encode(f"Question: {prompt}\nAnswer:")
+            for prompt in yaml.safe_load(read_text(PROMPTS))["prompts"]
+        ],
         questions=[
             tokenized(question, encode, begin)
             for question in (load_questions(asked, str(questions)) if asked else [])

@@ -169,10 +169,10 @@ def packaged(comparison: Comparison) -> list[str]:
     sources = {r.model.name: r.model.source for r in comparison.results.values()}
     models = {name: Model.model_validate(source) for name, source in sources.items()}
     return [
-        f"{name} is shipped in {', '.join(model.shipped_gguf)} and was unpacked to F16"
+        f"{name} is shipped quantized ({', '.join(model.shipped_gguf)}) and was unpacked to F16"
         + (
-            f", each weight moved by a random part of {model.moved}, so that quality losses order"
-            " as on a model quantized from full precision (docs/quality.md)."
+            f", each weight {model.moved}, so that the grid that it was shipped on does not set the"
+            " order of quality losses (docs/quality.md)."
             if model.moved
             else ": what is called unquantized here lies on the shipped file's grid already, so the"
             " order of quality losses is not that of a model quantized from full precision."

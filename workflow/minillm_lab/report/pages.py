@@ -139,7 +139,7 @@ def answers(comparison: Comparison, references: dict[str, Output]) -> dict[str, 
     found = []
     for name, result in comparison.results.items():
         text, reference = result.output.text, references.get(result.model.name)
-        metric = (result.quality or {}).get("first_divergence_token")
+        metric = (result.quality or {}).get("answer_first_divergence_token")
         common = agreed(text, reference.text) if reference else text
         said = "No answer of the unquantized model to lay beside it."
         if metric and metric.value is not None:
@@ -155,7 +155,23 @@ def answers(comparison: Comparison, references: dict[str, Output]) -> dict[str, 
                 "reference": reference.text[len(common) :] if reference else None,
             }
         )
-    return {"title": "Answers", "answers": found}
+    return {"title": "Answers", "answers": found, **losses(comparison)}
+
+
+def losses(comparison: Comparison) -> dict[str, Any]:
+    """Where each variant is far from the reference: parts of the text, and single tokens."""
+    results = comparison.results
+    measured = {name: r.quality_by_section for name, r in results.items()}
+    sections = dict.fromkeys(section for found in measured.values() for section in found)
+    return {
+        "sections": list(sections),
+        "by_section": {
+            name: [quality_cell(found.get(section), 1, 4) for section in sections]
+            for name, found in measured.items()
+            if found
+        },
+        "hurt_most": {n: r.quality_hurt_most for n, r in results.items() if r.quality_hurt_most},
+    }
 
 
 def details(comparison: Comparison) -> dict[str, Any]:

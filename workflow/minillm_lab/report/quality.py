@@ -11,6 +11,8 @@ ROWS = {  # metric: (label, factor, digits)
     "kld_mean": ("KL divergence ↓, nats", 1.0, 4),
     "kld_p99": ("KL divergence, 99th percentile ↓", 1.0, 3),
     "same_top": ("Same top token ↑, %", 100.0, 1),
+    "first_divergence_token": ("First divergent token of a reply ↑", 1.0, 0),
+    "divergent_tokens_share": ("Divergent tokens of replies ↓, %", 100.0, 1),
     "perplexity_ratio": ("Perplexity, × the reference's ↓", 1.0, 3),
     "bits_per_byte": ("Bits per byte of the text ↓", 1.0, 3),
     "question_accuracy": ("Questions right ↑, %", 100.0, 0),
@@ -28,7 +30,7 @@ def rows(results: dict[str, Result]) -> list[list[str]]:
         found = [(q or {}).get(name) for q in measured.values()]
         if any(found):
             body.append([label, *(cell(metric, factor, digits) for metric in found)])
-    found = [(q or {}).get("first_divergence_token") for q in measured.values()]
+    found = [(q or {}).get("answer_first_divergence_token") for q in measured.values()]
     if any(found):
         body.append(["Answer as the reference's for, tokens ↑", *map(agreement, found)])
     return body

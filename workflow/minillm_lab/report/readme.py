@@ -54,11 +54,12 @@ def experiment(result: Result) -> str:
             f" ({table.number(m['generate_tokens_per_second'].value or 0)} t/s)"
         )
     text += "."
-    if result.quality and "first_divergence_token" in result.quality:
+    if result.quality and "answer_first_divergence_token" in result.quality:
         beside = {name: metric.value or 0 for name, metric in result.quality.items()}
         text += (
-            f" Its answer leaves the reference's after {beside['first_divergence_token']:.0f}"
-            f" tokens, has {beside['answer_tokens_in_common']:.0%} of its tokens in common with it,"
+            " Its answer leaves the reference's after"
+            f" {beside['answer_first_divergence_token']:.0f} tokens, has"
+            f" {beside['answer_tokens_in_common']:.0%} of its tokens in common with it,"
             f" and {beside['answer_repetition']:.0%} of its 4-grams are repeated."
         ).replace("%", " %")
     said = result.output.text.strip().replace("<!--", "<! --")  # never a marker of ours
