@@ -194,7 +194,9 @@ class Model(Strict):
         Raises ValueError where the entry says another. A file that cannot be read changes nothing:
         the job that fetches it says what is wrong.
         """
-        path = Path(self.path or "")
+        if self.path is None or not self.shipped_gguf:
+            return self
+        path = Path(self.path)
         try:
             about = path.stat()
             found = type_on_disk(path, about.st_mtime_ns, about.st_size)

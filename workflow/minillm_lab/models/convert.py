@@ -43,7 +43,7 @@ def unpack_converter(output: Path) -> None:
             raise LabError(f"the source archive of {pinned} has no convert_hf_to_gguf.py")
 
 
-def convert(safetensors: Path, converter: Path, type_: str, output: Path) -> None:
+def convert(safetensors: Path, converter: Path, output: Path, type_: str = "F16") -> None:
     """Convert a folder of safetensors to an unquantized GGUF of a type.
 
     Raises LabError with the last line that the converter said.
@@ -92,7 +92,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.unpack_converter:
         unpack_converter(arguments.output)
     elif arguments.source.is_dir():
-        convert(arguments.source, arguments.converter, arguments.type, arguments.output)
+        convert(arguments.source, arguments.converter, arguments.output, arguments.type)
     else:
         unpack(arguments.source, arguments.output, arguments.dither, arguments.type)
 
