@@ -79,3 +79,12 @@ def test_a_token_that_the_reference_hardly_knows_is_not_missed() -> None:
     kept = compress(reference, log_normalizer(reference), np.random.default_rng(0), 256, 128)
     found = divergence(kept, variant, log_normalizer(variant))
     assert found == pytest.approx(exact(reference, variant), rel=0.05)
+
+
+def test_distributions_that_share_nothing_have_a_divergence_that_is_a_number() -> None:
+    reference = np.full((2, 3000), -2000, np.float32)
+    variant = reference.copy()
+    reference[:, 0] = variant[:, 2999] = 2000
+    kept = compress(reference, log_normalizer(reference), np.random.default_rng(0), 256, 128)
+    for found in (divergence(kept, variant, log_normalizer(variant)), exact(reference, variant)):
+        assert found == pytest.approx(4000, rel=0.001)

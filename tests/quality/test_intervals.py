@@ -107,6 +107,13 @@ def test_a_ratio_of_sums_covers_where_the_denominators_vary() -> None:
     assert covered(lambda x: ratio("bit", x[0], x[1]), draw, float(truth)) >= 0.9
 
 
+def test_what_no_number_holds_is_null() -> None:
+    surprises = np.full((10, 9), 1e4)
+    assert exp_mean("1", surprises).value is None
+    wide = positive_mean("nat", np.array([[1e-300] * 9, [1e-300] * 9, [1.0] * 9]))
+    assert wide.ci95 and np.isfinite(wide.ci95).all()
+
+
 def test_shares_of_questions_cover_wherever_the_truth_lies() -> None:
     for n in (25, 150):
         intervals = np.array([proportion(count, n).ci95 for count in range(n + 1)])

@@ -181,3 +181,13 @@ def test_values_that_are_not_numbers_are_said_and_give_no_figure(
     assert found.metrics == {} and "not numbers" in found.warnings[0]
     write_record(tmp_path / "score.json", found)
     assert "NaN" not in (tmp_path / "score.json").read_text()
+
+
+def test_a_model_that_is_wildly_wrong_has_figures_that_json_holds(
+    text: EvaluationText, reference: Path, tmp_path: Path
+) -> None:
+    write_tiny_gguf(tmp_path / "wild.gguf", output=1e4)
+    found = scored(tmp_path / "wild.gguf", text, reference)
+    write_record(tmp_path / "score.json", found)
+    assert value(found, "kld_mean") > 1000
+    assert found.metrics["perplexity"].value is None

@@ -7,7 +7,7 @@ import pytest
 from conftest import Lab, tiny_config
 from minillm_lab.config import load_experiment
 from minillm_lab.errors import LabError
-from quality_lab import QUESTIONS, TEXT
+from quality_lab import QUESTIONS, SECTIONS, TEXT
 
 FP16 = {"runtime": "transformers", "dtype": "float16"}
 Q4_K_M = {"runtime": "llama.cpp", "quantization": "Q4_K_M"}
@@ -27,6 +27,7 @@ def lab(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     )
     lab = Lab(tmp_path_factory.mktemp("quality") / "lab", config)
     lab.path("text.txt").write_text(TEXT)
+    lab.path("text.sections.yaml").write_text(SECTIONS)
     lab.path("questions.yaml").write_text(QUESTIONS)
     lab.run()
     return lab
@@ -36,6 +37,8 @@ def test_results_hold_the_quality_of_both_runtimes(lab: Lab) -> None:
     for variant in ("fp16", "q4_k_m"):
         result = lab.json(f"results/{variant}.json")
         quality = result["quality"]
+        assert result["quality_by_section"].keys() == {"first", "second"}
+        assert len(result["quality_hurt_most"]) == 10
         assert result["quality_by_chunk"].keys() == {"kld_mean", "same_top", "surprise"}
         assert {"kld_mean", "kld_p99", "kld_max", "same_top", "perplexity_ratio"} <= quality.keys()
         assert {"first_divergence_token", "question_accuracy", "answer_flips"} <= quality.keys()
@@ -96,7 +99,7 @@ def test_a_reference_made_elsewhere_needs_no_unquantized_model(lab: Lab, tiny_gg
         **ONCE,
     )
     other = Lab(lab.folder.parent / "other", shared)
-    for name in ("text.txt", "questions.yaml"):
+    for name in ("text.txt", "text.sections.yaml", "questions.yaml"):
         other.path(name).write_text(lab.path(name).read_text())
     other.path("shared.tiny.npz").write_bytes(
         lab.path("results/quality/reference.tiny.npz").read_bytes()

@@ -114,8 +114,7 @@ def divergence(reference: Compact, logits: Floats, normalizers: Doubles) -> Doub
     """The estimated KL divergence from the reference at each row, in nats, shape (n,)."""
 
     def difference(ids: NDArray[np.unsignedinteger], log_p: Floats) -> Doubles:
-        chosen = np.take_along_axis(logits, ids.astype(np.intp), 1)
-        return log_p.astype(np.float64) - (chosen - normalizers[:, None])
+        return apart(log_p, np.take_along_axis(logits, ids.astype(np.intp), 1), normalizers)
 
     p, d = np.exp(reference.top.astype(np.float64)), difference(reference.top_ids, reference.top)
     found = (p * term(d)).sum(axis=1)
@@ -133,6 +132,12 @@ def divergence(reference: Compact, logits: Floats, normalizers: Doubles) -> Doub
     return np.asarray(found)
 
 
+def apart(log_p: Floats, logits: Floats, normalizers: Doubles) -> Doubles:
+    """d = log p − log q, as far down as exp(−d) is a number."""
+    d: Doubles = log_p.astype(np.float64) - (logits - normalizers[:, None])
+    return np.maximum(d, -700)
+
+
 def term(d: Doubles) -> Doubles:
     """d − 1 + exp(−d), never negative."""
     return np.maximum(d + np.expm1(-d), 0)  # rounding of expm1 alone can bring it below
@@ -143,7 +148,6 @@ def exact_divergence(log_p: Floats, logits: Floats, normalizers: Doubles) -> Dou
     found = np.empty(len(logits))
     for block in blocks(*logits.shape):
         p = np.exp(log_p[block].astype(np.float64))
-        found[block] = (p * term(log_p[block] - (logits[block] - normalizers[block, None]))).sum(
-            axis=1
-        )
+        d = apart(log_p[block], logits[block], normalizers[block])
+        found[block] = (p * term(d)).sum(axis=1)
     return found

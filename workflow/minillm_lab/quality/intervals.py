@@ -15,6 +15,7 @@ from scipy.special import stdtrit as student_quantile
 from minillm_lab.records import QualityMetric
 
 FEWEST = 3  # chunks that an interval is given for; of two, one reaches to 5 times the value
+LARGEST = 600.0  # logarithm of what is still written as a number
 Doubles = NDArray[np.float64]
 Interval = tuple[float, float]
 
@@ -41,7 +42,7 @@ def ratio(unit: str, above: Doubles, below: Doubles, power: float = 1.0) -> Qual
     if share > 0:
         residuals = (above - share * below).mean(axis=1) / above.mean()
         if (reach := _reach(residuals)) is not None:
-            factor = exp(min(power * reach, 700))
+            factor = exp(min(power * reach, LARGEST))
             interval = (value / factor, value * factor)
     elif len(above) >= FEWEST:
         interval = (0.0, 0.0)
@@ -49,15 +50,17 @@ def ratio(unit: str, above: Doubles, below: Doubles, power: float = 1.0) -> Qual
 
 
 def exp_mean(unit: str, tokens: Doubles) -> QualityMetric:
-    """exp of the mean: a perplexity of surprises, a ratio of their differences."""
-    logarithm = mean(unit, tokens)
-    low, high = logarithm.ci95 or (None, None)
-    return QualityMetric(
-        value=exp(logarithm.value or 0.0),
-        unit=unit,
-        ci95=None if low is None or high is None else (exp(low), exp(min(high, 700))),
-        n=tokens.size,
-    )
+    """exp of the mean: a perplexity of surprises, a ratio of their differences.
+
+    The value is null where it is too large for a number, as a broken model's may be.
+    """
+    logarithm = float(tokens.mean())
+    if logarithm > LARGEST:
+        return QualityMetric(value=None, unit=unit, ci95=None, n=tokens.size)
+    interval = None
+    if (reach := _reach(tokens.mean(axis=1))) is not None:
+        interval = (exp(logarithm - reach), exp(min(logarithm + reach, LARGEST)))
+    return QualityMetric(value=exp(logarithm), unit=unit, ci95=interval, n=tokens.size)
 
 
 def share(unit: str, tokens: Doubles) -> QualityMetric:
