@@ -126,7 +126,7 @@ def tiny_config(path: Path | None = None, **changes: Any) -> dict[str, Any]:
         "warmups": 1,
         "depths": [16],
         "quality": None,
-        "readme": "RESULTS.md",
+        "readme": "README.md",
     } | changes
 
 

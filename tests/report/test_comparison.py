@@ -12,7 +12,7 @@ from minillm_lab.records import read_record, write_record
 from minillm_lab.report import table
 from minillm_lab.report.comparison import Comparison, compare
 from minillm_lab.report.learnings import learnings
-from minillm_lab.report.readme import section
+from minillm_lab.report.readme import details
 
 FP16 = made_up(
     "fp16", runtime="transformers", quantization="safetensors", decode=around(10), size=2 * 10**8
@@ -161,5 +161,5 @@ def test_without_the_baseline_there_are_figures_and_no_ratios() -> None:
 def test_where_every_variant_failed_the_table_says_so() -> None:
     none = compare({}, "fp16", "snakemake", failed={"fp16": "why"})
     assert table.markdown(none) == "No variant has a result.\n\n- **Failed**, `fp16`: why"
-    assert section(none).endswith("- **Failed**, `fp16`: why")
+    assert details(none).endswith("- **Failed**, `fp16`: why")
     assert "fp16,failed,why" in table.csv_of(none)

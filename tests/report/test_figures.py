@@ -15,8 +15,9 @@ from minillm_lab.records import HurtToken, Output, QualityMetric
 from minillm_lab.report import FIGURES, PAGES, pages, picture, plots, table
 from minillm_lab.report.comparison import Comparison
 from minillm_lab.report.figures import NARROW, WIDE, figure
+from minillm_lab.report.front import front
 from minillm_lab.report.placing import Axis, Box, Marker, placed
-from minillm_lab.report.readme import section
+from minillm_lab.report.readme import details
 from minillm_lab.result import Result
 
 HOSTILE = "<script>alert(1)</script>\n| a | b |\n|---|---|\n```\n`x` \u200f\u202e <!-- --> </pre>"
@@ -137,7 +138,7 @@ def test_the_page_shows_its_picture_light_dark_and_in_words(
     eight: Comparison, tmp_path: Path
 ) -> None:
     page = tmp_path / "README.md"
-    text = section(eight, page)
+    text = front(eight, page)
     for file in picture.pictures(page):
         assert file.relative_to(tmp_path).as_posix() in text
     assert "fp16 (baseline) 65.0 t/s" in text.split('alt="')[1].split('"')[0]
@@ -205,9 +206,7 @@ def test_a_hostile_answer_and_name_are_text_everywhere(tmp_path: Path) -> None:
             plots.svg(figure(name, comparison))).iter()}  # fmt: skip
         assert not {"script", "img", "b"} & tags
     fence = "\n````text\n"
-    assert (
-        HOSTILE.replace("<!--", "<! --") in section(comparison, tmp_path / "p.md").split(fence)[1]
-    )
+    assert HOSTILE.replace("<!--", "<! --") in details(comparison).split(fence)[1]
     assert "alert(1)</script>" not in table.markdown(comparison)
 
 

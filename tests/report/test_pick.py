@@ -11,9 +11,10 @@ from minillm_lab.records import QualityMetric, write_record
 from minillm_lab.report import folder, pick
 from minillm_lab.report.choice import Limits, choose
 from minillm_lab.report.comparison import Group
+from minillm_lab.report.front import front
 from minillm_lab.report.learnings import learnings
 from minillm_lab.report.pick import advice
-from minillm_lab.report.readme import section
+from minillm_lab.report.readme import details
 from minillm_lab.result import Metric, Result
 
 
@@ -85,6 +86,22 @@ def test_the_pick_and_the_learnings_agree_where_a_larger_file_lost_more() -> Non
     assert any("`q5_k_m` is larger than `q4_k_m`" in s and "smaller one is" in s for s in said)
 
 
+def test_losses_are_told_apart_chunk_by_chunk_where_their_intervals_overlap() -> None:
+    def chunks(name: str, levels: tuple[float, ...], memory: float) -> Result:
+        found = variant(name, 60, memory, 0.06, quantization=name.upper())
+        assert found.quality
+        found.quality["kld_mean"].ci95 = (0.04, 0.08)
+        found.quality_by_chunk = {"kld_mean": [0.06 * level for level in levels]}
+        return found
+
+    text = (0.5, 0.8, 1.0, 1.3, 1.6)  # how hard each chunk is, for both
+    near = chunks("near", text, 2.2e8)
+    far = chunks("far", tuple(1.1 * level for level in text), 2e8)
+    other = chunks("other", (1.6, 1.1, 1.0, 0.9, 0.6), 2e8)
+    assert choose(named(BIG, near, far), Limits(memory=2.4e8)).taken == "near"
+    assert choose(named(BIG, near, other), Limits(memory=2.4e8)).taken == "other"
+
+
 def test_a_larger_file_that_lost_more_but_is_faster_is_not_called_the_worse_choice() -> None:
     larger = variant("q5_k_m", 80, 2e8, 0.076, size=112 * 10**6, quantization="Q5_K_M")
     closer = variant("q4_k_m", 60, 2e8, 0.061, size=105 * 10**6, quantization="Q4_K_M")
@@ -136,7 +153,7 @@ def test_one_round_ties_nothing_and_says_what_was_not_tested() -> None:
     slow, fast = once("slow", 3.92, 1393e6), once("fast", 49.5, 390e6)
     found = compared(slow, fast)
     assert choose(Group(found.results, "slow"), Limits()).taken == "fast"
-    page = section(found)
+    page = front(found, Path("README.md")) + details(found)
     assert "whether the others are slower was not tested" in page
     assert "≈12.6" not in page and "×12.6" in page
     decode = next(line for line in page.splitlines() if line.startswith("| Decode ↑"))

@@ -6,8 +6,9 @@ import pytest
 from builders import compared, made_up
 
 from minillm_lab.errors import LabError
+from minillm_lab.report.front import front
 from minillm_lab.report.page import BEGIN, END
-from minillm_lab.report.readme import experiment, section, update
+from minillm_lab.report.readme import details, experiment, update
 
 PAGE = f"# Mine\r\n\n  odd spacing \t\n{BEGIN}\nold\n{END}\nafter, no newline at the end — ñ"
 
@@ -55,13 +56,13 @@ def test_a_page_that_does_not_exist_is_begun(tmp_path: Path) -> None:
 
 def test_the_section_begins_with_what_to_take() -> None:
     comparison = compared(made_up("f16"), made_up("q4", decode=[[30.0, 30.0]] * 3))
-    first = section(comparison).splitlines()[0]
+    first = front(comparison, Path("README.md")).splitlines()[0]
     assert first.startswith("**Recommended**") and "`q4`: decodes 30.0 t/s" in first
 
 
 def test_an_answer_cannot_leave_its_fence() -> None:
     answer = f"```\n{END}\n# owned\n````\n| a | b |\n<script>"
-    text = section(compared(made_up("q4", answer=answer)), Path("README.md"))
+    text = details(compared(made_up("q4", answer=answer)))
     assert "`````text" in text
     assert END not in text  # else the next update would find two ends
 
@@ -75,4 +76,4 @@ def test_a_load_that_was_not_measured_is_left_out() -> None:
         told[how] = experiment(blind)
     assert "Load 1.00 s cold; memory" in told["warm"]
     assert "Load not measured; memory" in told["cold"]
-    assert section(compared(made_up("f16"), blind))
+    assert front(compared(made_up("f16"), blind), Path("README.md"))

@@ -11,7 +11,7 @@ from minillm_lab.report import table
 from minillm_lab.report.comparison import Comparison, compare
 from minillm_lab.report.learnings import learnings
 from minillm_lab.report.pick import recommendation
-from minillm_lab.report.readme import section
+from minillm_lab.report.readme import details
 from minillm_lab.report.trials import METRICS
 from minillm_lab.result import Metric, Result
 
@@ -149,7 +149,7 @@ def test_a_variant_whose_every_trial_was_disturbed_has_no_speed_and_no_ratio() -
     (warning,) = [w for w in found.results["q8"].warnings if "trials" in w]
     assert "none of 6 trials counts: other programs ran" in warning and warning in text
     assert not any("`q8` decodes" in sentence for sentence in learnings(found))
-    assert "`q8`" not in recommendation(found) and section(found)
+    assert "`q8`" not in recommendation(found) and details(found)
 
 
 def test_where_every_trial_was_disturbed_no_speed_is_told_and_none_recommended() -> None:

@@ -10,7 +10,7 @@ from minillm_lab.records import QualityMetric
 from minillm_lab.report.comparison import Comparison
 from minillm_lab.report.figures import figure
 from minillm_lab.report.learnings import learnings
-from minillm_lab.report.readme import section
+from minillm_lab.report.readme import details
 from minillm_lab.result import Result
 
 
@@ -44,7 +44,7 @@ def two() -> Comparison:
 
 
 def test_the_page_says_what_may_be_compared(two: Comparison) -> None:
-    page = section(two)
+    page = details(two)
     assert "compare them within a model" in page
     assert "| Bits per byte of the text ↓" in page
     assert "Unquantized, in bits per byte of the evaluation text: large 1.095" in page

@@ -222,7 +222,7 @@ def test_the_page_outside_the_markers(done: Lab) -> None:
 
 
 def test_the_pages_section_edited_or_lost(done: Lab) -> None:
-    page, picture = done.path("RESULTS.md"), done.path("docs/results-tradeoff.svg")
+    page, picture = done.path("RESULTS.md"), done.path("docs/readme-tradeoff.svg")
     whole = page.read_text()
     emptied = f"# Mine\n\n{BEGIN}\n{END}\n\nAfter it.\n"
     for text in (

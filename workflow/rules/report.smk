@@ -5,9 +5,10 @@ out  results/provisional.md   what the first round and trial of every variant sa
      results/comparison.md / .csv / .json
      results/<figure>.svg     one file per figure, and the page's picture once more for the dark
      results/report/*.html    the pages of `snakemake --report`
-     results/readme.md        the section as it stands between the page's markers
+     results/readme.md        the page's section as it stands between the markers
+     results/details.md       that of the page of details
 
-The page itself (README.md) and its pictures are no output: Snakemake deletes the outputs of failed jobs.
+The pages themselves (README.md, RESULTS.md) and the pictures are no output: Snakemake deletes the outputs of failed jobs.
 """
 
 
@@ -142,7 +143,7 @@ rule readme:
         edits=page_edits(),
         code=code("report.readme"),
     output:
-        f"{RESULTS}/readme.md",
+        multiext(f"{RESULTS}/", "readme.md", "details.md"),
     log:
         f"{RESULTS}/logs/readme.log",
     conda:

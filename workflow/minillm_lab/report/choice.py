@@ -200,9 +200,9 @@ def first(names: list[str], group: Group) -> tuple[str, str]:
         return names[0], "every other is measurably worse in something and better in nothing"
     if not (tied := group.tied(SPEED, names)):
         taken = max(names, key=lambda n: (speed_of(results[n]), -memory_of(results[n])))
-        return taken, "it is the fastest by its value"
+        return taken, "it is the fastest that meets the limits, by its value"
     if len(tied) == 1:
-        return tied[0], "it is the fastest"
+        return tied[0], "it is the fastest that meets the limits"
 
     def least(of: Callable[[Result], float]) -> Callable[[list[str]], list[str]]:
         def narrowed(left: list[str]) -> list[str]:
@@ -256,9 +256,12 @@ def between_models(taken: dict[str, str], results: dict[str, Result]) -> tuple[s
         if all(lower(bits[least], bits[m]) for m in rest):
             return least, "its model predicts the evaluation text best, in bits per byte"
         level = [least, *(m for m in rest if not lower(bits[least], bits[m]))]
-        how = "the models' bits per byte do not differ measurably, and it decodes fastest"
+        how = "the models' bits per byte do not differ measurably, and of their choices it decodes fastest"
     else:
-        level, how = list(taken), "it decodes fastest; the models' bits per byte were not measured"
+        level, how = (
+            list(taken),
+            "of the models' choices it decodes fastest; their bits per byte were not measured",
+        )
     return max(level, key=lambda m: speed_of(results[taken[m]])), how
 
 

@@ -13,8 +13,9 @@ from minillm_lab.files import write_text
 from minillm_lab.records import read_record
 from minillm_lab.report import table
 from minillm_lab.report.comparison import compare
+from minillm_lab.report.front import front
 from minillm_lab.report.inert import without_folders
-from minillm_lab.report.readme import section, update
+from minillm_lab.report.readme import details, update_both
 from minillm_lab.result import Result
 
 
@@ -28,7 +29,8 @@ def main(arguments: argparse.Namespace) -> None:
     write_text(arguments.markdown, table.markdown(comparison) + "\n")
     write_text(arguments.csv, table.csv_of(comparison))
     if arguments.page:
-        update(arguments.page, section(comparison))
+        texts = front(comparison, arguments.page, with_picture=False), details(comparison)
+        update_both(arguments.page, texts)
     for variant, reason in failed.items():
         say(f"failed: {variant}: {reason}")
 

@@ -1,4 +1,4 @@
-"""What stands on the page: the section between two markers, and its pictures beside the page.
+"""What stands on the page: its section between two markers, the details and pictures beside it.
 
 The Snakefile asks whether that is what the results hold, so this imports nothing large.
 """
@@ -13,18 +13,27 @@ BEGIN = "<!-- minillm-lab results: begin (written by the workflow; edits here ar
 END = "<!-- minillm-lab results: end -->"
 
 
+def details_of(page: Path) -> Path:
+    """Where the details of a page lie: RESULTS.md of README.md, else <page>-results.md."""
+    return page.with_name("RESULTS.md" if page.stem == "README" else f"{page.stem}-results.md")
+
+
 def pictures(page: Path) -> tuple[Path, Path]:
     """Where a page's picture lies: light, dark."""
     name = f"{page.stem.lower()}-tradeoff"
     return page.parent / "docs" / f"{name}.svg", page.parent / "docs" / f"{name}-dark.svg"
 
 
-def current(page: Path, section: Path, drawn: list[Path]) -> bool:
-    """Whether the page holds the section, and the drawn pictures (light, dark) lie beside it."""
+def current(page: Path, texts: list[Path], drawn: list[Path]) -> bool:
+    """Whether the page and its details hold their ``texts``, and the pictures lie beside it.
+
+    ``drawn`` is light, dark.
+    """
     try:
-        shown = page.read_bytes().partition(BEGIN.encode())[2].partition(END.encode())[0]
-        if shown.strip() != section.read_bytes().strip():
-            return False
+        for shown, text in zip((page, details_of(page)), texts, strict=True):
+            section = shown.read_bytes().partition(BEGIN.encode())[2].partition(END.encode())[0]
+            if section.strip() != text.read_bytes().strip():
+                return False
         pairs = zip(drawn, pictures(page), strict=True)
         return all(ours.read_bytes() == there.read_bytes() for ours, there in pairs)
     except OSError:
@@ -40,13 +49,11 @@ def edits(page: Path, results: Path, folder: Path, look: bool = True) -> str:
     path = folder / "-".join(results.parts)
     if not look:
         return str(path)
-    section, drawn = (
-        results / "readme.md",
-        [results / f"tradeoff{dark}.svg" for dark in ("", "-dark")],
-    )
+    texts = [results / "readme.md", results / "details.md"]
+    drawn = [results / f"tradeoff{dark}.svg" for dark in ("", "-dark")]
     if not path.exists():
         write_text(path, "")
         os.utime(path, (0, 0))  # older than any section
-    if all(file.exists() for file in (section, *drawn)) and not current(page, section, drawn):
+    if all(file.exists() for file in (*texts, *drawn)) and not current(page, texts, drawn):
         write_text(path, f"{time.time_ns()}\n")
     return str(path)

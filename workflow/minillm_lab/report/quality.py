@@ -1,7 +1,11 @@
 """Quality in the comparison: rows of the table, lines of the CSV, sentences of the learnings."""
 
-from math import floor, log10
+from functools import cache
+from math import floor, log10, sqrt
 
+from scipy.special import stdtrit
+
+from minillm_lab.quality.intervals import FEWEST
 from minillm_lab.quality.verdict import verdict
 from minillm_lab.records import QualityMetric
 from minillm_lab.report.inert import inert
@@ -120,11 +124,25 @@ def lost(quality: dict[str, QualityMetric]) -> bool:
 def closer(a: Result, b: Result) -> bool | None:
     """Whether ``a`` is measurably closer to the reference than ``b``.
 
-    None where that cannot be told: another model, another text, or no interval.
+    By the differences chunk by chunk of the text, with Student's interval; else where the intervals
+    of both part. None where that cannot be told: another model, another text, or no interval.
     """
     if not comparable(a, b) or a.model.name != b.model.name:
         return None
-    return lower(*((r.quality or {}).get("kld_mean") for r in (a, b)))
+    ours, theirs = (r.quality_by_chunk.get("kld_mean", []) for r in (a, b))
+    n = len(ours)
+    if n != len(theirs) or n < FEWEST:
+        return lower(*((r.quality or {}).get("kld_mean") for r in (a, b)))
+    apart = [y - x for x, y in zip(ours, theirs, strict=True)]
+    mean = sum(apart) / n
+    error = sqrt(sum((d - mean) ** 2 for d in apart) / (n - 1) / n)
+    return mean > student(n - 1) * error
+
+
+@cache
+def student(freedom: int) -> float:
+    """How many standard errors a two-sided interval of 95 % reaches."""
+    return float(stdtrit(freedom, 0.975))
 
 
 def lower(a: QualityMetric | None, b: QualityMetric | None) -> bool | None:

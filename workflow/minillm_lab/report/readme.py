@@ -1,4 +1,4 @@
-"""The results section of a page, between two markers; the rest of the page is never touched."""
+"""The sections of a page and its details, between two markers; the rest is never touched."""
 
 import argparse
 import re
@@ -11,24 +11,18 @@ from minillm_lab.files import write_text
 from minillm_lab.records import read_record
 from minillm_lab.report import picture, table
 from minillm_lab.report.comparison import Comparison
+from minillm_lab.report.front import front
 from minillm_lab.report.learnings import learnings
-from minillm_lab.report.page import BEGIN, END
-from minillm_lab.report.pick import recommendation
+from minillm_lab.report.page import BEGIN, END, details_of
 from minillm_lab.result import Result
 
 
-def section(comparison: Comparison, page: Path | None = None) -> str:
-    """The Markdown between the markers: recommendation, picture, table, experiments, key learnings.
-
-    Without ``page`` there is no picture: it is drawn of whole experiments alone.
-    """
-    if not comparison.results:
-        return "\n\n".join(["### Comparison", table.markdown(comparison)])
-    parts = [recommendation(comparison)]
-    parts += [picture.element(comparison, page)] if page else []
-    parts += ["### Comparison", table.markdown(comparison), "### Experiments"]
-    parts += [experiment(result) for result in comparison.results.values()]
-    parts += ["### Key learnings", "\n".join(f"- {line}" for line in learnings(comparison))]
+def details(comparison: Comparison) -> str:
+    """Everything that was found: the long table, each variant in a paragraph, all learnings."""
+    parts = ["### Comparison", table.markdown(comparison)]
+    if comparison.results:
+        parts += ["### Experiments", *(experiment(r) for r in comparison.results.values())]
+        parts += ["### Key learnings", "\n".join(f"- {line}" for line in learnings(comparison))]
     return "\n\n".join(parts)
 
 
@@ -100,18 +94,29 @@ def update(page: Path, text: str, check: bool = False) -> bool:
     return current
 
 
+def update_both(page: Path, texts: tuple[str, str], check: bool = False) -> bool:
+    """Likewise the page and its details; a page without its markers costs neither of them."""
+    pages = [*zip((page, details_of(page)), texts, strict=True)]
+    current = all([update(where, text, check=True) for where, text in pages])
+    if not current and not check:
+        for where, text in pages:
+            update(where, text)
+    return current
+
+
 def main(arguments: argparse.Namespace) -> None:
-    text = section(read_record(arguments.comparison, Comparison), arguments.page)
-    current = update(arguments.page, text, arguments.check)
+    comparison = read_record(arguments.comparison, Comparison)
+    texts = front(comparison, arguments.page), details(comparison)
+    current = update_both(arguments.page, texts, arguments.check)
     drawn = (arguments.light, arguments.dark)
     current = picture.put(arguments.page, drawn, arguments.check) and current
     if arguments.check:
         say(f"{arguments.page} is {'current' if current else 'not current: run snakemake'}")
         sys.exit(0 if current else 1)
     if not current:
-        say(f"updated {arguments.page}")
-    if arguments.output:
-        write_text(arguments.output, text + "\n")
+        say(f"updated {arguments.page} and {details_of(arguments.page)}")
+    for path, text in zip(arguments.output, texts, strict=False):
+        write_text(path, text + "\n")
 
 
 if __name__ == "__main__":
@@ -120,6 +125,8 @@ if __name__ == "__main__":
     parser.add_argument("--light", type=Path, required=True, help="the picture, drawn")
     parser.add_argument("--dark", type=Path, required=True, help="the same for dark pages")
     parser.add_argument("--page", type=Path, required=True, help="the page to keep current")
-    parser.add_argument("--output", type=Path, help="where the section is kept as well")
+    parser.add_argument(
+        "--output", type=Path, nargs=2, default=[], help="where both sections are kept as well"
+    )
     parser.add_argument("--check", action="store_true", help="only say whether it is current")
     run(main, parser)
