@@ -256,7 +256,7 @@ def between_models(taken: dict[str, str], results: dict[str, Result]) -> tuple[s
         if all(lower(bits[least], bits[m]) for m in rest):
             return least, "its model predicts the evaluation text best, in bits per byte"
         level = [least, *(m for m in rest if not lower(bits[least], bits[m]))]
-        how = "the models' bits per byte do not differ measurably, and of their choices it decodes fastest"
+        how = "the models' bits per byte do not differ measurably, and it decodes fastest of them"
     else:
         level, how = (
             list(taken),
