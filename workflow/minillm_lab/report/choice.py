@@ -17,7 +17,7 @@ from math import inf, log
 
 from minillm_lab.quality.verdict import LEVELS, loss
 from minillm_lab.report.comparison import RESOLUTION, Group
-from minillm_lab.report.quality import closer, comparable, lower
+from minillm_lab.report.quality import closer, lower, same_text
 from minillm_lab.report.table import number, size_of, times
 from minillm_lab.result import Metric, Result
 from minillm_lab.statistics import quotient
@@ -250,7 +250,7 @@ def between_models(taken: dict[str, str], results: dict[str, Result]) -> tuple[s
     of = {m: (results[n].quality or {}).get("bits_per_byte") for m, n in taken.items()}
     bits = {m: b for m, b in of.items() if b and b.value is not None}
     one, *others = (results[n] for n in taken.values())
-    if len(bits) == len(taken) and all(comparable(one, other) for other in others):
+    if len(bits) == len(taken) and all(same_text(one, other) for other in others):
         least = min(bits, key=lambda m: bits[m].value or inf)
         rest = [m for m in taken if m != least]
         if all(lower(bits[least], bits[m]) for m in rest):
