@@ -94,10 +94,15 @@ def csv_rows(name: str, result: Result) -> list[list[object]]:
 
 
 def losses(results: dict[str, Result]) -> list[str]:
-    """One sentence on each variant's loss."""
+    """One sentence on each variant's loss, the largest divergence first."""
+
+    def lost_most(name: str) -> float:
+        lost = (results[name].quality or {}).get("kld_mean")
+        return -(lost.value or 0) if lost else 0.0
+
     found = []
-    for name, result in results.items():
-        quality = result.quality
+    for name in sorted(results, key=lost_most):
+        quality = results[name].quality
         if not quality or (said := verdict(quality)) is None:
             continue
         text = (

@@ -86,7 +86,8 @@ def update(page: Path, text: str, check: bool = False) -> bool:
     if page.exists():
         before = page.read_bytes().decode("utf-8")
     else:
-        before = f"# {page.stem}\n\n{BEGIN}\n{END}\n"
+        title = page.stem.capitalize() if page.stem.isupper() else page.stem
+        before = f"# {title}\n\n{BEGIN}\n{END}\n"
     after = replaced(before, text, str(page))
     current = page.exists() and before == after
     if not current and not check:
