@@ -15,7 +15,7 @@ log = logging.getLogger("minillm_lab")
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error, by its kind or its words, is for want of memory."""
+    """Whether an error, by its kind or its words, means that memory ran out."""
     words = r"allocate memory|(failed|unable) to allocate|bad_alloc|out of memory"
     return isinstance(error, MemoryError) or bool(re.search(words, str(error), re.I))
 

@@ -234,7 +234,10 @@ class Settings(Strict):
         None, description="inference threads, where not the experiment's own"
     )
     context: int | None = Field(
-        None, ge=16, le=LONGEST, description="context size in tokens, likewise"
+        None,
+        ge=16,
+        le=LONGEST,
+        description="context size in tokens, where not the experiment's own",
     )
     node: Name | None = Field(None, description="on Slurm, the kind of node it is measured on")
 
@@ -303,7 +306,8 @@ class Quality(Strict):
 
     text: AnyPath = Field("own", description="evaluation text, a path; own: the lab's")
     questions: AnyPath | None = Field(
-        "own", description="multiple-choice questions, likewise; null: none"
+        "own",
+        description="multiple-choice questions, a path to a YAML file; own: the lab's; null: none",
     )
     protocol: Literal["lab", "llama-perplexity"] = Field(
         "lab", description="llama-perplexity scores the second half of every chunk"

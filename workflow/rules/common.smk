@@ -140,7 +140,7 @@ def reading_model(tokens=lambda wildcards, input: (0, 0), models=1):
 
 
 def on_node(tokens, models=1):
-    """Likewise, for a job that runs where its variant's node says."""
+    """The same for a job that runs on the kind of node that its variant names."""
     names = {
         "account": "slurm_account",
         "partition": "slurm_partition",

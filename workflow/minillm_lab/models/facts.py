@@ -69,7 +69,7 @@ def _gguf(path: Path) -> tuple[Tensors, int | None]:
 
 
 def _safetensors(folder: Path) -> tuple[Tensors, int | None]:
-    """Likewise, of a folder."""
+    """The same of a folder of safetensors."""
     from safetensors import SafetensorError, safe_open
 
     found = []

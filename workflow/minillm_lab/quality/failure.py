@@ -1,6 +1,6 @@
 """Quality that cannot be measured costs no speeds: the reason takes the place of the figures.
 
-A job of quality that fails for a reason that a person can put right, or for want of memory, says so
+A job of quality that fails for a reason that a person can put right, or out of memory, says so
 in one line, leaves the reason where its output belongs, and ends well; the jobs after it pass the
 reason on, and each result says it among its warnings. It is tried again when what it is made from
 changes, and when it is asked for: ``--forcerun`` and its output.

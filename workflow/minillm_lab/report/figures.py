@@ -216,7 +216,7 @@ def factors(comparison: Comparison, names: list[str], width: int) -> alt.LayerCh
                     "variant": name, "change": step.change, "start": at, "end": at * ratio.value,
                     "value": ratio.value, "low": low, "high": high,
                     "step": f"{step.start} → {step.end}",
-                    "said": "not to be told from 1" if ratio.tie else "supported by the data",
+                    "said": "tied with 1" if ratio.tie else "supported by the data",
                 }
             )  # fmt: skip
             at *= ratio.value
@@ -246,9 +246,7 @@ def factors(comparison: Comparison, names: list[str], width: int) -> alt.LayerCh
             opacity=alt.Opacity(
                 "said:N",
                 title=None,
-                scale=alt.Scale(
-                    domain=["supported by the data", "not to be told from 1"], range=[1, 0.4]
-                ),
+                scale=alt.Scale(domain=["supported by the data", "tied with 1"], range=[1, 0.4]),
             ),
             tooltip=[alt.Tooltip("step:N", title="Step"), *tooltip("change", "×"), "said:N"],
         )

@@ -1,4 +1,4 @@
-"""Key learnings: sentences computed from the figures, none that the intervals do not allow."""
+"""Key learnings: sentences computed from the figures, each supported by their intervals."""
 
 from minillm_lab.config import UNQUANTIZED, Model
 from minillm_lab.report import quality

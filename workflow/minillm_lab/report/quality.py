@@ -36,7 +36,7 @@ def rows(results: dict[str, Result]) -> list[list[str]]:
             body.append([label, *(cell(metric, factor, digits) for metric in found)])
     found = [(q or {}).get("answer_first_divergence_token") for q in measured.values()]
     if any(found):
-        body.append(["Answer as the reference's for, tokens ↑", *map(agreement, found)])
+        body.append(["Tokens of the answer before the first difference ↑", *map(agreement, found)])
     return body
 
 
