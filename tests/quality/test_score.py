@@ -7,6 +7,7 @@ import pytest
 
 from minillm_lab.errors import LabError
 from minillm_lab.models.quantize import quantize
+from minillm_lab.quality.figures import BLOCK
 from minillm_lab.quality.reference import Reference
 from minillm_lab.quality.runtime import REPLY, greedy, opened
 from minillm_lab.quality.text import EvaluationText
@@ -115,6 +116,14 @@ def test_figures_of_probability_and_bytes_are_what_they_are_defined_as(
     expected["bits_per_byte_reference"] = theirs.sum() / np.log(2) / sum(sizes)
     for name, figure in expected.items():
         assert value(found, name) == pytest.approx(figure, rel=0.01, abs=1e-6)
+    bits, reference_bits, bytes_ = (
+        sum(column) for column in zip(*found.bits_by_block, strict=True)
+    )
+    assert bytes_ == sum(sizes)
+    assert bits == pytest.approx(ours.sum() / np.log(2), rel=0.01)
+    assert reference_bits == pytest.approx(theirs.sum() / np.log(2), rel=0.01)
+    *before, _ = (text.bytes or [[]])[-1]
+    assert len(found.bits_by_block) == (text.starts[-1] + sum(before)) // BLOCK + 1
     assert 0 < value(found, "kld_p99") < value(found, "kld_p999") < value(found, "kld_max")
 
 

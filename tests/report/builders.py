@@ -101,6 +101,15 @@ def made_up(
     )
 
 
+def blocks(bits: float, reference: float, noise: float = 0.01) -> list[tuple[float, float, int]]:
+    """Blocks of a text that is harder in some places, for every model, and noise of this model."""
+    found = []
+    for i, level in enumerate((0.5, 0.8, 0.9, 1.0, 1.0, 1.1, 1.2, 1.5)):
+        own = level * (1 + noise * (-1) ** i)
+        found.append((2048 * bits * own, 2048 * reference * own, 2048))
+    return found
+
+
 def trial(
     number: int,
     ours: dict[str, float],

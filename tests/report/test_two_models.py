@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from builders import around, compared, made_up
+from builders import around, blocks, compared, made_up
 
 from minillm_lab.records import QualityMetric
 from minillm_lab.report.comparison import Comparison
@@ -29,6 +29,7 @@ def of_model(name: str, model: str, speed: float, kld: float, bits: float, size:
         key: QualityMetric(value=v, unit="1", ci95=(0.99 * v, 1.01 * v), n=4790)
         for key, v in figures.items()
     }
+    found.quality_bits_by_block = blocks(bits, figures["bits_per_byte_reference"])
     return found
 
 

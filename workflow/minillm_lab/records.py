@@ -196,6 +196,9 @@ class Score(Record):
         description="means of each chunk: kld_mean, same_top, surprise (nats per token)"
     )
     by_section: dict[str, QualityMetric] = Field(description="kld_mean of parts of the text")
+    bits_by_block: list[tuple[float, float, int]] = Field(
+        description="of blocks of the text: the variant's bits, the reference's, and bytes"
+    )
     hurt_most: list[HurtToken] = Field(description="the tokens of the largest divergence")
     answers: list[int]
     warnings: list[str] = Field(default_factory=list)

@@ -89,6 +89,9 @@ class Result(Record):
     quality_by_section: dict[str, QualityMetric] = Field(
         {}, description="kld_mean of parts of the text, where it has any"
     )
+    quality_bits_by_block: list[tuple[float, float, int]] = Field(
+        [], description="of blocks of the text: the variant's bits, the reference's, and bytes"
+    )
     quality_hurt_most: list[HurtToken] = Field(
         [], description="the tokens of the largest divergence"
     )

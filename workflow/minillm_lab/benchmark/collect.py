@@ -203,6 +203,7 @@ def collect(
         quality=quality_of(first.output, score, answer),
         quality_by_chunk=score.by_chunk if score else {},
         quality_by_section=score.by_section if score else {},
+        quality_bits_by_block=score.bits_by_block if score else [],
         quality_hurt_most=score.hurt_most if score else [],
         output=first.output.model_copy(update={"flaw": flaw}),
         measured_at=max(r.measured_at for r in rounds),

@@ -11,6 +11,7 @@ from minillm_lab.quality.text import EvaluationText
 from minillm_lab.records import HurtToken, QualityMetric
 
 WORST = 10  # tokens that are named
+BLOCK = 2048  # bytes of the text, about a chunk's
 BEFORE = 16  # tokens of the text that are shown before each
 Doubles = NDArray[np.float64]
 
@@ -85,6 +86,32 @@ def chunk_means(tokens: Tokens) -> dict[str, list[float]]:
     return {name: values.mean(axis=1).tolist() for name, values in kept.items()}
 
 
+def bits_by_block(tokens: Tokens, text: EvaluationText) -> list[tuple[float, float, int]]:
+    """For each BLOCK bytes of the text: the variant's bits, the reference's, and the bytes.
+
+    They are of the scored tokens that begin in it; models of different tokenizers have the blocks
+    in common. Empty where the tokens do not spell the text.
+    """
+    sizes, begins = scored_bytes(text), scored_begins(text)
+    if sizes is None or begins is None:
+        return []
+    blocks = (begins // BLOCK).ravel()
+    ours, theirs, bytes_ = (
+        np.bincount(blocks, values.ravel())
+        for values in (tokens.surprise / np.log(2), tokens.reference_surprise / np.log(2), sizes)
+    )
+    return list(zip(ours.tolist(), theirs.tolist(), map(int, bytes_), strict=True))
+
+
+def scored_begins(text: EvaluationText) -> NDArray[np.int64] | None:
+    """Where each scored token begins in the text, in bytes; None where that is not known."""
+    if text.bytes is None:
+        return None
+    sizes = np.array(text.bytes)
+    begins = np.array(text.starts)[:, None] + np.cumsum(sizes, axis=1) - sizes
+    return np.asarray(begins[:, text.protocol.score_from + 1 :])
+
+
 def scored_bytes(text: EvaluationText) -> Doubles | None:
     """The bytes of the scored tokens of each chunk; None where the text's are not known."""
     if text.bytes is None:
@@ -94,13 +121,12 @@ def scored_bytes(text: EvaluationText) -> Doubles | None:
 
 def section_names(text: EvaluationText) -> NDArray[np.str_] | None:
     """The section that each scored token begins in; None where the text has none."""
-    if text.bytes is None or not text.sections:
+    begins = scored_begins(text)
+    if begins is None or not text.sections:
         return None
-    sizes = np.array(text.bytes)
-    begins = np.array(text.starts)[:, None] + np.cumsum(sizes, axis=1) - sizes
     sections = np.searchsorted([s.start for s in text.sections], begins, side="right")
     names = np.array(["", *(s.name for s in text.sections)])
-    return np.asarray(names[sections[:, text.protocol.score_from + 1 :]])
+    return np.asarray(names[sections])
 
 
 def by_section(tokens: Tokens, text: EvaluationText) -> dict[str, QualityMetric]:

@@ -14,6 +14,7 @@ from minillm_lab.quality.divergence import divergence, exact_divergence, log_nor
 from minillm_lab.quality.failure import pass_on, tried
 from minillm_lab.quality.figures import (
     Tokens,
+    bits_by_block,
     by_section,
     chunk_means,
     figures,
@@ -76,6 +77,7 @@ def score(
         metrics=metrics,
         by_chunk=chunk_means(tokens) if tokens else {},
         by_section=by_section(tokens, text) if tokens else {},
+        bits_by_block=bits_by_block(tokens, text) if tokens else [],
         hurt_most=hurt,
         answers=answers,
         warnings=[] if tokens else [NOT_FINITE],
@@ -147,6 +149,7 @@ def without_figures(arguments: argparse.Namespace, reason: str) -> None:
         metrics={},
         by_chunk={},
         by_section={},
+        bits_by_block=[],
         hurt_most=[],
         answers=[],
         warnings=[reason],

@@ -17,7 +17,7 @@ from math import inf, log
 
 from minillm_lab.quality.verdict import LEVELS, loss
 from minillm_lab.report.comparison import RESOLUTION, Group
-from minillm_lab.report.quality import closer, lower, same_text
+from minillm_lab.report.quality import closer, predicts_better
 from minillm_lab.report.table import number, size_of, times
 from minillm_lab.result import Metric, Result
 from minillm_lab.statistics import quotient
@@ -247,21 +247,20 @@ def of_one_model(names: list[str], group: Group) -> tuple[str, str | None, str]:
 
 def between_models(taken: dict[str, str], results: dict[str, Result]) -> tuple[str, str]:
     """The model whose choice to take, and by which figure, in words."""
-    of = {m: (results[n].quality or {}).get("bits_per_byte") for m, n in taken.items()}
-    bits = {m: b for m, b in of.items() if b and b.value is not None}
-    one, *others = (results[n] for n in taken.values())
-    if len(bits) == len(taken) and all(same_text(one, other) for other in others):
-        least = min(bits, key=lambda m: bits[m].value or inf)
-        rest = [m for m in taken if m != least]
-        if all(lower(bits[least], bits[m]) for m in rest):
+    bits = {m: (results[n].quality or {}).get("bits_per_byte") for m, n in taken.items()}
+    known = {m: b.value for m, b in bits.items() if b and b.value is not None}
+    level, how = (
+        list(taken),
+        ("of the models' choices it decodes fastest; their bits per byte were not compared"),
+    )
+    if len(known) == len(taken):
+        least = min(known, key=lambda m: known[m])
+        better = {m: predicts_better(results[taken[least]], results[taken[m]]) for m in taken}
+        if all(better[m] for m in taken if m != least):
             return least, "its model predicts the evaluation text best, in bits per byte"
-        level = [least, *(m for m in rest if not lower(bits[least], bits[m]))]
-        how = "the models' bits per byte do not differ measurably, and it decodes fastest of them"
-    else:
-        level, how = (
-            list(taken),
-            "of the models' choices it decodes fastest; their bits per byte were not measured",
-        )
+        if None not in (better[m] for m in taken if m != least):
+            level = [m for m in taken if not better[m]]
+            how = "the models' bits per byte do not differ measurably, and it decodes fastest"
     return max(level, key=lambda m: speed_of(results[taken[m]])), how
 
 

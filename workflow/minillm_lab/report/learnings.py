@@ -147,15 +147,17 @@ def larger_no_better(comparison: Comparison) -> list[str]:
 def between_models(comparison: Comparison) -> list[str]:
     """How well the unquantized models predict the text, where there are several."""
     found = {
-        r.model.name: r.quality["bits_per_byte_reference"]
+        r.model.name: r
         for r in comparison.results.values()
         if r.quality and "bits_per_byte_reference" in r.quality
     }
     if len(found) < 2:
         return []
-    ordered = sorted(found, key=lambda model: found[model].value or 0)
-    said = ", ".join(f"{inert(m)} {quality.cell(found[m], 1, 3)}" for m in ordered)
-    apart = all(quality.lower(found[ordered[0]], found[m]) for m in ordered[1:])
+    bits = {m: (r.quality or {})["bits_per_byte_reference"] for m, r in found.items()}
+    ordered = sorted(found, key=lambda model: bits[model].value or 0)
+    said = ", ".join(f"{inert(m)} {quality.cell(bits[m], 1, 3)}" for m in ordered)
+    best, *rest = (found[m] for m in ordered)
+    apart = all(quality.predicts_better(best, other, unquantized=True) for other in rest)
     verdict = (
         f"{inert(ordered[0])} predicts it best"
         if apart

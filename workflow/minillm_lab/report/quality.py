@@ -150,6 +150,30 @@ def student(freedom: int) -> float:
     return float(stdtrit(freedom, 0.975))
 
 
+def predicts_better(a: Result, b: Result, unquantized: bool = False) -> bool | None:
+    """Whether the model of ``a`` needs measurably fewer bits per byte of the text than ``b``'s.
+
+    By the difference of the two ratios over blocks of the text that both have, whatever their
+    tokenizers (Cochran 1977, section 6.3), with Student's interval. ``unquantized``: their
+    references instead. None where that cannot be told.
+    """
+    if not same_text(a, b):
+        return None
+    column = 1 if unquantized else 0
+    pairs = zip(a.quality_bits_by_block, b.quality_bits_by_block, strict=False)
+    both = [(x[column], x[2], y[column], y[2]) for x, y in pairs if x[2] and y[2]]
+    n = len(both)
+    if n < FEWEST:
+        return None
+    bits, bytes_, bits_b, bytes_b = (sum(column) for column in zip(*both, strict=True))
+    ours, theirs = bits / bytes_, bits_b / bytes_b
+    residuals = [
+        (y - theirs * v) * n / bytes_b - (x - ours * u) * n / bytes_ for x, u, y, v in both
+    ]
+    error = sqrt(sum(r**2 for r in residuals) / (n - 1) / n)
+    return bool(theirs - ours > student(n - 1) * error)
+
+
 def lower(a: QualityMetric | None, b: QualityMetric | None) -> bool | None:
     """Whether a figure is measurably lower than another: the intervals part; None without them."""
     if not (a and b and a.ci95 and b.ci95):
