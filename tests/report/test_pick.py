@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from builders import around, blocks, compared, made_up
 
+from minillm_lab import machine
 from minillm_lab.errors import LabError
 from minillm_lab.records import QualityMetric, write_record
 from minillm_lab.report import folder, pick
@@ -269,6 +270,23 @@ def test_the_command_says_what_it_assumed_and_where_it_was_measured(
     assert "Take `small`" in run(
         capsys, "--results", str(tmp_path), "--max-memory", "300MB", "--max-loss", "severe"
     )
+
+
+def test_what_is_free_in_a_container_and_on_the_accelerator_is_the_default_limit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_gpu = variant("on_gpu", 200, 1e8, backend="CUDA")
+    taken = on_gpu.metrics["accelerator_memory_peak_bytes"]
+    taken.value, taken.ci95, taken.samples = 3e9, None, [[3e9]] * 3
+    write_record(tmp_path / "comparison.json", compared(BIG, MID, on_gpu))
+    monkeypatch.setattr(pick, "memory_available", lambda: 500_000_000)
+    monkeypatch.setattr(machine, "accelerator_memory_free", lambda: 8 << 30)
+    assert "Take `on_gpu`" in run(capsys, "--results", str(tmp_path))
+    monkeypatch.setattr(machine, "accelerator_memory_free", lambda: 2 << 30)
+    text = run(capsys, "--results", str(tmp_path))
+    assert "Take `mid`" in text and "memory at most the 500 MB free here now" in text
+    assert "`on_gpu` out: accelerator memory 3000 MB is over the 2147 MB asked for" in text
+    assert "`big` out: memory 800 MB is over the 500 MB asked for" in text
 
 
 @pytest.mark.parametrize("given, bytes_", [("600MB", 6e8), ("1.5GiB", 1.5 * 2**30), ("7 kb", 7e3)])
