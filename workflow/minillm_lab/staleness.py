@@ -7,7 +7,6 @@ Snakemake compares its content, and where it has no records its age.
 import hashlib
 import os
 import re
-import time
 from functools import cache
 from pathlib import Path
 
@@ -47,7 +46,7 @@ def code_file(folder: Path, *modules: str) -> str:
     if not path.exists():
         write_text(path, text)
         newest = max(file.stat().st_mtime for file in files)
-        os.utime(path, (time.time(), newest))
+        os.utime(path, (newest, newest))
     elif path.read_text("utf-8") != text:
         write_text(path, text)
     return str(path)
