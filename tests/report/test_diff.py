@@ -121,6 +121,9 @@ def test_a_divergence_is_compared_chunk_by_chunk() -> None:
     before, after = with_chunks(measured(1)), with_chunks(measured(2), 1.05)
     assert claims(between(before, after)) == {("q4", "quality", "kld_mean")}
     assert not claims(between(before, with_chunks(measured(2))))
+    text = markdown(between(before, after), "a", "b")
+    assert "+0.00" in text and "+0.0000" not in text  # three digits that count
+    assert not claims(between(before, with_chunks(measured(2), 1.0005)))  # the order of sums
     (change,) = between(before, after).changed
     kld = before.results["q4"].quality["kld_mean"].value  # type: ignore[index]
     assert change.value == pytest.approx(0.05 * kld, rel=1e-4)

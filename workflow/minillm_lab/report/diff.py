@@ -12,7 +12,8 @@ difference:
   to ``DRIFT``; only what lies beyond is claimed. So is memory beyond ``MEMORY_DRIFT``, which the
   allocator takes or not.
 - Quality is computed and not timed, so divergence, same top token and perplexity are compared chunk
-  by chunk of the text: only by how much their differences vary are they uncertain.
+  by chunk of the text: only by how much their differences vary are they uncertain. A thousandth is
+  taken for the order of sums.
 - All figures are judged together (Holm 1979), so that two runs of one thing give a false claim in
   at most 5 % of all comparisons, however many figures they hold.
 """
@@ -43,6 +44,7 @@ from minillm_lab.states import NEAR
 LEVEL = 0.05
 DRIFT = 0.20  # of times, speeds and ratios between two runs; docs/measurement.md
 MEMORY_DRIFT = 0.02
+ROUNDING = 0.001  # of a figure of quality: the order of sums changes with threads and kernels
 NORMAL = float(norm.ppf(0.975))
 SMALLEST = 1e-12  # of a time, speed or size; below it a figure is no measurement
 UNITS = {"seconds": (1.0, "s"), "bytes": (1e-6, "MB"), "second": (1.0, "t/s")}
@@ -164,7 +166,9 @@ def by_chunks(pair: Pair) -> Change:
     each = np.array(pair.differences)
     error, freedom = each.std(ddof=1) / sqrt(len(each)), len(each) - 1
     value, reach = float(each.mean()), float(t.ppf(0.975, freedom) * error)
-    p = 2 * float(t.sf(abs(value) / error, freedom)) if error else float(value == 0)
+    size = abs(pair.before.value) if pair.metric != "perplexity_ratio" else 1.0
+    beyond = max(0.0, abs(value) - ROUNDING * size)
+    p = 2 * float(t.sf(beyond / error, freedom)) if error else float(beyond == 0)
     found = [value, value - reach, value + reach]
     if pair.metric == "perplexity_ratio":  # its chunks are logarithms
         found = [pair.before.value * (exp(x) - 1) for x in found]
@@ -323,15 +327,14 @@ def row(change: Change) -> list[str]:
     pair = change.pair
     sign = "" if pair.kind == "quality" else "×"
     low, high = change.ci95
-    digits = ".4f" if pair.kind == "quality" else ".3g"
     what = label(pair.metric) + (", to the baseline" if pair.kind == "ratios" else "")
-    difference = f"{change.value:+{digits}}" if not sign else f"×{change.value:{digits}}"
+    difference = f"{change.value:+.3g}" if not sign else f"×{change.value:.3g}"
     return [
         code(pair.variant),
         what,
         shown(pair, pair.before),
         shown(pair, pair.after),
-        f"{difference} ({low:{digits}} to {high:{digits}})",
+        f"{difference} ({low:.3g} to {high:.3g})",
     ]
 
 
