@@ -228,6 +228,18 @@ def test_what_was_not_measured_cannot_be_judged() -> None:
     assert choose(results, Limits()).taken == "unscored"
 
 
+def test_where_no_speed_was_measured_the_page_says_so_and_not_that_all_lost_too_much() -> None:
+    mute = variant("mute", 10, 1e8)
+    mute.metrics["decode_tokens_per_second"] = Metric(
+        value=None, unit="t/s", ci95=None, n=0, samples=[]
+    )
+    page = front(compared(mute), Path("README.md"))
+    assert "`mute`, the nearest: its decode speed was not measured" in page
+    assert "Nothing is drawn: no variant has a decode speed." in page
+    text = advice(Group({"mute": mute}, "mute"), Limits())
+    assert "decode speed not measured" in text and "0.00 t/s" not in text
+
+
 def test_a_budget_between_two_variants_takes_the_one_below_it() -> None:
     assert choose(ALL, Limits(memory=6e8, loss="minor")).taken == "mid"
     assert choose(ALL, Limits(memory=3e8)).taken == "small"

@@ -30,7 +30,10 @@ BYTES = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "G
 def in_short(name: str, result: Result) -> str:
     """A variant's figures in one line: speed with its interval, memory, size, verdict."""
     speed, memory = result.metrics[SPEED], result.metrics[MEMORY]
-    text = f"{code(name)}: decodes {number(speed.value or 0)} t/s"
+    decoded = "decode speed not measured"
+    if speed.value is not None:
+        decoded = f"decodes {number(speed.value)} t/s"
+    text = f"{code(name)}: {decoded}"
     if speed.ci95:
         text += f" ({number(speed.ci95[0])} to {number(speed.ci95[1])})"
     if memory.value is not None:
@@ -88,7 +91,10 @@ def recommendation(comparison: Comparison) -> str:
         where = f" on {code(fingerprint)}" if len(groups) > 1 else ""
         limit = f" with at most {limits.loss} loss" if limits.loss else ", quality not measured"
         if choice.taken is None:
-            lines.append(f"**Recommended{where}**: nothing{limit}.")
+            nearest = choice.nearest or ""
+            why = [c.text for c in choice.checks.get(nearest, []) if c.outcome != SAFE]
+            said = f" {code(nearest)}, the nearest: {'; '.join(why)}." if why else ""
+            lines.append(f"**Recommended{where}**: nothing{limit}.{said}")
             continue
         text = f"**Recommended{where}**{limit}: {in_short(choice.taken, results[choice.taken])}."
         text += f" Why: {choice.why}."

@@ -98,6 +98,8 @@ def front(found: list[Point]) -> list[Point]:
 def described(comparison: Comparison, names: list[str]) -> str:
     """The plot in words, for those who do not see it: every variant's figures."""
     loss = what_is_lost(comparison, names)
+    if not points(comparison, names, loss):
+        return "Nothing is drawn: no variant has a decode speed."
     said = [
         f"{p.label} {number(p.speed)} t/s,"
         + (f" {lost_in_words(comparison, p, loss)}," if loss != MEMORY else "")
