@@ -1,5 +1,7 @@
 """The quality rules, with the real snakemake: what runs, what runs again, what the page says."""
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,38 @@ def test_results_hold_the_quality_of_both_runtimes(lab: Lab) -> None:
 
 def test_nothing_runs_again_when_nothing_changed(lab: Lab) -> None:
     assert lab.planned() == {}
+
+
+def test_a_text_replaced_by_an_older_one(lab: Lab, tmp_path: Path) -> None:
+    text, kept = lab.path("text.txt"), tmp_path / "kept.txt"
+    shutil.copy2(text, kept)
+    try:
+        text.write_text(kept.read_text().replace("the", "teh"))
+        os.utime(text, (1e9, 1e9))
+        assert lab.planned().items() >= {"text": 1, "reference": 1, "score": 2}.items()
+    finally:
+        shutil.copy2(kept, text)
+    assert lab.planned() == {}
+
+
+@pytest.mark.parametrize("key", ["text", "questions"])
+def test_a_text_that_is_not_there_is_said_before_anything_runs(lab: Lab, key: str) -> None:
+    """Old figures never stand for another text."""
+    before = lab.config["quality"]
+    lab.config["quality"] = before | {key: "nowhere.txt"}
+    lab.write_config()
+    try:
+        said = lab.snakemake("--cores", "1", "-n", ok=False).stderr
+        assert f"error: quality.{key}: nowhere.txt: there is no such file" in said
+        assert "Traceback" not in said
+    finally:
+        lab.config["quality"] = before
+        lab.write_config()
+
+
+def test_a_comparison_with_llama_bench_that_the_config_does_not_name(lab: Lab) -> None:
+    said = lab.snakemake("--cores", "1", "-n", "results/peer/q4_k_m.json", ok=False).stderr
+    assert "error: llama_bench is not set in the config" in said and "Traceback" not in said
 
 
 def test_another_text_reruns_scores_not_rounds(lab: Lab) -> None:

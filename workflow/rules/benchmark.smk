@@ -137,7 +137,7 @@ rule peer:
     resources:
         **on_node(tokens_of_peer),
     params:
-        program=lambda wildcards: shutil.which(EXPERIMENT.llama_bench) or EXPERIMENT.llama_bench,
+        program=peer_program,
         settings=lambda wildcards: EXPERIMENT.runtime_settings(wildcards.variant),
         pairs=PAIRS,
         versions=runtime_build("llama.cpp"),

@@ -15,6 +15,7 @@ from minillm_lab import cluster, lock
 from minillm_lab.errors import LabError
 from minillm_lab.config import NAME, RESERVED, load_experiment, turn
 from minillm_lab.failures import failures
+from minillm_lab.files import sha256_of
 from minillm_lab.staleness import code_file, stamp
 from minillm_lab.report import FIGURES, PAGES, page
 from minillm_lab.report.inert import without_folders
@@ -34,6 +35,7 @@ gc.freeze()
 gc.set_threshold(100_000)
 
 RESULTS = EXPERIMENT.results
+QUALITY_FILES = ("text", "questions")
 BASELINE = SimpleNamespace(variant=EXPERIMENT.baseline, keys=lambda: ["variant"])
 PAIRS = 30  # of slices, against llama-bench
 CAPTIONS = {page: "interactive" if page == "figures" else page for page in PAGES}
@@ -187,7 +189,7 @@ def reference_file(wildcards):
     """The reference of a variant's model: made here, or a file made elsewhere."""
     shared = EXPERIMENT.quality.reference
     if EXPERIMENT.reference is None:
-        return shared.file.replace("{model}", model(wildcards))
+        return needed_file("reference", shared.file.replace("{model}", model(wildcards)))
     return f"{RESULTS}/quality/reference.{model(wildcards)}.npz"
 
 
@@ -200,7 +202,19 @@ def quality_file(what):
     """The evaluation text or the questions: the lab's own, another file, or none."""
     path = getattr(EXPERIMENT.quality, what)
     own = {"text": "text.txt", "questions": "questions.yaml"}
-    return f"{LAB}/minillm_lab/quality/{own[what]}" if path == "own" else path or []
+    if path == "own":
+        return f"{LAB}/minillm_lab/quality/{own[what]}"
+    return needed_file(what, path) if path else []
+
+
+def quality_stamps():
+    """The checksums of a text and questions of one's own, whatever their dates."""
+    paths = {quality_file(what) or "": getattr(EXPERIMENT.quality, what) for what in QUALITY_FILES}
+    return [
+        f"{path} {sha256_of(Path(path))}"
+        for path, said in paths.items()
+        if said not in ("own", None)
+    ]
 
 
 def sections_file():
@@ -208,6 +222,20 @@ def sections_file():
     text = quality_file("text")
     beside = os.path.splitext(text)[0] + ".sections.yaml"
     return beside if os.path.exists(beside) else []
+
+
+def needed_file(what, path):
+    """A file that the config names, if it is there; else one line, before anything runs."""
+    if os.path.isfile(path):
+        return path
+    sys.exit(f"error: quality.{what}: {path}: there is no such file")
+
+
+def peer_program(wildcards):
+    """llama-bench, if the config names it; else one line."""
+    if EXPERIMENT.llama_bench is None:
+        sys.exit("error: llama_bench is not set in the config, so no speed is held against its")
+    return shutil.which(EXPERIMENT.llama_bench) or EXPERIMENT.llama_bench
 
 
 def converter(wildcards):

@@ -28,6 +28,7 @@ rule text:
     params:
         origin=lambda wildcards, input: origin(wildcards, input.tokenizer),
         protocol=EXPERIMENT.quality_protocol(),
+        files=quality_stamps(),
         questions=lambda wildcards, input: (
             f"--questions {shlex.quote(input.questions)}" if input.questions else ""
         ),
@@ -63,6 +64,7 @@ rule score:
         **on_node(tokens_of_text),
     params:
         settings=lambda wildcards: EXPERIMENT.runtime_settings(wildcards.variant),
+        shared=lambda wildcards, input: [] if EXPERIMENT.reference else stamp(input.reference),
         versions=lambda wildcards: runtime_build(runtime(wildcards)),
     shell:
         "python -m minillm_lab.quality.score"

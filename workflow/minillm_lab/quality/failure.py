@@ -61,7 +61,7 @@ def tried(main: Main, leave: Callable[[argparse.Namespace, str], None] = leave) 
                 raise
             reason = f"quality is not measured: {explained(error)}"
             say(f"note: {reason}")
-            again = f"snakemake --cores 1 --forcerun {arguments.output}"
-            leave(arguments, f"{reason}; to try again: {again}")
+            again = f"add --forcerun {arguments.output} to the command"
+            leave(arguments, f"{reason}; to try again, {again}")
 
     return attempt
