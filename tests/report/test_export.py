@@ -5,12 +5,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
-from builders import around, made_up
+from builders import around, compared, made_up
 
 from minillm_lab.errors import LabError
 from minillm_lab.records import QualityMetric
 from minillm_lab.report.comparison import compare
-from minillm_lab.report.export import text_of
+from minillm_lab.report.export import model_card, text_of
 from minillm_lab.report.published import MOST, read_published
 from minillm_lab.result import Metric, Result
 
@@ -77,6 +77,13 @@ def test_the_model_card_holds_the_files_the_figures_and_the_command() -> None:
     assert cells["Decode ↑, t/s"].startswith("100") and "(9" in cells["Decode ↑, t/s"]
     assert cells["KL divergence ↓, nats"] == "–"  # not measured
     assert r"Command: snakemake \| \`x\`" in card and "A CPU, 2 cores" in card
+
+
+def test_the_model_card_of_two_models_says_whose_each_file_is() -> None:
+    small, large = made_up("a"), made_up("b")
+    small.model.name, large.model.name = "small", "large"
+    card = model_card(compared(small, large).results, "snakemake --cores 1")
+    assert "| `small: m, llama.cpp`" in card and "| `large: m, llama.cpp`" in card
 
 
 def test_the_model_card_says_what_the_results_warn_of() -> None:

@@ -52,25 +52,29 @@ def model_card(results: dict[str, Result], command: str) -> str:
     ]
     notes += quality.legend(results)
     for text, names in warned(results).items():
-        files = dict.fromkeys(code(file_of(results[name])) for name in names)
+        files = dict.fromkeys(code(file_of(results[name], len(models) > 1)) for name in names)
         notes.append(f"Warning, {', '.join(files)}: {inert(text)}")
-    rows = [card_row(result) for result in results.values()]
+    rows = [card_row(result, len(models) > 1) for result in results.values()]
     table = tabulate(rows, headers=header, tablefmt="github", disable_numparse=True)
     listed = "\n".join(f"- {note.removeprefix('- ')}" for note in notes)
     return f"### {', '.join(models)}\n\n{table}\n\n{listed}"
 
 
-def file_of(result: Result) -> str:
-    """The file of a variant and what ran it; of several files, their folder."""
+def file_of(result: Result, of_several: bool = False) -> str:
+    """The file of a variant and what ran it; of several files, their folder.
+
+    With ``of_several`` models, the model's name before it.
+    """
     files = result.model.files
     path = PurePath(files[0].path)
-    return f"{path.name}, {result.runtime['name']}" if len(files) == 1 else path.parent.name
+    named = f"{path.name}, {result.runtime['name']}" if len(files) == 1 else path.parent.name
+    return f"{result.model.name}: {named}" if of_several else named
 
 
-def card_row(result: Result) -> list[str]:
+def card_row(result: Result, of_several: bool) -> list[str]:
     measured = result.quality or {}
     return [
-        code(file_of(result)),
+        code(file_of(result, of_several)),
         number(size_of(result) / 1e6),
         f"{result.model.bits_per_weight:.2f}",
         quality.cell(measured.get("kld_mean"), 1, 4),
