@@ -11,7 +11,7 @@ from minillm_lab.errors import LabError
 from minillm_lab.records import QualityMetric, write_record
 from minillm_lab.report import folder, pick
 from minillm_lab.report.choice import Limits, choose
-from minillm_lab.report.comparison import Group
+from minillm_lab.report.comparison import Group, group_of
 from minillm_lab.report.front import front
 from minillm_lab.report.learnings import learnings
 from minillm_lab.report.pick import advice
@@ -111,6 +111,43 @@ def test_a_larger_file_that_lost_more_but_is_faster_is_not_called_the_worse_choi
     assert choose(named(BIG, larger, closer), Limits()).taken == "q5_k_m"
 
 
+def test_a_file_whose_answer_means_nothing_is_no_better_choice() -> None:
+    larger = variant("q5_k_m", 60, 2e8, 0.076, size=112 * 10**6, quantization="Q5_K_M")
+    broken = variant("q4_k_m", 60, 2e8, 0.061, size=105 * 10**6, quantization="Q4_K_M")
+    broken.output.flaw = "it repeats one token"
+    base = variant("f16", 20, 8e8, 0.0001, size=270 * 10**6, quantization="F16")
+    found = compared(base, larger, broken)
+    assert not [line for line in learnings(found) if "better choice" in line]
+    assert "⚠ its answer means nothing" in front(found, Path("README.md"))
+
+
+@pytest.mark.parametrize("factor", [1.02, 1.05, 1.1, 1.2, 1.4])
+def test_the_pick_claims_a_faster_variant_where_the_page_does(factor: float) -> None:
+    """Of so many variants some differences would be claimed alone and not on the whole page."""
+    level = {"a": (0.97, 1.0, 1.03), "b": (1.03, 0.96, 1.0), "c": (1.0, 1.02, 0.98)}
+    found = compared(
+        variant("f16", 0, 4e8, 0.0001, decode=[[40.0 * x] for x in level["a"]]),
+        variant("q8_0", 0, 3e8, 0.001, decode=[[40.0 * factor * x] for x in level["b"]]),
+        variant("q6_k", 0, 3e8, 0.002, decode=[[39.0 * x] for x in level["c"]]),
+    )
+    tie = found.ratios["q8_0"]["decode_tokens_per_second"].tie
+    choice = choose(group_of(found, found.results), Limits(loss="minor"))
+    assert ("as fast as the runner-up" in choice.why) <= (not tie or choice.runner_up != "f16")
+    said = pick.recommendation(found)
+    assert not (tie and "it is the fastest that meets" in said and "Runner-up: `f16`" in said)
+
+
+def test_what_is_said_of_the_only_one_left_is_said_of_those_within_the_limits() -> None:
+    """A variant that loses too much may well be smaller and faster."""
+    near = variant("near", 40, 4e8, 0.0001, size=3 * 10**8)
+    worse = variant("worse", 30, 5e8, 0.0001, size=3 * 10**8)
+    results = named(near, worse, variant("fast", 90, 1e8, 0.9, size=10**8))
+    why = choose(results, Limits(loss="minor")).why
+    assert why.startswith("of its model's variants that meet the limits, every other")
+    alone = named(near, variant("fast", 90, 1e8, 0.9, size=10**8))
+    assert "the only one that meets every limit" in choose(alone, Limits(loss="minor")).why
+
+
 def test_less_than_two_percent_of_memory_decides_nothing() -> None:
     lean = variant("lean", 40, 3.95e8, 0.001, size=99 * 10**6)
     choice = choose(named(MID, lean), Limits())
@@ -155,7 +192,7 @@ def test_one_round_ties_nothing_and_says_what_was_not_tested() -> None:
     found = compared(slow, fast)
     assert choose(Group(found.results, "slow"), Limits()).taken == "fast"
     page = front(found, Path("README.md")) + details(found)
-    assert "whether the others are slower was not tested" in page
+    assert "decode speeds were not tested" in page
     assert "≈12.6" not in page and "×12.6" in page
     decode = next(line for line in page.splitlines() if line.startswith("| Decode ↑"))
     assert "**" not in decode

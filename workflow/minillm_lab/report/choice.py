@@ -85,7 +85,7 @@ def against(what: str, unit: str, measured: Metric | None, limit: float) -> Chec
     def shown(value: float) -> str:
         return f"{number(value if speed else value / 1e6)} {unit}"
 
-    ratio_ = measured.value / limit if limit else inf
+    ratio_ = measured.value / max(limit, 1e-9)
     beyond = -log(ratio_) if speed else log(ratio_)
     ends = interval(measured, speed)
     low, high = ends or (measured.value, measured.value)
@@ -112,7 +112,9 @@ def loss_check(result: Result, limit: str) -> Check:
         return Check(UNKNOWN, inf, "its quality was not measured, so its loss cannot be judged")
     if found.by_value > most or found.best > most:
         worse = max(found.by_value, found.best)
-        text = f"{LEVELS[worse]} loss is more than the {limit} loss asked for"
+        text = f"{found} is more than the {limit} loss asked for"
+        if found.best <= most:
+            text = f"{found}: by its values more than the {limit} loss asked for"
         return Check(FAILED, (worse - most) * log(2), text)
     if found.worst > most:
         return Check(BY_VALUE, 0.0, f"{found}: at most {limit} is not proven")
@@ -156,7 +158,8 @@ def faster(a: str, b: str, group: Group) -> bool | None:
     if not {a, b} <= ratios.keys():
         return None
     found = quotient(ratios[a], ratios[b])
-    return None if found.ci95 is None else found.excludes(1) and found.value > 1
+    p = found.p()
+    return None if p is None else found.value > 1 and group.differs(p)
 
 
 def dominates(a: str, b: str, group: Group) -> bool:
@@ -193,11 +196,17 @@ def beaten(names: list[str], group: Group) -> dict[str, str]:
     return found if len(found) < len(names) else {}
 
 
+ONLY = (
+    "of its model's variants that meet the limits, every other is measurably worse in something and"
+    " better in nothing"
+)
+
+
 def first(names: list[str], group: Group) -> tuple[str, str]:
     """The one to take of one model's variants, and why."""
     results = group.results
     if len(names) == 1:
-        return names[0], "every other is measurably worse in something and better in nothing"
+        return names[0], ONLY
     if not (tied := group.tied(SPEED, names)):
         taken = max(names, key=lambda n: (speed_of(results[n]), -memory_of(results[n])))
         return taken, "it is the fastest that meets the limits, by its value"
@@ -279,6 +288,13 @@ def choose(group: Group, limits: Limits) -> Choice:
     for model, names in by_model.items():
         out |= beaten(names, group)
         found[model] = of_one_model([n for n in names if n not in out], group)
+        if len(names) == 1:
+            meets = "meets" if outcome == SAFE else "may meet"
+            found[model] = (
+                names[0],
+                None,
+                f"it is the only one of its model that {meets} every limit",
+            )
     if not found:
 
         def distance(name: str) -> tuple[int, float]:
@@ -296,11 +312,11 @@ def choose(group: Group, limits: Limits) -> Choice:
             "meets every limit" if outcome == SAFE else "may meet every limit"
         )
     elif how:
-        why = f"{how}; of its model's variants {why}"
+        why = f"{how}; within its model, {why}"
     if runner_up is None and outcome == SAFE and fitting[BY_VALUE]:
         same = [n for n in fitting[BY_VALUE] if results[n].model.name == model]
         runner_up = first(same, group)[0] if same else None
     if all(e.ci95 is None for e in group.ratios(SPEED).values()):
-        why += "; whether the others are slower was not tested: one trial gives no interval"
+        why += "; decode speeds were not tested: one trial gives no interval"
     others = {m: choice[0] for m, choice in found.items() if m != model}
     return Choice(taken, runner_up, None, why, out, checks, others)

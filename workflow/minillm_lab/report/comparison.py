@@ -20,7 +20,7 @@ from minillm_lab.records import Record
 from minillm_lab.report.trials import METRICS as TRIED
 from minillm_lab.report.trials import InState, by_state
 from minillm_lab.result import Metric, Result
-from minillm_lab.statistics import Estimate, holm, quotient
+from minillm_lab.statistics import LEVEL, Estimate, holm, quotient
 
 LOADS = ("load_cold_seconds", "load_warm_seconds")
 MEMORY = (
@@ -90,6 +90,7 @@ class Comparison(Record):
         description="by the machine's fingerprint, the most frequent first"
     )
     claims: int = Field(description="how many comparisons the page makes")
+    cutoff: float = Field(description="the largest p-value of what the page claims; 0: nothing")
     peers: dict[str, dict[str, Any]] = Field(description="against llama-bench, by variant")
     precision: Precision | None = Field(description="null: no goal was set")
     failed: dict[str, str] = Field({}, description="why a variant has no result, by variant")
@@ -126,8 +127,10 @@ def by_rounds(results: dict[str, Result], over: Result, metric: str) -> dict[str
 class Group:
     """The results of one machine, and every ratio between them as an estimate."""
 
-    def __init__(self, results: dict[str, Result], baseline: str) -> None:
-        self.results, self.baseline = results, baseline
+    def __init__(
+        self, results: dict[str, Result], baseline: str, cutoff: float | None = None
+    ) -> None:
+        self.results, self.baseline, self.cutoff = results, baseline, cutoff
         self.states = by_state(results, baseline)
         self.ratios = cache(self._ratios)
 
@@ -183,7 +186,17 @@ class Group:
     def tied(self, metric: str, names: Iterable[str] | None = None) -> list[str]:
         """The best of some variants, and those that tie with it; empty where nothing was tested."""
         first, others = self.best(metric, names)
-        return ties(first, others, holm(others))
+        claimed = {n for n, p in others.items() if p is not None and self.differs(p)}
+        return ties(first, others, claimed if self.cutoff is not None else holm(others))
+
+    def differs(self, p: float) -> bool:
+        """Whether a difference of this p-value is claimed: as the page does, if that is known."""
+        return p <= (LEVEL if self.cutoff is None else self.cutoff)
+
+
+def group_of(comparison: Comparison, results: dict[str, Result]) -> Group:
+    """Some results of one machine, held to be different as the comparison's page does."""
+    return Group(results, comparison.baseline, comparison.cutoff)
 
 
 def ties(first: str | None, others: dict[str, float | None], claimed: set[str]) -> list[str]:
@@ -434,6 +447,7 @@ def compare(
         cold_loads={key[1]: page.ratio(*key) for key in page.estimates if key[0] == "cold"},
         states=page.states(),
         claims=sum(p is not None for p in page.claims.values()),
+        cutoff=max((page.claims[key] or 0.0 for key in page.held), default=0.0),
         peers=peers or {},
         precision=precision(groups, baseline, goal) if goal and baseline in results else None,
         failed=failed or {},

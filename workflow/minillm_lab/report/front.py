@@ -91,7 +91,9 @@ def plain(comparison: Comparison, name: str, metric: str, unit: str) -> str:
 
 
 def said(result: Result) -> str:
-    """The verdict with the divergence behind it."""
+    """The verdict with the divergence behind it, and a mark where the answer means nothing."""
+    if result.output.flaw:
+        return "⚠ its answer means nothing"
     word, lost = verdict(result.quality), (result.quality or {}).get("kld_mean")
     if word is None or lost is None:
         return "–"

@@ -3,7 +3,7 @@
 from minillm_lab.config import UNQUANTIZED, Model
 from minillm_lab.report import quality
 from minillm_lab.report.choice import faster
-from minillm_lab.report.comparison import RESOLUTION, Comparison, Factor, Group, by_machine
+from minillm_lab.report.comparison import RESOLUTION, Comparison, Factor, by_machine, group_of
 from minillm_lab.report.inert import inert
 from minillm_lab.report.table import bytes_per_token, number, read_share, size_of, times
 
@@ -115,11 +115,13 @@ def larger_no_better(comparison: Comparison) -> list[str]:
     """A warning for each quantized file that is larger than another and farther away."""
     found = []
     for results in by_machine(comparison.results).values():
-        group = Group(results, comparison.baseline)
+        group = group_of(comparison, results)
         files = {
             n: r
             for n, r in results.items()
-            if r.model.format == "gguf" and r.model.quantization not in UNQUANTIZED
+            if r.model.format == "gguf"
+            and r.model.quantization not in UNQUANTIZED
+            and not r.output.flaw
         }
         size = {n: size_of(r) for n, r in files.items()}
         for large, a in files.items():

@@ -11,6 +11,7 @@ from minillm_lab.report import folder, quality
 from minillm_lab.report.choice import (
     ACCELERATOR,
     DEFAULT_LOSS,
+    FAILED,
     MEMORY,
     SAFE,
     SPEED,
@@ -19,7 +20,7 @@ from minillm_lab.report.choice import (
     choose,
     default_limits,
 )
-from minillm_lab.report.comparison import Comparison, Group, by_machine
+from minillm_lab.report.comparison import Comparison, Group, by_machine, group_of
 from minillm_lab.report.inert import code, inert
 from minillm_lab.report.table import number, size_of
 from minillm_lab.result import Result
@@ -68,7 +69,8 @@ def advice(group: Group, limits: Limits) -> str:
             other = code(choice.beaten[name])
             doubts.append(f"{other} is measurably better in something and worse in nothing")
         if doubts:
-            mark = "but" if name in shown else "out"
+            out = name in choice.beaten or any(c.outcome >= FAILED for c in checks)
+            mark = "but" if name in shown else "out" if out else "not taken"
             lines.append(f"- {code(name)} {mark}: {'; '.join(doubts)}")
     return "\n".join(lines)
 
@@ -87,7 +89,7 @@ def recommendation(comparison: Comparison) -> str:
     lines = []
     for fingerprint, results in groups.items():
         limits = default_limits(results)
-        choice = choose(Group(results, comparison.baseline), limits)
+        choice = choose(group_of(comparison, results), limits)
         where = f" on {code(fingerprint)}" if len(groups) > 1 else ""
         limit = f" with at most {limits.loss} loss" if limits.loss else ", quality not measured"
         if choice.taken is None:
@@ -161,7 +163,7 @@ def main(arguments: argparse.Namespace) -> None:
         notes.append(f"loss at most {default}")
     elif limits.loss is None:
         notes.append("loss not considered, since quality was not measured")
-    lines = [advice(Group(results, comparison.baseline), limits), ""]
+    lines = [advice(group_of(comparison, results), limits), ""]
     if notes:
         lines.append(f"Assumed: {'; '.join(notes)}.")
     measured = next(iter(results.values())).machine["fingerprint"]

@@ -12,7 +12,7 @@ import altair as alt
 
 from minillm_lab.quality.verdict import verdict
 from minillm_lab.report.choice import choose, default_limits
-from minillm_lab.report.comparison import Comparison, Group
+from minillm_lab.report.comparison import Comparison, group_of
 from minillm_lab.report.picture import (
     BITS,
     LOSS,
@@ -255,9 +255,9 @@ def titles(
 def finding(comparison: Comparison, names: list[str]) -> str:
     """What the recommended variant gains over the baseline, and what it loses."""
     results = {name: comparison.results[name] for name in names}
-    taken = choose(Group(results, comparison.baseline), default_limits(results)).taken
+    taken = choose(group_of(comparison, results), default_limits(results)).taken
     if taken is None:
-        return "No variant is within the loss allowed"
+        return "No variant is recommended"
     ratio = comparison.ratios[taken].get(SPEED)
     lost = verdict(results[taken].quality) or "quality not measured"
     if ratio is None:
