@@ -39,7 +39,8 @@ def variant(
 
 def named(*results: Result) -> Group:
     """The results of one machine, in trials against the first."""
-    return Group(compared(*results).results, results[0].variant)
+    found = compared(*results)
+    return group_of(found, found.results)
 
 
 BIG = variant("big", 20, 8e8, 0.0001)
@@ -190,7 +191,7 @@ def once(name: str, speed: float, memory: float, kld: float | None = None) -> Re
 def test_one_round_ties_nothing_and_says_what_was_not_tested() -> None:
     slow, fast = once("slow", 3.92, 1393e6), once("fast", 49.5, 390e6)
     found = compared(slow, fast)
-    assert choose(Group(found.results, "slow"), Limits()).taken == "fast"
+    assert choose(group_of(found, found.results), Limits()).taken == "fast"
     page = front(found, Path("README.md")) + details(found)
     assert "decode speeds were not tested" in page
     assert "≈12.6" not in page and "×12.6" in page
@@ -270,10 +271,11 @@ def test_where_no_speed_was_measured_the_page_says_so_and_not_that_all_lost_too_
     mute.metrics["decode_tokens_per_second"] = Metric(
         value=None, unit="t/s", ci95=None, n=0, samples=[]
     )
-    page = front(compared(mute), Path("README.md"))
+    found = compared(mute)
+    page = front(found, Path("README.md"))
     assert "`mute`, the nearest: its decode speed was not measured" in page
     assert "Nothing is drawn: no variant has a decode speed." in page
-    text = advice(Group({"mute": mute}, "mute"), Limits())
+    text = advice(group_of(found, found.results), Limits())
     assert "decode speed not measured" in text and "0.00 t/s" not in text
 
 

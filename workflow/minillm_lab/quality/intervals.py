@@ -22,8 +22,8 @@ Interval = tuple[float, float]
 
 def mean(unit: str, tokens: Doubles) -> QualityMetric:
     """The mean of per-token values of either sign, shape (chunks, tokens)."""
-    value, reach = float(tokens.mean()), _reach(tokens.mean(axis=1))
-    interval = None if reach is None else (value - reach, value + reach)
+    value, half = float(tokens.mean()), half_width(tokens.mean(axis=1))
+    interval = None if half is None else (value - half, value + half)
     return QualityMetric(value=value, unit=unit, ci95=interval, n=tokens.size)
 
 
@@ -41,8 +41,8 @@ def ratio(unit: str, above: Doubles, below: Doubles, power: float = 1.0) -> Qual
     value, interval = share**power, None
     if share > 0:
         residuals = (above - share * below).mean(axis=1) / above.mean()
-        if (reach := _reach(residuals)) is not None:
-            factor = exp(min(power * reach, LARGEST))
+        if (half := half_width(residuals)) is not None:
+            factor = exp(min(power * half, LARGEST))
             interval = (value / factor, value * factor)
     elif len(above) >= FEWEST:
         interval = (0.0, 0.0)
@@ -58,8 +58,8 @@ def exp_mean(unit: str, tokens: Doubles) -> QualityMetric:
     if logarithm > LARGEST:
         return QualityMetric(value=None, unit=unit, ci95=None, n=tokens.size)
     interval = None
-    if (reach := _reach(tokens.mean(axis=1))) is not None:
-        interval = (exp(logarithm - reach), exp(min(logarithm + reach, LARGEST)))
+    if (half := half_width(tokens.mean(axis=1))) is not None:
+        interval = (exp(logarithm - half), exp(min(logarithm + half, LARGEST)))
     return QualityMetric(value=exp(logarithm), unit=unit, ci95=interval, n=tokens.size)
 
 
@@ -146,7 +146,7 @@ def _of_share(tokens: NDArray[np.generic], value: float) -> Interval | None:
     return wilson(value, min(effective, tokens.size), quantile)
 
 
-def _reach(by_chunk: Doubles) -> float | None:
+def half_width(by_chunk: Doubles) -> float | None:
     """Half the width of Student's interval for the mean of chunks; None of too few."""
     n = len(by_chunk)
     if n < FEWEST:

@@ -159,7 +159,7 @@ def faster(a: str, b: str, group: Group) -> bool | None:
         return None
     found = quotient(ratios[a], ratios[b])
     p = found.p()
-    return None if p is None else found.value > 1 and group.differs(p)
+    return None if p is None else found.value > 1 and p <= group.cutoff
 
 
 def dominates(a: str, b: str, group: Group) -> bool:
@@ -258,10 +258,8 @@ def between_models(taken: dict[str, str], results: dict[str, Result]) -> tuple[s
     """The model whose choice to take, and by which figure, in words."""
     bits = {m: (results[n].quality or {}).get("bits_per_byte") for m, n in taken.items()}
     known = {m: b.value for m, b in bits.items() if b and b.value is not None}
-    level, how = (
-        list(taken),
-        ("of the models' choices it decodes fastest; their bits per byte were not compared"),
-    )
+    level = list(taken)
+    how = "of the models' choices it decodes fastest; their bits per byte were not compared"
     if len(known) == len(taken):
         least = min(known, key=lambda m: known[m])
         better = {m: predicts_better(results[taken[least]], results[taken[m]]) for m in taken}
@@ -285,16 +283,13 @@ def choose(group: Group, limits: Limits) -> Choice:
         by_model.setdefault(results[name].model.name, []).append(name)
     out: dict[str, str] = {}
     found: dict[str, tuple[str, str | None, str]] = {}
+    meets = "meets" if outcome == SAFE else "may meet"
+    whose = " of its model" if len(by_model) > 1 else ""
     for model, names in by_model.items():
         out |= beaten(names, group)
         found[model] = of_one_model([n for n in names if n not in out], group)
         if len(names) == 1:
-            meets = "meets" if outcome == SAFE else "may meet"
-            found[model] = (
-                names[0],
-                None,
-                f"it is the only one of its model that {meets} every limit",
-            )
+            found[model] = names[0], None, f"it is the only one{whose} that {meets} every limit"
     if not found:
 
         def distance(name: str) -> tuple[int, float]:
@@ -307,11 +302,7 @@ def choose(group: Group, limits: Limits) -> Choice:
     if len(found) > 1:
         model, how = between_models({m: choice[0] for m, choice in found.items()}, results)
     taken, runner_up, why = found[model]
-    if len(fitting[outcome]) == 1:
-        why = "it is the only one that " + (
-            "meets every limit" if outcome == SAFE else "may meet every limit"
-        )
-    elif how:
+    if how:
         why = f"{how}; within its model, {why}"
     if runner_up is None and outcome == SAFE and fitting[BY_VALUE]:
         same = [n for n in fitting[BY_VALUE] if results[n].model.name == model]

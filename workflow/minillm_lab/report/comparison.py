@@ -125,11 +125,12 @@ def by_rounds(results: dict[str, Result], over: Result, metric: str) -> dict[str
 
 
 class Group:
-    """The results of one machine, and every ratio between them as an estimate."""
+    """The results of one machine, and every ratio between them as an estimate.
 
-    def __init__(
-        self, results: dict[str, Result], baseline: str, cutoff: float | None = None
-    ) -> None:
+    ``cutoff``: the largest p-value of a difference that is claimed.
+    """
+
+    def __init__(self, results: dict[str, Result], baseline: str, cutoff: float = LEVEL) -> None:
         self.results, self.baseline, self.cutoff = results, baseline, cutoff
         self.states = by_state(results, baseline)
         self.ratios = cache(self._ratios)
@@ -186,12 +187,8 @@ class Group:
     def tied(self, metric: str, names: Iterable[str] | None = None) -> list[str]:
         """The best of some variants, and those that tie with it; empty where nothing was tested."""
         first, others = self.best(metric, names)
-        claimed = {n for n, p in others.items() if p is not None and self.differs(p)}
-        return ties(first, others, claimed if self.cutoff is not None else holm(others))
-
-    def differs(self, p: float) -> bool:
-        """Whether a difference of this p-value is claimed: as the page does, if that is known."""
-        return p <= (LEVEL if self.cutoff is None else self.cutoff)
+        claimed = {n for n, p in others.items() if p is not None and p <= self.cutoff}
+        return ties(first, others, claimed)
 
 
 def group_of(comparison: Comparison, results: dict[str, Result]) -> Group:

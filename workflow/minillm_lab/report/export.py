@@ -40,6 +40,7 @@ def model_card(results: dict[str, Result], command: str) -> str:
     m = first.machine
     used = dict(item for r in results.values() for item in r.runtime["version"].items())
     models = dict.fromkeys(inert(r.model.name) for r in results.values())
+    several = len(models) > 1
     notes = [
         f"Measured on {inert(m['cpu'])}, {m['cores']} cores, {m['memory_bytes'] / 2**30:.0f} GiB,"
         f" {inert(m['os'])}; {', '.join(f'{inert(n)} {inert(v)}' for n, v in used.items())};"
@@ -52,9 +53,9 @@ def model_card(results: dict[str, Result], command: str) -> str:
     ]
     notes += quality.legend(results)
     for text, names in warned(results).items():
-        files = dict.fromkeys(code(file_of(results[name], len(models) > 1)) for name in names)
+        files = dict.fromkeys(code(file_of(results[name], several)) for name in names)
         notes.append(f"Warning, {', '.join(files)}: {inert(text)}")
-    rows = [card_row(result, len(models) > 1) for result in results.values()]
+    rows = [card_row(result, several) for result in results.values()]
     table = tabulate(rows, headers=header, tablefmt="github", disable_numparse=True)
     listed = "\n".join(f"- {note.removeprefix('- ')}" for note in notes)
     return f"### {', '.join(models)}\n\n{table}\n\n{listed}"

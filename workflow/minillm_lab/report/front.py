@@ -14,7 +14,7 @@ from minillm_lab.report.comparison import Comparison, by_machine
 from minillm_lab.report.learnings import most_important
 from minillm_lab.report.page import details_of
 from minillm_lab.report.pick import recommendation
-from minillm_lab.report.table import cell, drawn, failed_lines, sizes, with_failed
+from minillm_lab.report.table import cell, drawn, failed_lines, shown, sizes, with_failed
 from minillm_lab.result import Result
 
 DOCS = {  # label of a row: where its figure is explained
@@ -87,7 +87,8 @@ def short(comparison: Comparison, names: list[str], page: Path) -> list[list[str
 
 def plain(comparison: Comparison, name: str, metric: str, unit: str) -> str:
     """A value without its ratio."""
-    return cell(comparison, name, metric, unit).partition(" (")[0]
+    measured = comparison.results[name].metrics.get(metric)
+    return shown(measured, None, unit, best=name in comparison.best.get(metric, []))
 
 
 def said(result: Result) -> str:
@@ -97,7 +98,7 @@ def said(result: Result) -> str:
     word, lost = verdict(result.quality), (result.quality or {}).get("kld_mean")
     if word is None or lost is None:
         return "–"
-    return f"{word} ({quality.cell(lost.model_copy(update={'ci95': None}), 1.0, 4)})"
+    return f"{word} ({quality.plain(lost, 1.0, 4)})"
 
 
 def linked(label: str, page: Path) -> str:

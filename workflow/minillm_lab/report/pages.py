@@ -25,6 +25,7 @@ from minillm_lab.report.learnings import learnings
 from minillm_lab.report.plots import THEMES
 from minillm_lab.report.quality import ROWS as QUALITY
 from minillm_lab.report.quality import cell as quality_cell
+from minillm_lab.report.quality import plain as quality_plain
 from minillm_lab.result import Metric, Result
 
 
@@ -81,8 +82,7 @@ def summary(comparison: Comparison) -> dict[str, Any]:
             found.append(shown(name, metric, text))
         for name, (_, factor, digits) in quality.items():
             measured = (result.quality or {}).get(name)
-            bare = measured.model_copy(update={"ci95": None}) if measured else None
-            found.append(shown(name, measured, quality_cell(bare, factor, digits)))
+            found.append(shown(name, measured, quality_plain(measured, factor, digits)))
         return found
 
     return {

@@ -98,13 +98,14 @@ def front(found: list[Point]) -> list[Point]:
 def described(comparison: Comparison, names: list[str]) -> str:
     """The plot in words, for those who do not see it: every variant's figures."""
     loss = what_is_lost(comparison, names)
-    if not points(comparison, names, loss):
+    found = points(comparison, names, loss)
+    if not found:
         return "Nothing is drawn: no variant has a decode speed."
     said = [
         f"{p.label} {number(p.speed)} t/s,"
         + (f" {lost_in_words(comparison, p, loss)}," if loss != MEMORY else "")
         + f" {number(p.memory)} MB"
-        for p in points(comparison, names, loss)
+        for p in found
     ]
     what = {
         LOSS: "Quality lost (mean KL divergence in nats)",
@@ -117,7 +118,7 @@ def described(comparison: Comparison, names: list[str]) -> str:
 def lost_in_words(comparison: Comparison, p: Point, loss: str) -> str:
     measured = (comparison.results[p.name].quality or {})[loss]
     unit = "nats" if loss == LOSS else "bits per byte"
-    return f"{quality.cell(measured.model_copy(update={'ci95': None}), 1.0, 4)} {unit}"
+    return f"{quality.plain(measured, 1.0, 4)} {unit}"
 
 
 def element(comparison: Comparison, page: Path) -> str:

@@ -1,11 +1,10 @@
 """Quality in the comparison: rows of the table, lines of the CSV, sentences of the learnings."""
 
-from functools import cache
-from math import floor, log10, sqrt
+from math import floor, log10
 
-from scipy.special import stdtrit
+import numpy as np
 
-from minillm_lab.quality.intervals import FEWEST
+from minillm_lab.quality.intervals import FEWEST, half_width
 from minillm_lab.quality.verdict import verdict
 from minillm_lab.records import QualityMetric
 from minillm_lab.report.inert import inert
@@ -51,6 +50,11 @@ def cell(metric: QualityMetric | None, factor: float, digits: int) -> str:
         low, high = (f"{factor * bound:.{digits}f}" for bound in metric.ci95)
         text += f" ({low}–{high})"
     return text
+
+
+def plain(metric: QualityMetric | None, factor: float, digits: int) -> str:
+    """A value without its interval."""
+    return cell(metric.model_copy(update={"ci95": None}) if metric else None, factor, digits)
 
 
 def agreement(metric: QualityMetric | None) -> str:
@@ -135,19 +139,11 @@ def closer(a: Result, b: Result) -> bool | None:
     if not same_text(a, b) or a.model.name != b.model.name:
         return None
     ours, theirs = (r.quality_by_chunk.get("kld_mean", []) for r in (a, b))
-    n = len(ours)
-    if n != len(theirs) or n < FEWEST:
+    if len(ours) != len(theirs) or len(ours) < FEWEST:
         return lower(*((r.quality or {}).get("kld_mean") for r in (a, b)))
-    apart = [y - x for x, y in zip(ours, theirs, strict=True)]
-    mean = sum(apart) / n
-    error = sqrt(sum((d - mean) ** 2 for d in apart) / (n - 1) / n)
-    return mean > student(n - 1) * error
-
-
-@cache
-def student(freedom: int) -> float:
-    """How many standard errors a two-sided interval of 95 % reaches."""
-    return float(stdtrit(freedom, 0.975))
+    apart = np.subtract(theirs, ours)
+    reach = half_width(apart)
+    return None if reach is None else bool(apart.mean() > reach)
 
 
 def predicts_better(a: Result, b: Result, unquantized: bool = False) -> bool | None:
@@ -162,16 +158,14 @@ def predicts_better(a: Result, b: Result, unquantized: bool = False) -> bool | N
     column = 1 if unquantized else 0
     pairs = zip(a.quality_bits_by_block, b.quality_bits_by_block, strict=False)
     both = [(x[column], x[2], y[column], y[2]) for x, y in pairs if x[2] and y[2]]
-    n = len(both)
-    if n < FEWEST:
+    if len(both) < FEWEST:
         return None
-    bits, bytes_, bits_b, bytes_b = (sum(column) for column in zip(*both, strict=True))
-    ours, theirs = bits / bytes_, bits_b / bytes_b
-    residuals = [
-        (y - theirs * v) * n / bytes_b - (x - ours * u) * n / bytes_ for x, u, y, v in both
-    ]
-    error = sqrt(sum(r**2 for r in residuals) / (n - 1) / n)
-    return bool(theirs - ours > student(n - 1) * error)
+    our_bits, our_bytes, their_bits, their_bytes = np.array(both).T
+    ours, theirs = our_bits.sum() / our_bytes.sum(), their_bits.sum() / their_bytes.sum()
+    residuals = (their_bits - theirs * their_bytes) / their_bytes.mean()
+    residuals -= (our_bits - ours * our_bytes) / our_bytes.mean()
+    reach = half_width(residuals)
+    return None if reach is None else bool(theirs - ours > reach)
 
 
 def lower(a: QualityMetric | None, b: QualityMetric | None) -> bool | None:

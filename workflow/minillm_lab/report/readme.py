@@ -96,7 +96,7 @@ def update(page: Path, text: str, check: bool = False) -> bool:
 
 
 def update_both(page: Path, texts: tuple[str, str], check: bool = False) -> bool:
-    """Update a page and its details; where one lacks its markers, neither is written."""
+    """Update a page and its details; write neither where one lacks its markers."""
     pages = [*zip((page, details_of(page)), texts, strict=True)]
     current = all([update(where, text, check=True) for where, text in pages])
     if not current and not check:
