@@ -27,11 +27,11 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "workflow"))
 
-from minillm_lab import statistics  # noqa: E402
+from minillm_lab import estimates  # noqa: E402
 from minillm_lab.benchmark.collect import read_trial, samples_of  # noqa: E402
-from minillm_lab.config import load_experiment  # noqa: E402
+from minillm_lab.comparison.states import find_states  # noqa: E402
+from minillm_lab.experiment.config import load_experiment  # noqa: E402
 from minillm_lab.records import Trial  # noqa: E402
-from minillm_lab.states import find_states  # noqa: E402
 
 SPEEDS = ("decode_tokens_per_second", "prefill_tokens_per_second")
 PAIRS = {  # name: variant, baseline, how much slower the variant is made, weight in the shuffle
@@ -118,13 +118,13 @@ def show(folder: Path, size: int) -> None:
         for (i, name, b), ab in zip(blocks, ends, strict=True):
             if name == pair and ab == (state, state) and not b.disturbed:
                 found.setdefault(i, []).append(float(np.log(b.ratios[metric])))
-        values = [float(np.exp(statistics.centre(logs))) for logs in found.values()]
+        values = [float(np.exp(estimates.centre(logs))) for logs in found.values()]
         if len(values) < size:
             continue
         whole = [values[k : k + size] for k in range(0, len(values) - size + 1, size)]
-        each = [statistics.of_rounds([[v] for v in some]) for some in whole]
+        each = [estimates.of_rounds([[v] for v in some]) for some in whole]
         half = [e.ci95[1] / e.value - 1 for e in each if e.ci95]
-        claims = [e for e in each if (p := e.p()) is not None and p <= statistics.LEVEL]
+        claims = [e for e in each if (p := e.p()) is not None and p <= estimates.LEVEL]
         print(
             f"{metric.partition('_')[0]} {ascii_uppercase[state]} {pair}: {len(values)} trials,"
             f" ×{np.exp(np.mean(np.log(values))):.4f}, one ±{np.std(np.log(values), ddof=1):.2%};"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from builders import made_up
 
-from minillm_lab.errors import LabError
+from minillm_lab.jobs.errors import LabError
 from minillm_lab.records import read_record, write_record
 from minillm_lab.result import Result
 

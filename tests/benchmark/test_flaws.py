@@ -16,7 +16,7 @@ from minillm_lab.benchmark.round import flaw_of
 from minillm_lab.models.facts import facts_of
 from minillm_lab.records import Round, read_record, write_record
 from minillm_lab.report.learnings import learnings
-from minillm_lab.report.table import markdown
+from minillm_lab.report.tables import markdown
 from minillm_lab.result import ModelFacts
 from tiny_model import write_tiny_gguf
 

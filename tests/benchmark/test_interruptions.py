@@ -13,9 +13,9 @@ import fuzz
 import pytest
 
 from conftest import ROOT
-from minillm_lab import machine
+from minillm_lab.benchmark import machine
 from minillm_lab.benchmark.round import undisturbed
-from minillm_lab.errors import LabError
+from minillm_lab.jobs.errors import LabError
 
 AWAKE = machine.Interruptions(5.0, 0)
 SLEPT = machine.Interruptions(65.0, 0)

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 from minillm_lab.benchmark import memory
 from minillm_lab.benchmark.round import answer
-from minillm_lab.files import weight_files
+from minillm_lab.jobs.files import weight_files
 from minillm_lab.models.prompt import from_gguf
 from minillm_lab.records import Round, read_record
 from minillm_lab.runtimes import Options, open_runtime
@@ -120,7 +120,8 @@ def test_cold_reads_the_file_from_storage_and_warm_does_not(
 
 STEPS = """
 import atexit
-from minillm_lab import limits, runtimes
+from minillm_lab.jobs import limits
+from minillm_lab import runtimes
 from minillm_lab.benchmark import memory
 steps = []
 def noted(holder, name, step):
@@ -170,7 +171,7 @@ def bytes_read(weights: Path, *shares: float) -> str:
     ends = [round(size * share) for share in shares]
     return f"""
 import itertools
-from minillm_lab import machine
+from minillm_lab.benchmark import machine
 from minillm_lab.benchmark import memory
 machine.OTHER_LOAD = 1000  # no sample is taken again for what else runs
 told = itertools.chain.from_iterable((0, end) for end in {ends})

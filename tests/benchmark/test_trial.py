@@ -19,9 +19,9 @@ import pytest
 from builders import STEADY, made_up_trial
 
 from conftest import ROOT
-from minillm_lab import limits, machine
-from minillm_lab.benchmark import trial
+from minillm_lab.benchmark import machine, trial
 from minillm_lab.benchmark.collect import read_trial, samples_of
+from minillm_lab.jobs import limits
 from minillm_lab.records import NoTrial, Reading, Trial
 
 SETTINGS = {"runtime": "llama.cpp", "device": "cpu", "threads": 1, "context": 64, "generate": 8}

@@ -5,7 +5,7 @@ import pytest
 
 from conftest import ROOT
 from minillm_lab.benchmark.yardsticks import READ_BYTES, yardsticks
-from minillm_lab.errors import LabError
+from minillm_lab.jobs.errors import LabError
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from minillm_lab.errors import LabError
+from minillm_lab.jobs.errors import LabError
 from minillm_lab.models.facts import facts_of
 
 ROOT = Path(__file__).parents[2]
@@ -116,7 +116,7 @@ def load(path: Path) -> str:
     folder = path.parent
     (folder / "prompt.json").write_text(json.dumps(PROMPT))
     done = subprocess.run(
-        [sys.executable, "-m", "minillm_lab.job", str(os.getpid()),
+        [sys.executable, "-m", "minillm_lab.jobs.watcher", str(os.getpid()),
          sys.executable, "-m", "minillm_lab.benchmark.round", "--variant", "v", "--round", "1",
          "--weights", path, "--prompt", folder / "prompt.json", "--settings", json.dumps(SETTINGS),
          "--output", folder / "round.json", "--log", folder / "log"],

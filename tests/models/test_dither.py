@@ -10,8 +10,8 @@ from gguf import GGUFReader
 from gguf.quants import dequantize
 
 from conftest import SMOLLM2, Lab, tiny_config
-from minillm_lab.config import load_experiment
-from minillm_lab.errors import LabError
+from minillm_lab.experiment.config import load_experiment
+from minillm_lab.jobs.errors import LabError
 from minillm_lab.models.convert import unpack
 from minillm_lab.models.dither import LOWEST_BITS
 from minillm_lab.models.quantize import quantize

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from minillm_lab.errors import LabError
-from minillm_lab.files import sha256_of
+from minillm_lab.jobs.errors import LabError
+from minillm_lab.jobs.files import sha256_of
 from minillm_lab.models.facts import facts_of
 from minillm_lab.models.quantize import quantize
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from hub_server import COMMIT, Fault, Hub
-from minillm_lab.files import weight_files
+from minillm_lab.jobs.files import weight_files
 from tiny_model import as_gguf, as_safetensors
 
 ROOT = Path(__file__).parents[2]

@@ -8,10 +8,10 @@ from pathlib import Path
 import fuzz
 import pytest
 
-from minillm_lab.config import SAFETENSORS_FILES, Model
-from minillm_lab.errors import LabError
+from minillm_lab.experiment.sources import SAFETENSORS_FILES, Model
+from minillm_lab.header import LONGEST_TEMPLATE, read_header
+from minillm_lab.jobs.errors import LabError
 from minillm_lab.models.fetch import fetch_gguf, fetch_safetensors
-from minillm_lab.models.header import LONGEST_TEMPLATE, read_header
 from tiny_model import as_gguf, as_safetensors
 
 COUNTS = 8  # the number of tensors, then that of keys

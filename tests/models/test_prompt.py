@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from minillm_lab.errors import LabError
+from minillm_lab.jobs.errors import LabError
 from minillm_lab.models import prompt
-from minillm_lab.models.export import export
 from minillm_lab.models.prompt import from_folder, from_gguf
+from minillm_lab.models.safetensors import export
 from minillm_lab.runtimes import Options, open_runtime
 from tiny_model import TEMPLATE, VOCABULARY_SPECIAL, write_tiny_gguf
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from minillm_lab.config import SAFETENSORS_FILES, Model
-from minillm_lab.errors import LabError
-from minillm_lab.models.export import export
+from minillm_lab.experiment.sources import SAFETENSORS_FILES, Model
+from minillm_lab.jobs.errors import LabError
 from minillm_lab.models.fetch import fetch_safetensors
 from minillm_lab.models.prompt import from_folder
+from minillm_lab.models.safetensors import export
 from minillm_lab.quality.text import open_tokenizer
 from minillm_lab.runtimes import Options
 from minillm_lab.runtimes.transformers import Transformers

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import yaml
 
-from minillm_lab.errors import LabError
+from minillm_lab.jobs.errors import LabError
 from minillm_lab.quality import questions as module
+from minillm_lab.quality.evaluation import opened
 from minillm_lab.quality.intervals import mcnemar, proportion
 from minillm_lab.quality.questions import answer_all, choice_scores, load_questions
-from minillm_lab.quality.runtime import opened
 from minillm_lab.quality.score import question_metrics
 from minillm_lab.quality.text import EvaluationText, open_tokenizer
 from minillm_lab.runtimes import Passage

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minillm_lab.errors import LabError
+from minillm_lab.jobs.errors import LabError
 from minillm_lab.quality.reference import Reference
 from minillm_lab.quality.text import EvaluationText
 
@@ -96,7 +96,7 @@ def test_a_broken_reference_is_refused_in_one_line(
 def test_it_says_what_it_was_made_of(
     reference: Path, text: EvaluationText, tiny_safetensors: Path
 ) -> None:
-    from minillm_lab.files import sha256_of
+    from minillm_lab.jobs.files import sha256_of
 
     read_all(reference)
     with Reference(reference) as opened:

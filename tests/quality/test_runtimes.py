@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Lfm2ForCausalLM, MambaForCausalLM, PreTrainedModel
 
-from minillm_lab.quality.runtime import opened
+from minillm_lab.quality.evaluation import opened
 from minillm_lab.runtimes import Passage
 from minillm_lab.runtimes.transformers import HalfProducts
 from quality_lab import FLOAT32, LLAMA

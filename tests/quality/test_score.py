@@ -5,11 +5,11 @@ from statistics import fmean
 import numpy as np
 import pytest
 
-from minillm_lab.errors import LabError
+from minillm_lab.jobs.errors import LabError
 from minillm_lab.models.quantize import quantize
-from minillm_lab.quality.figures import BLOCK
+from minillm_lab.quality.evaluation import REPLY, greedy, opened
+from minillm_lab.quality.metrics import BLOCK
 from minillm_lab.quality.reference import Reference
-from minillm_lab.quality.runtime import REPLY, greedy, opened
 from minillm_lab.quality.text import EvaluationText
 from minillm_lab.records import write_record
 from minillm_lab.runtimes import Passage

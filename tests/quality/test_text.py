@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from minillm_lab.errors import LabError
+from minillm_lab.jobs.errors import LabError
 from minillm_lab.quality import text as module
 from minillm_lab.quality.text import (
     Protocol,

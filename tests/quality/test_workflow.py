@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from conftest import Lab, tiny_config
-from minillm_lab.config import load_experiment
-from minillm_lab.errors import LabError
+from minillm_lab.experiment.config import load_experiment
+from minillm_lab.jobs.errors import LabError
 from quality_lab import QUESTIONS, SECTIONS, TEXT
 
 FP16 = {"runtime": "transformers", "dtype": "float16"}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from builders import compared, made_up
 
-from minillm_lab.errors import LabError
+from minillm_lab.jobs.errors import LabError
 from minillm_lab.report.front import front
 from minillm_lab.report.page import BEGIN, END
 from minillm_lab.report.readme import details, experiment, update

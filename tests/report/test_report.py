@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from conftest import Lab, tiny_config
-from minillm_lab.report import FIGURES, PAGES
+from minillm_lab.report import CHARTS, PAGES
 from quality_lab import TEXT
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -101,9 +101,9 @@ def test_every_category_shows_its_pages_and_figures(report: Path, page: Page) ->
             content = page.frame_locator("#app iframe")
             content.locator("h1").wait_for()
             assert content.locator("html").evaluate("e => e.scrollWidth <= e.clientWidth")
-            if name == "figures":
+            if name == "charts":
                 content.locator(".plot svg g.mark-group").first.wait_for()
-        assert (count, drawn) == ((7, 6) if name == "figures" else (1, 0))
+        assert (count, drawn) == ((7, 6) if name == "charts" else (1, 0))
 
 
 def test_the_summarys_figures_are_the_jsons_and_can_be_sorted(
@@ -136,7 +136,7 @@ def test_every_plot_is_drawn_and_no_page_is_cut(report: Path, page: Page) -> Non
     for name in PAGES:
         page.goto((report.parent / f"results/report/{name}.html").as_uri())
         page.locator("h1").wait_for()
-        if name == "figures":
-            for figure in FIGURES.keys() - {"accuracy"}:  # it asks no questions
+        if name == "charts":
+            for figure in CHARTS.keys() - {"accuracy"}:  # it asks no questions
                 page.locator(f"#{figure} svg g.mark-group").first.wait_for()
         assert fits(page), name

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from minillm_lab.staleness import PACKAGE, code_file, files_of
+from minillm_lab.jobs.staleness import PACKAGE, code_file, files_of
 
 RULES = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
 OF_JOBS = {*re.findall(r"python -m minillm_lab\.([\w.]+)", RULES)} - {"job"}

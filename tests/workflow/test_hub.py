@@ -11,8 +11,8 @@ import pytest
 
 from conftest import Lab, tiny_config
 from hub_server import COMMIT, Fault, Hub
-from minillm_lab.models.export import export
 from minillm_lab.models.quantize import quantize
+from minillm_lab.models.safetensors import export
 from tiny_model import write_tiny_gguf
 
 WEIGHTS = "model.safetensors"

@@ -17,7 +17,7 @@ import pytest
 
 from conftest import Lab, tiny_config
 from hub_server import COMMIT, Fault, Hub
-from minillm_lab.files import sha256_of
+from minillm_lab.jobs.files import sha256_of
 from quality_lab import QUESTIONS, TEXT
 
 FILE = "tiny-f16.gguf"
@@ -103,7 +103,7 @@ def module_of(process: psutil.Process) -> str:
     except psutil.Error:
         return ""
     modules = [word for word in command if word.startswith("minillm_lab.")]
-    return modules[-1] if modules and modules[0] != "minillm_lab.job" else ""
+    return modules[-1] if modules and modules[0] != "minillm_lab.jobs.watcher" else ""
 
 
 def measured(lab: Lab) -> dict[str, str]:

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from conftest import Lab, tiny_config
-from minillm_lab.report import export, folder
-from minillm_lab.report.inert import without_folders
+from minillm_lab.commands import export, folder
+from minillm_lab.wording import without_folders
 from quality_lab import QUESTIONS, TEXT
 
 HERE = "their own folder"

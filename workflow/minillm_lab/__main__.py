@@ -5,8 +5,8 @@ import os
 import sys
 
 from minillm_lab import __version__
-from minillm_lab.command import run
-from minillm_lab.report import diff, estimate, export, pick
+from minillm_lab.commands import diff, estimate, export, pick
+from minillm_lab.jobs.command import run
 
 COMMANDS = {"pick": pick, "estimate": estimate, "diff": diff, "export": export}
 

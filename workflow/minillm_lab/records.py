@@ -9,10 +9,11 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from minillm_lab.errors import LabError
-from minillm_lab.files import write_text
+from minillm_lab.jobs.errors import LabError
+from minillm_lab.jobs.files import write_text
 
 R = TypeVar("R", bound="Record")
+TOKENS_AT_DEPTH = 16  # decoded after a prompt of each of the depths
 
 
 class Record(BaseModel):

@@ -1,5 +1,6 @@
 """The shape of a variant's result: ``results/<variant>.json``."""
 
+import re
 from typing import Any, Literal
 
 from pydantic import Field
@@ -48,6 +49,18 @@ class ModelFacts(Record):
     read_bytes: int | None = Field(
         None, description="of weights, that decoding a token reads; null: it depends on the token"
     )
+
+    @property
+    def size(self) -> int:
+        """Bytes of the weights on disk."""
+        return sum(file.bytes for file in self.files)
+
+    @property
+    def share_of_named_type(self) -> float:
+        """The share of the parameters in the type the file is named for; 1 where it names none."""
+        if self.format != "gguf":
+            return 1.0
+        return self.tensor_types.get(re.sub("_[SML]$", "", self.quantization), 0.0)
 
 
 class Metric(Record):
@@ -98,3 +111,14 @@ class Result(Record):
     output: Output
     measured_at: str
     warnings: list[str]
+
+
+def depths(*results: Result) -> list[int]:
+    """The prompt lengths at which speed was measured besides the prompt, shortest first."""
+    found = {
+        (int(metric.rpartition("_at_")[2]), r.protocol["prompt_tokens"])
+        for r in results
+        for metric in r.metrics
+        if "_at_" in metric
+    }
+    return sorted({length for length, prompt in found if length != prompt})

@@ -3,7 +3,6 @@
 in   the variant's weights, results/prompts/<model>.json, results/models/<model>.<form>.json
 out  results/rounds/<variant>.<n>.json    one round: a fresh process
      results/trials/<variant>.<n>.json    one trial: the variant and the baseline, taking turns
-     results/peer/<variant>.json          its speed against llama-bench's, where that is configured
      results/<variant>.json               the variant's result
 
 A round and a trial take every core that Snakemake has, so nothing runs beside them; how many
@@ -15,24 +14,24 @@ then those numbered 2.
 
 rule round:
     input:
-        weights=weights,
-        prompt=lambda wildcards: f"{RESULTS}/prompts/{model(wildcards)}.json",
-        code=lambda wildcards: code("benchmark.round", runtime_module(wildcards)),
+        weights=lambda w: PLAN.weights(w.variant),
+        prompt=lambda w: f"{RESULTS}/prompts/{PLAN.model(w.variant)}.json",
+        code=lambda w: code("benchmark.round", runtime_module(PLAN.runtime(w.variant))),
     output:
         f"{RESULTS}/rounds/{{variant}}.{{round}}.json",
     log:
         f"{RESULTS}/logs/rounds/{{variant}}.{{round}}.log",
-    priority: lambda wildcards: due(wildcards.round, "round", wildcards.variant)
+    priority: lambda w: due(int(w.round), "round", w.variant)
     conda:
-        lambda wildcards: f"../../envs/{runtime(wildcards)}.yaml"
-    threads: 1024  # Snakemake scales it down to every core it has
+        lambda w: f"../../envs/{PLAN.runtime(w.variant)}.yaml"
+    threads: ALL_CORES
     resources:
-        **on_node(tokens_of_round),
+        **PLAN.on_node(PLAN.tokens_of_round),
     params:
-        settings=lambda wildcards: EXPERIMENT.settings(wildcards.variant),
-        versions=lambda wildcards: runtime_build(runtime(wildcards)),
+        settings=lambda w: PLAN.settings(w.variant),
+        versions=lambda w: runtime_build(PLAN.runtime(w.variant)),
     shell:
-        "python -m minillm_lab.benchmark.round"
+        "{WATCHED} python -m minillm_lab.benchmark.round"
         " --variant {wildcards.variant}"
         " --round {wildcards.round}"
         " --weights {input.weights:q}"
@@ -44,31 +43,31 @@ rule round:
 
 rule trial:
     input:
-        weights=lambda wildcards: [weights(of) for of in (wildcards, BASELINE)],
-        prompts=lambda wildcards: [
-            f"{RESULTS}/prompts/{model(of)}.json" for of in (wildcards, BASELINE)
+        weights=lambda w: [PLAN.weights(side) for side in PLAN.pair(w.variant)],
+        prompts=lambda w: [
+            f"{RESULTS}/prompts/{PLAN.model(side)}.json" for side in PLAN.pair(w.variant)
         ],
-        code=lambda wildcards: code(
+        code=lambda w: code(
             "benchmark.trial",
             "benchmark.slices",
-            *{runtime_module(of) for of in (wildcards, BASELINE)},
+            *{runtime_module(PLAN.runtime(side)) for side in PLAN.pair(w.variant)},
         ),
     output:
         f"{RESULTS}/trials/{{variant}}.{{trial}}.json",
     log:
         f"{RESULTS}/logs/trials/{{variant}}.{{trial}}.log",
-    priority: lambda wildcards: due(wildcards.trial, "trial", wildcards.variant)
+    priority: lambda w: due(int(w.trial), "trial", w.variant)
     conda:
-        lambda wildcards: f"../../envs/{trial_environment(wildcards)}.yaml"
-    threads: 1024
+        lambda w: f"../../envs/{PLAN.trial_environment(w.variant)}.yaml"
+    threads: ALL_CORES
     resources:
-        **on_node(tokens_of_trial, models=2),
+        **PLAN.on_node(PLAN.tokens_of_trial, models=2),
     params:
         baseline=EXPERIMENT.baseline,
-        settings=lambda wildcards: [trial_settings(of.variant) for of in (wildcards, BASELINE)],
-        versions=lambda wildcards: [runtime_build(runtime(of)) for of in (wildcards, BASELINE)],
+        settings=lambda w: [PLAN.trial_settings(side) for side in PLAN.pair(w.variant)],
+        versions=lambda w: [runtime_build(PLAN.runtime(side)) for side in PLAN.pair(w.variant)],
     shell:
-        "python -m minillm_lab.benchmark.trial"
+        "{WATCHED} python -m minillm_lab.benchmark.trial"
         " --trial {wildcards.trial}"
         " --variant {wildcards.variant}"
         " --baseline {params.baseline}"
@@ -85,15 +84,10 @@ rule collect:
             f"{RESULTS}/rounds/{{{{variant}}}}.{{round}}.json",
             round=range(1, EXPERIMENT.rounds + 1),
         ),
-        trials=lambda wildcards: [
-            f"{RESULTS}/trials/{wildcards.variant}.{n}.json"
-            for n in EXPERIMENT.trials_of(variant(wildcards))
-        ],
-        facts=lambda wildcards: (
-            f"{RESULTS}/models/{model(wildcards)}.{EXPERIMENT.form(wildcards.variant)}.json"
-        ),
-        score=lambda wildcards: scores(wildcards, "score"),
-        answer=lambda wildcards: scores(wildcards, "answer"),
+        trials=lambda w: PLAN.trials(w.variant),
+        facts=lambda w: f"{RESULTS}/models/{PLAN.model(w.variant)}.{PLAN.form(w.variant)}.json",
+        score=lambda w: PLAN.score(w.variant),
+        answer=lambda w: PLAN.answer(PLAN.model(w.variant)),
         code=code("benchmark.collect"),
     output:
         f"{RESULTS}/{{variant}}.json",
@@ -102,50 +96,18 @@ rule collect:
     conda:
         "../../envs/transformers.yaml"
     params:
-        model=model,
-        source=source,
-        form=lambda wildcards: EXPERIMENT.form(wildcards.variant),
-        score=lambda wildcards, input: f"--score {shlex.quote(input.score)}" if input.score else "",
-        answer=lambda wildcards, input: (
-            f"--answer {shlex.quote(input.answer)}" if input.answer else ""
-        ),
+        model=lambda w: PLAN.model(w.variant),
+        source=lambda w: PLAN.models.provenance(PLAN.model(w.variant)),
+        form=lambda w: PLAN.form(w.variant),
     shell:
         "python -m minillm_lab.benchmark.collect"
         " --rounds {input.rounds:q}"
         " --trials {input.trials:q}"
         " --facts {input.facts:q}"
-        " {params.score}"
-        " {params.answer}"
+        " --score {input.score:q}"
+        " --answer {input.answer:q}"
         " --model {params.model}"
         " --source {params.source:q}"
         " --form {params.form}"
-        " --output {output:q}"
-        " --log {log:q}"
-
-
-rule peer:
-    input:
-        weights=weights,
-        code=code("benchmark.peer", "runtimes.llama_cpp"),
-    output:
-        f"{RESULTS}/peer/{{variant}}.json",
-    log:
-        f"{RESULTS}/logs/peer/{{variant}}.log",
-    conda:
-        "../../envs/llama.cpp.yaml"
-    threads: 1024
-    resources:
-        **on_node(tokens_of_peer),
-    params:
-        program=peer_program,
-        settings=lambda wildcards: EXPERIMENT.runtime_settings(wildcards.variant),
-        pairs=PAIRS,
-        versions=runtime_build("llama.cpp"),
-    shell:
-        "python -m minillm_lab.benchmark.peer"
-        " --llama-bench {params.program:q}"
-        " --weights {input.weights:q}"
-        " --settings {params.settings:q}"
-        " --pairs {params.pairs}"
         " --output {output:q}"
         " --log {log:q}"

@@ -13,8 +13,8 @@ os.environ |= {  # for the jobs: this Python runs `python -m minillm_lab…`
     "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]),
 }
 
-from minillm_lab.errors import LabError
-from minillm_lab.config_file import check_config_file
+from minillm_lab.jobs.errors import LabError
+from minillm_lab.experiment.yaml_file import check_config_file
 
 try:
     for file in workflow.configfiles or ["config.yaml"]:

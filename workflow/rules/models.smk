@@ -5,7 +5,7 @@ out  models/<model>/source/…          as shipped: <file>.gguf, safetensors/, t
      models/<model>/F16.gguf          unquantized (BF16 and F32 likewise), where the source does
                                       not ship it
      models/<model>/<type>.gguf       quantized here
-     models/<model>/safetensors/      exported, where the source ships none
+     models/<model>/safetensors/      written here, where the source ships none
      results/models/<model>.<form>.json   what the file really holds
      results/prompts/<model>.json     the prompt's text and token ids
 
@@ -16,22 +16,22 @@ code downloads nothing again. Deleted models are made again only when a result n
 
 rule fetch_gguf:
     input:
-        local_files,
+        lambda w: PLAN.models.local(PLAN.known_model(w.model)),
     output:
         "models/{model}/source/{file}.gguf",
     log:
         "logs/fetch/{model}.{file}.log",
     wildcard_constraints:
         file="[^/]+",
-    priority: 2000000
+    priority: MODELS_FIRST
     retries: 1
     conda:
         "../../envs/llama.cpp.yaml"
     params:
-        source=lambda wildcards: EXPERIMENT.fetched(model(wildcards), f"{wildcards.file}.gguf"),
-        local=lambda wildcards: stamps(model(wildcards)),
+        source=lambda w: PLAN.models.fetched(w.model, f"{w.file}.gguf"),
+        local=lambda w: PLAN.models.stamps(w.model),
     shell:
-        "python -m minillm_lab.models.fetch"
+        "{WATCHED} python -m minillm_lab.models.fetch"
         " --what gguf"
         " --source {params.source:q}"
         " --output {output:q}"
@@ -40,23 +40,23 @@ rule fetch_gguf:
 
 rule fetch_folder:
     input:
-        local_files,
+        lambda w: PLAN.models.local(PLAN.known_model(w.model)),
     output:
-        directory("models/{model}/source/{what}"),
+        directory("models/{model}/source/{part}"),
     log:
-        "logs/fetch/{model}.{what}.log",
+        "logs/fetch/{model}.{part}.log",
     wildcard_constraints:
-        what="safetensors|tokenizer",
-    priority: 2000000
+        part="safetensors|tokenizer",
+    priority: MODELS_FIRST
     retries: 1
     conda:
         "../../envs/transformers.yaml"
     params:
-        source=lambda wildcards: EXPERIMENT.fetched(model(wildcards), wildcards.what),
-        local=lambda wildcards: stamps(model(wildcards)),
+        source=lambda w: PLAN.models.fetched(w.model, w.part),
+        local=lambda w: PLAN.models.stamps(w.model),
     shell:
-        "python -m minillm_lab.models.fetch"
-        " --what {wildcards.what}"
+        "{WATCHED} python -m minillm_lab.models.fetch"
+        " --what {wildcards.part}"
         " --source {params.source:q}"
         " --output {output:q}"
         " --log {log:q}"
@@ -67,12 +67,12 @@ rule fetch_converter:
         directory("models/.converter/{version}"),
     log:
         "logs/fetch/converter.{version}.log",
-    priority: 2000000
+    priority: MODELS_FIRST
     retries: 1
     conda:
         "../../envs/llama.cpp.yaml"
     shell:
-        "python -m minillm_lab.models.convert"
+        "{WATCHED} python -m minillm_lab.models.convert"
         " --unpack-converter"
         " --output {output:q}"
         " --log {log:q}"
@@ -80,8 +80,8 @@ rule fetch_converter:
 
 rule convert:
     input:
-        source=lambda wildcards: EXPERIMENT.made_from(model(wildcards), wildcards.type),
-        converter=converter,
+        source=lambda w: PLAN.models.made_from(PLAN.known_model(w.model), w.type),
+        converter=lambda w: PLAN.models.converter(PLAN.known_model(w.model)),
         code=code("models.convert"),
     output:
         "models/{model}/{type}.gguf",
@@ -89,20 +89,17 @@ rule convert:
         "logs/convert/{model}.{type}.log",
     wildcard_constraints:
         type="F16|BF16|F32",
-    priority: 2000000
+    priority: MODELS_FIRST
     conda:
         "../../envs/llama.cpp.yaml"
     resources:
-        **reading_model(),
+        **PLAN.reading_model(),
     params:
-        converter=lambda wildcards, input: (
-            f"--converter {shlex.quote(input.converter)}" if input.converter else ""
-        ),
-        dither=lambda wildcards: EXPERIMENT.dither(model(wildcards), wildcards.type),
+        dither=lambda w: PLAN.models.dither(w.model, w.type),
     shell:
-        "python -m minillm_lab.models.convert"
+        "{WATCHED} python -m minillm_lab.models.convert"
         " --source {input.source:q}"
-        " {params.converter}"
+        " --converter {input.converter:q}"
         " --type {wildcards.type}"
         " --dither {params.dither}"
         " --output {output:q}"
@@ -111,7 +108,7 @@ rule convert:
 
 rule quantize:
     input:
-        source=lambda wildcards: EXPERIMENT.made_from(model(wildcards), wildcards.type),
+        source=lambda w: PLAN.models.made_from(PLAN.known_model(w.model), w.type),
         code=code("models.quantize"),
     output:
         "models/{model}/{type}.gguf",
@@ -119,36 +116,36 @@ rule quantize:
         "logs/quantize/{model}.{type}.log",
     wildcard_constraints:
         type="(?!F16|BF16|F32)[A-Z0-9_]+",
-    priority: 2000000
+    priority: MODELS_FIRST
     conda:
         "../../envs/llama.cpp.yaml"
     resources:
-        **reading_model(),
+        **PLAN.reading_model(),
     params:
         versions=runtime_build("llama.cpp"),
     shell:
-        "python -m minillm_lab.models.quantize"
+        "{WATCHED} python -m minillm_lab.models.quantize"
         " --source {input.source:q}"
         " --type {wildcards.type}"
         " --output {output:q}"
         " --log {log:q}"
 
 
-rule export:
+rule safetensors:
     input:
-        gguf=lambda wildcards: EXPERIMENT.made_from(model(wildcards), "safetensors"),
-        code=code("models.export"),
+        gguf=lambda w: PLAN.models.made_from(PLAN.known_model(w.model), "safetensors"),
+        code=code("models.safetensors"),
     output:
         directory("models/{model}/safetensors"),
     log:
-        "logs/export/{model}.log",
-    priority: 2000000
+        "logs/safetensors/{model}.log",
+    priority: MODELS_FIRST
     conda:
         "../../envs/transformers.yaml"
     resources:
-        **reading_model(),
+        **PLAN.reading_model(),
     shell:
-        "python -m minillm_lab.models.export"
+        "{WATCHED} python -m minillm_lab.models.safetensors"
         " --gguf {input.gguf:q}"
         " --output {output:q}"
         " --log {log:q}"
@@ -156,19 +153,19 @@ rule export:
 
 rule facts:
     input:
-        weights=lambda wildcards: EXPERIMENT.weights(model(wildcards), wildcards.form),
+        weights=lambda w: PLAN.models.path(PLAN.known_model(w.model), w.form),
         code=code("models.facts"),
     output:
         f"{RESULTS}/models/{{model}}.{{form}}.json",
     log:
         f"{RESULTS}/logs/facts/{{model}}.{{form}}.log",
-    priority: 2000000
+    priority: MODELS_FIRST
     conda:
         "../../envs/transformers.yaml"
     resources:
-        **reading_model(),
+        **PLAN.reading_model(),
     params:
-        origin=lambda wildcards, input: origin(wildcards, input.weights),
+        origin=lambda w, input: PLAN.models.origin(w.model, input.weights),
     shell:
         "python -m minillm_lab.models.facts"
         " --weights {input.weights:q}"
@@ -178,20 +175,20 @@ rule facts:
 
 rule prompt:
     input:
-        tokenizer=lambda wildcards: EXPERIMENT.tokenizer(model(wildcards)),
+        tokenizer=lambda w: PLAN.models.tokenizer(PLAN.known_model(w.model)),
         code=code("models.prompt"),
     output:
         f"{RESULTS}/prompts/{{model}}.json",
     log:
         f"{RESULTS}/logs/prompt/{{model}}.log",
-    priority: 2000000
+    priority: MODELS_FIRST
     conda:
         "../../envs/llama.cpp.yaml"
     params:
-        origin=lambda wildcards, input: origin(wildcards, input.tokenizer),
-        question=lambda wildcards: EXPERIMENT.prompt,  # braces in it are no wildcards
+        origin=lambda w, input: PLAN.models.origin(w.model, input.tokenizer),
+        question=lambda w: EXPERIMENT.prompt,  # braces in it are no wildcards
     shell:
-        "python -m minillm_lab.models.prompt"
+        "{WATCHED} python -m minillm_lab.models.prompt"
         " --tokenizer {input.tokenizer:q}"
         " --question {params.question:q}"
         " --output {output:q}"

@@ -12,35 +12,29 @@ Like a round, each of them takes every core that Snakemake has, and comes after 
 
 rule text:
     input:
-        tokenizer=lambda wildcards: EXPERIMENT.tokenizer(model(wildcards)),
-        text=lambda wildcards: quality_file("text"),  # as functions: a report shows these names
-        sections=lambda wildcards: sections_file(),
-        questions=lambda wildcards: quality_file("questions"),
+        tokenizer=lambda w: PLAN.models.tokenizer(PLAN.known_model(w.model)),
+        text=lambda w: PLAN.text(),  # as functions: a report shows these names
+        sections=lambda w: PLAN.sections(),
+        questions=lambda w: PLAN.questions(),
         prompts=f"{LAB}/minillm_lab/quality/prompts.yaml",
         code=code("quality.text"),
     output:
         f"{RESULTS}/quality/texts/{{model}}.json",
     log:
         f"{RESULTS}/logs/quality/text.{{model}}.log",
-    priority: 2000000
+    priority: MODELS_FIRST
     conda:
         "../../envs/llama.cpp.yaml"
     params:
-        origin=lambda wildcards, input: origin(wildcards, input.tokenizer),
-        protocol=EXPERIMENT.quality_protocol(),
-        files=quality_stamps(),
-        questions=lambda wildcards, input: (
-            f"--questions {shlex.quote(input.questions)}" if input.questions else ""
-        ),
-        sections=lambda wildcards, input: (
-            f"--sections {shlex.quote(input.sections)}" if input.sections else ""
-        ),
+        origin=lambda w, input: PLAN.models.origin(w.model, input.tokenizer),
+        protocol=PLAN.quality_protocol(),
+        files=PLAN.quality_stamps(),
     shell:
-        "python -m minillm_lab.quality.text"
+        "{WATCHED} python -m minillm_lab.quality.text"
         " --tokenizer {input.tokenizer:q}"
         " --text {input.text:q}"
-        " {params.sections}"
-        " {params.questions}"
+        " --sections {input.sections:q}"
+        " --questions {input.questions:q}"
         " --protocol {params.protocol:q}"
         " --output {output:q}"
         " --log {log:q}"
@@ -48,26 +42,26 @@ rule text:
 
 rule score:
     input:
-        weights=weights,
-        text=lambda wildcards: f"{RESULTS}/quality/texts/{model(wildcards)}.json",
-        reference=reference_file,
-        code=lambda wildcards: code("quality.score", runtime_module(wildcards)),
+        weights=lambda w: PLAN.weights(w.variant),
+        text=lambda w: f"{RESULTS}/quality/texts/{PLAN.model(w.variant)}.json",
+        reference=lambda w: PLAN.reference_file(w.variant),
+        code=lambda w: code("quality.score", runtime_module(PLAN.runtime(w.variant))),
     output:
         f"{RESULTS}/quality/{{variant}}.json",
     log:
         f"{RESULTS}/logs/quality/{{variant}}.log",
     priority: 1000
     conda:
-        lambda wildcards: f"../../envs/{runtime(wildcards)}.yaml"
-    threads: 1024  # nothing runs beside it, and it beside no round
+        lambda w: f"../../envs/{PLAN.runtime(w.variant)}.yaml"
+    threads: ALL_CORES
     resources:
-        **on_node(tokens_of_text),
+        **PLAN.on_node(PLAN.tokens_of_text),
     params:
-        settings=lambda wildcards: EXPERIMENT.runtime_settings(wildcards.variant),
-        shared=lambda wildcards, input: [] if EXPERIMENT.reference else stamp(input.reference),
-        versions=lambda wildcards: runtime_build(runtime(wildcards)),
+        settings=lambda w: PLAN.runtime_settings(w.variant),
+        shared=lambda w: PLAN.shared_reference(w.variant),
+        versions=lambda w: runtime_build(PLAN.runtime(w.variant)),
     shell:
-        "python -m minillm_lab.quality.score"
+        "{WATCHED} python -m minillm_lab.quality.score"
         " --variant {wildcards.variant}"
         " --weights {input.weights:q}"
         " --text {input.text:q}"
@@ -77,29 +71,29 @@ rule score:
         " --log {log:q}"
 
 
-if EXPERIMENT.reference:
+if PLAN.reference:
 
     rule reference:
         input:
-            weights=reference_weights,
+            weights=lambda w: PLAN.reference_weights(w.model),
             text=f"{RESULTS}/quality/texts/{{model}}.json",
-            code=code("quality.reference", REFERENCE_RUNTIME),
+            code=code("quality.reference", runtime_module(PLAN.reference.runtime)),
         output:
             f"{RESULTS}/quality/reference.{{model}}.npz",
         log:
             f"{RESULTS}/logs/quality/reference.{{model}}.log",
         priority: 2000
         conda:
-            f"../../envs/{EXPERIMENT.reference.runtime}.yaml"
-        threads: 1024
+            f"../../envs/{PLAN.reference.runtime}.yaml"
+        threads: ALL_CORES
         resources:
-            **reading_model(tokens_of_text),
+            **PLAN.reading_model(PLAN.tokens_of_text),
         params:
-            settings=EXPERIMENT.reference_settings(),
-            versions=runtime_build(EXPERIMENT.reference.runtime),
+            settings=PLAN.reference_settings(),
+            versions=runtime_build(PLAN.reference.runtime),
             exact="--exact" if EXPERIMENT.quality.exact else "",
         shell:
-            "python -m minillm_lab.quality.reference"
+            "{WATCHED} python -m minillm_lab.quality.reference"
             " --model {wildcards.model}"
             " --weights {input.weights:q}"
             " --text {input.text:q}"
@@ -110,25 +104,25 @@ if EXPERIMENT.reference:
 
     rule answer:
         input:
-            weights=reference_weights,
+            weights=lambda w: PLAN.reference_weights(w.model),
             prompt=f"{RESULTS}/prompts/{{model}}.json",
-            code=code("quality.answer", REFERENCE_RUNTIME),
+            code=code("quality.answer", runtime_module(PLAN.reference.runtime)),
         output:
             f"{RESULTS}/quality/answers/{{model}}.json",
         log:
             f"{RESULTS}/logs/quality/answer.{{model}}.log",
         priority: 2000
         conda:
-            f"../../envs/{EXPERIMENT.reference.runtime}.yaml"
-        threads: 1024
+            f"../../envs/{PLAN.reference.runtime}.yaml"
+        threads: ALL_CORES
         resources:
-            **reading_model(),
+            **PLAN.reading_model(),
         params:
-            settings=EXPERIMENT.reference_settings(),
+            settings=PLAN.reference_settings(),
             generate=EXPERIMENT.generate,
-            versions=runtime_build(EXPERIMENT.reference.runtime),
+            versions=runtime_build(PLAN.reference.runtime),
         shell:
-            "python -m minillm_lab.quality.answer"
+            "{WATCHED} python -m minillm_lab.quality.answer"
             " --model {wildcards.model}"
             " --weights {input.weights:q}"
             " --prompt {input.prompt:q}"

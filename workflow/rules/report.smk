@@ -1,9 +1,9 @@
-"""Report: all variants in one comparison, its figures, the page's section, the report's pages.
+"""Report: all variants in one comparison, its charts, the page's section, the report's pages.
 
 in   results/<variant>.json of every variant
 out  results/provisional.md   what the first round and trial of every variant say, at once
      results/comparison.md / .csv / .json
-     results/<figure>.svg     one file per figure, and the page's picture once more for the dark
+     results/<chart>.svg      one file per chart, and the page's picture once more for the dark
      results/report/*.html    the pages of `snakemake --report`
      results/readme.md        the page's section as it stands between the markers
      results/details.md       that of the page of details
@@ -15,17 +15,13 @@ The pages themselves (README.md, RESULTS.md) and the pictures are no output: Sna
 rule provisional:
     input:
         rounds=expand(f"{RESULTS}/rounds/{{variant}}.1.json", variant=EXPERIMENT.variants),
-        trials=[
-            f"{RESULTS}/trials/{variant}.{n}.json"
-            for variant in EXPERIMENT.variants
-            for n in EXPERIMENT.trials_of(variant)[:1]
-        ],
+        trials=[trial for name in EXPERIMENT.variants for trial in PLAN.trials(name)[:1]],
         code=code("report.provisional"),
     output:
         f"{RESULTS}/provisional.md",
     log:
         f"{RESULTS}/logs/provisional.log",
-    priority: due(2, "", "") + 1000  # before what is numbered 2
+    priority: due(2) + 1  # before what is numbered 2
     conda:
         "../../envs/transformers.yaml"
     params:
@@ -42,57 +38,67 @@ rule provisional:
 rule compare:
     input:
         results=expand(f"{RESULTS}/{{variant}}.json", variant=EXPERIMENT.variants),
-        peers=expand(f"{RESULTS}/peer/{{variant}}.json", variant=EXPERIMENT.held_against_peer),
-        code=code("report.compare"),
+        code=code("comparison.compare"),
     output:
-        json=f"{RESULTS}/comparison.json",
-        markdown=f"{RESULTS}/comparison.md",
-        csv=f"{RESULTS}/comparison.csv",
+        f"{RESULTS}/comparison.json",
     log:
         f"{RESULTS}/logs/compare.log",
     conda:
         "../../envs/transformers.yaml"
     params:
         baseline=EXPERIMENT.baseline,
-        command=lambda wildcards: experiment_command(),
-        peers=lambda wildcards, input: (
-            shlex.join(["--peers", *input.peers]) if input.peers else ""
-        ),
-        precision=f"--precision {EXPERIMENT.precision}" if EXPERIMENT.precision else "",
+        command=lambda w: experiment_command(),
+        precision=EXPERIMENT.precision or "",
     shell:
-        "python -m minillm_lab.report.compare"
+        "python -m minillm_lab.comparison.compare"
         " --results {input.results:q}"
         " --baseline {params.baseline}"
         " --experiment-command {params.command:q}"
-        " {params.peers}"
-        " {params.precision}"
-        " --json {output.json:q}"
+        " --precision {params.precision}"
+        " --output {output:q}"
+        " --log {log:q}"
+
+
+rule tables:
+    input:
+        comparison=f"{RESULTS}/comparison.json",
+        code=code("report.tables"),
+    output:
+        markdown=f"{RESULTS}/comparison.md",
+        csv=f"{RESULTS}/comparison.csv",
+    log:
+        f"{RESULTS}/logs/tables.log",
+    conda:
+        "../../envs/transformers.yaml"
+    shell:
+        "python -m minillm_lab.report.tables"
+        " --comparison {input.comparison:q}"
         " --markdown {output.markdown:q}"
         " --csv {output.csv:q}"
         " --log {log:q}"
 
 
-rule plots:
+rule charts:
     input:
         comparison=f"{RESULTS}/comparison.json",
-        code=code("report.plots"),
+        code=code("report.charts.draw"),
     output:
         [
             report(
-                f"{RESULTS}/{figure}.svg",
-                caption=f"../report/{figure}.rst",
-                category=PAGES["figures"],
-                labels={"figure": FIGURES[figure]},
+                f"{RESULTS}/{chart}.svg",
+                caption=f"../report/{chart}.rst",
+                category=PAGES["charts"],
+                labels={"chart": CHARTS[chart]},
             )
-            for figure in EXPERIMENT.figures
+            for chart in charts_of(EXPERIMENT)
         ],
         dark=f"{RESULTS}/tradeoff-dark.svg",
     log:
-        f"{RESULTS}/logs/plots.log",
+        f"{RESULTS}/logs/charts.log",
     conda:
         "../../envs/report.yaml"
     shell:
-        "python -m minillm_lab.report.plots"
+        "python -m minillm_lab.report.charts.draw"
         " --comparison {input.comparison:q}"
         " --svg {output:q}"
         " --log {log:q}"
@@ -101,17 +107,17 @@ rule plots:
 rule pages:
     input:
         comparison=f"{RESULTS}/comparison.json",
-        answers=reference_answers(),
+        answers=PLAN.answers(),
         templates=expand(f"{LAB}/report/{{page}}.html", page=["base", *PAGES]),
-        captions=expand(f"{LAB}/report/{{name}}.rst", name=[*FIGURES, *CAPTIONS.values(), "losses"]),
+        captions=expand(f"{LAB}/report/{{name}}.rst", name=[*CHARTS, *PAGES, "losses"]),
         code=code("report.pages"),
     output:
         [
             report(
                 f"{RESULTS}/report/{page}.html",
-                caption=f"../report/{CAPTIONS[page]}.rst",
+                caption=f"../report/{page}.rst",
                 category=category,
-                labels={"figure": "all, interactive"} if page == "figures" else {"page": page},
+                labels={"chart": "all, interactive"} if page == "charts" else {"page": page},
             )
             for page, category in PAGES.items()
         ],
@@ -120,16 +126,13 @@ rule pages:
     conda:
         "../../envs/report.yaml"
     params:
-        figures=EXPERIMENT.figures,
-        templates=lambda wildcards, input: os.path.dirname(input.templates[0]),
-        answers=lambda wildcards, input: (
-            f"--answers {shlex.join(input.answers)}" if input.answers else ""
-        ),
+        charts=charts_of(EXPERIMENT),
+        templates=f"{LAB}/report",
     shell:
         "python -m minillm_lab.report.pages"
         " --comparison {input.comparison:q}"
-        " {params.answers}"
-        " --figures {params.figures:q}"
+        " --answers {input.answers:q}"
+        " --charts {params.charts:q}"
         " --templates {params.templates:q}"
         " --pages {output:q}"
         " --log {log:q}"
@@ -149,7 +152,7 @@ rule readme:
     conda:
         "../../envs/transformers.yaml"
     params:
-        page=lambda wildcards: EXPERIMENT.readme,
+        page=lambda w: EXPERIMENT.readme,
     shell:
         "python -m minillm_lab.report.readme"
         " --comparison {input.comparison:q}"

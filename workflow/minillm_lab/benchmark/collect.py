@@ -7,11 +7,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from minillm_lab import __version__, statistics
+from minillm_lab import __version__, estimates
 from minillm_lab.benchmark.stability import instabilities
-from minillm_lab.command import run
-from minillm_lab.config import Model
-from minillm_lab.errors import LabError
+from minillm_lab.experiment.sources import Model
+from minillm_lab.jobs.command import run
+from minillm_lab.jobs.errors import LabError
 from minillm_lab.quality.answer import beside
 from minillm_lab.records import (
     Block,
@@ -83,7 +83,7 @@ def metrics_of(rounds: list[Round]) -> dict[str, Metric]:
         if not any(by_round):
             found[name] = Metric(value=None, unit=unit, ci95=None, n=0, samples=[])
             continue
-        estimate = statistics.of_rounds(by_round)
+        estimate = estimates.of_rounds(by_round)
         found[name] = Metric(
             value=estimate.value, unit=unit, ci95=estimate.ci95, n=estimate.n, samples=by_round
         )
@@ -277,8 +277,8 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=Path, nargs="+", required=True)
     parser.add_argument("--trials", type=Path, nargs="*", default=[])
     parser.add_argument("--facts", type=Path, required=True, help="facts of the model file")
-    parser.add_argument("--score", type=Path, help="the variant's quality")
-    parser.add_argument("--answer", type=Path, help="the reference's answer")
+    parser.add_argument("--score", type=Path, nargs="?", help="the variant's quality")
+    parser.add_argument("--answer", type=Path, nargs="?", help="the reference's answer")
     parser.add_argument("--model", required=True, help="the model's name")
     parser.add_argument("--source", required=True, help="its entry in the config, as JSON")
     parser.add_argument("--form", required=True, help="a quantization type, or safetensors")

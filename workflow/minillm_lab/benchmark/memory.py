@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from minillm_lab.limits import STATUS, status
+from minillm_lab.jobs.limits import STATUS, status
 from minillm_lab.records import Memory
 
 

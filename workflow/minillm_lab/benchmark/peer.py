@@ -19,11 +19,11 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from minillm_lab.command import progress, run, say
-from minillm_lab.errors import LabError
-from minillm_lab.files import write_text
+from minillm_lab.estimates import paired_ratio
+from minillm_lab.jobs.command import progress, run, say
+from minillm_lab.jobs.errors import LabError
+from minillm_lab.jobs.files import write_text
 from minillm_lab.runtimes import Options, open_runtime, resolved
-from minillm_lab.statistics import paired_ratio
 
 PROMPT = 256  # llama-bench's -p
 GENERATE = 64  # llama-bench's -n

@@ -15,14 +15,23 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minillm_lab import limits, machine
-from minillm_lab.benchmark import TOKENS_AT_DEPTH, memory
+from minillm_lab.benchmark import machine, memory
 from minillm_lab.benchmark.scratch import copied
 from minillm_lab.benchmark.yardsticks import read_once
-from minillm_lab.command import log, progress, run
-from minillm_lab.errors import LabError
-from minillm_lab.files import weight_files
-from minillm_lab.records import Depth, Output, Prompt, Repetition, Round, read_record, write_record
+from minillm_lab.jobs import limits
+from minillm_lab.jobs.command import log, progress, run
+from minillm_lab.jobs.errors import LabError
+from minillm_lab.jobs.files import weight_files
+from minillm_lab.records import (
+    TOKENS_AT_DEPTH,
+    Depth,
+    Output,
+    Prompt,
+    Repetition,
+    Round,
+    read_record,
+    write_record,
+)
 from minillm_lab.runtimes import (
     Options,
     Runtime,

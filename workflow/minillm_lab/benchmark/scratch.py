@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from minillm_lab.command import progress
-from minillm_lab.errors import LabError
-from minillm_lab.files import check_space
+from minillm_lab.jobs.command import progress
+from minillm_lab.jobs.errors import LabError
+from minillm_lab.jobs.files import check_space
 
 PREFIX = ".minillm-lab-copy."
 MEGABYTE = 10**6

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from minillm_lab.command import run
+from minillm_lab.jobs.command import run
 from minillm_lab.records import Prompt, read_record
 from minillm_lab.runtimes import described, open_runtime, resolved
 

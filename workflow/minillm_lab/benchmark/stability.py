@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import chain
 from statistics import median
 
-from minillm_lab.machine import OTHER_LOAD
+from minillm_lab.benchmark.machine import OTHER_LOAD
 from minillm_lab.records import Repetition, Round
 
 SPREAD = 0.10  # of decode speed between repetitions of a round

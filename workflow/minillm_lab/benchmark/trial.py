@@ -24,12 +24,12 @@ from typing import Any, Literal, NoReturn
 
 import psutil
 
-from minillm_lab import machine
+from minillm_lab.benchmark import machine
 from minillm_lab.benchmark.yardsticks import yardsticks
-from minillm_lab.command import log, progress, run, say
-from minillm_lab.errors import LabError
-from minillm_lab.job import cause_of_death, talking
-from minillm_lab.limits import memory_limit
+from minillm_lab.jobs.command import log, progress, run, say
+from minillm_lab.jobs.errors import LabError
+from minillm_lab.jobs.limits import memory_limit
+from minillm_lab.jobs.watcher import cause_of_death, talking
 from minillm_lab.records import Block, NoTrial, Reading, Side, Trial, write_record
 from minillm_lab.runtimes import resolved, size_in
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from minillm_lab.errors import LabError
-from minillm_lab.job import talking
+from minillm_lab.jobs.errors import LabError
+from minillm_lab.jobs.watcher import talking
 from minillm_lab.records import Reading
 
 ROWS = 192  # of the square matrices: three of them, float32, are 442 kB and stay in a core's cache

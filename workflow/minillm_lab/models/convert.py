@@ -13,10 +13,10 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from minillm_lab.command import log, run, say
-from minillm_lab.errors import LabError
-from minillm_lab.files import check_space, written_whole
-from minillm_lab.job import dies_with
+from minillm_lab.jobs.command import log, run, say
+from minillm_lab.jobs.errors import LabError
+from minillm_lab.jobs.files import check_space, written_whole
+from minillm_lab.jobs.watcher import dies_with
 from minillm_lab.models.dither import check_steps, dither
 from minillm_lab.models.pip import pip_download
 from minillm_lab.models.quantize import quantize
@@ -102,7 +102,9 @@ if __name__ == "__main__":
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--source", type=Path, help="a folder of safetensors, or a GGUF file")
     what.add_argument("--unpack-converter", action="store_true", help="make the converter folder")
-    parser.add_argument("--converter", type=Path, help="the converter folder, for safetensors")
+    parser.add_argument(
+        "--converter", type=Path, nargs="?", help="the converter folder, for safetensors"
+    )
     parser.add_argument("--type", choices=DTYPES, default="F16", help="the type to make")
     parser.add_argument("--dither", type=float, default=0, help="share of a step, of a GGUF file")
     parser.add_argument("--output", type=Path, required=True)

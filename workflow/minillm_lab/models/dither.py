@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from minillm_lab.errors import LabError
-from minillm_lab.models.header import UNQUANTIZED_TENSORS, read_header
+from minillm_lab.header import UNQUANTIZED_TENSORS, read_header
+from minillm_lab.jobs.errors import LabError
 
 SEED = 20260101
 BLOCKS = 1 << 13  # at once

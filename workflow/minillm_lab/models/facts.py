@@ -7,10 +7,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from minillm_lab.command import run
-from minillm_lab.errors import LabError
-from minillm_lab.files import sha256_of, weight_files, write_text
-from minillm_lab.models.header import read_header
+from minillm_lab.header import read_header
+from minillm_lab.jobs.command import run
+from minillm_lab.jobs.errors import LabError
+from minillm_lab.jobs.files import sha256_of, weight_files, write_text
 
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "I8": 8, "U8": 8}
 SUPER_BLOCK = 256  # values that a K-quant packs together

@@ -10,10 +10,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from minillm_lab.command import run, say
-from minillm_lab.config import SAFETENSORS_FILES, TOKENIZER_FILES, UNQUANTIZED, Model, Package
-from minillm_lab.errors import LabError, first_line
-from minillm_lab.files import (
+from minillm_lab.experiment.sources import (
+    SAFETENSORS_FILES,
+    TOKENIZER_FILES,
+    UNQUANTIZED,
+    Model,
+    Package,
+)
+from minillm_lab.header import check_safetensors, read_header
+from minillm_lab.jobs.command import run, say
+from minillm_lab.jobs.errors import LabError, first_line
+from minillm_lab.jobs.files import (
     INDEX,
     check_sha256,
     check_space,
@@ -22,7 +29,6 @@ from minillm_lab.files import (
     sha256_of,
     written_whole,
 )
-from minillm_lab.models.header import check_safetensors, read_header
 from minillm_lab.models.pip import pip_download
 
 

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from minillm_lab.errors import LabError
-from minillm_lab.job import dies_with
+from minillm_lab.jobs.errors import LabError
+from minillm_lab.jobs.watcher import dies_with
 
 
 def pip_download(pinned: str, folder: Path, form: str) -> Path:

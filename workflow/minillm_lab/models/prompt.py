@@ -20,10 +20,10 @@ from typing import Any
 from transformers import AutoTokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from minillm_lab.command import run
-from minillm_lab.errors import LabError, first_line
-from minillm_lab.files import write_text
-from minillm_lab.models.header import LONGEST_TEMPLATE
+from minillm_lab.header import LONGEST_TEMPLATE
+from minillm_lab.jobs.command import run
+from minillm_lab.jobs.errors import LabError, first_line
+from minillm_lab.jobs.files import write_text
 
 TEMPLATE_SECONDS = 5
 TEMPLATE_BYTES = 1 << 30  # of address space, beside what the process has

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import llama_cpp
 
-from minillm_lab.command import run, say
-from minillm_lab.errors import LabError
-from minillm_lab.files import check_space, written_whole
+from minillm_lab.jobs.command import run, say
+from minillm_lab.jobs.errors import LabError
+from minillm_lab.jobs.files import check_space, written_whole
 from minillm_lab.runtimes.llama_library import messages, said, said_by_llama
 
 

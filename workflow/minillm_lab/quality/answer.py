@@ -9,9 +9,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from minillm_lab.command import run, say
-from minillm_lab.quality.failure import tried
-from minillm_lab.quality.runtime import greedy, opened
+from minillm_lab.jobs.command import run, say
+from minillm_lab.quality.evaluation import greedy, opened
+from minillm_lab.quality.unmeasured import tried
 from minillm_lab.records import Output, Prompt, QualityMetric, read_record, write_record
 
 GRAM = 4

@@ -13,8 +13,8 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
-from minillm_lab.command import progress
-from minillm_lab.errors import LabError
+from minillm_lab.jobs.command import progress
+from minillm_lab.jobs.errors import LabError
 from minillm_lab.quality.divergence import log_normalizer
 from minillm_lab.records import Record
 from minillm_lab.runtimes import Passage, Runtime

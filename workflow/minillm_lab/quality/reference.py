@@ -19,14 +19,14 @@ from numpy.lib import format as numpy_format
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from minillm_lab.command import run, say
-from minillm_lab.errors import LabError
-from minillm_lab.files import check_space, sha256_of, weight_files, written_whole
+from minillm_lab.jobs.command import run, say
+from minillm_lab.jobs.errors import LabError
+from minillm_lab.jobs.files import check_space, sha256_of, weight_files, written_whole
 from minillm_lab.quality.divergence import TAIL, TOP, Compact, compress, log_normalizer
-from minillm_lab.quality.failure import pass_on, tried
+from minillm_lab.quality.evaluation import REPLY, Loaded, evaluate, greedy, longest, opened
 from minillm_lab.quality.questions import answer_all
-from minillm_lab.quality.runtime import REPLY, Loaded, evaluate, greedy, longest, opened
 from minillm_lab.quality.text import EvaluationText
+from minillm_lab.quality.unmeasured import pass_on, tried
 from minillm_lab.records import Record, read_record
 
 npy: Any = numpy_format  # untyped

@@ -8,24 +8,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minillm_lab.command import run, say
-from minillm_lab.errors import LabError
+from minillm_lab.jobs.command import run, say
+from minillm_lab.jobs.errors import LabError
 from minillm_lab.quality.divergence import divergence, exact_divergence, log_normalizer
-from minillm_lab.quality.failure import pass_on, tried
-from minillm_lab.quality.figures import (
+from minillm_lab.quality.evaluation import Loaded, evaluate, longest, opened
+from minillm_lab.quality.intervals import mcnemar, proportion
+from minillm_lab.quality.metrics import (
     Tokens,
     bits_by_block,
     by_section,
     chunk_means,
-    figures,
     hurt_most,
+    metrics_of,
     reply_metrics,
 )
-from minillm_lab.quality.intervals import mcnemar, proportion
 from minillm_lab.quality.questions import Question, answer_all
 from minillm_lab.quality.reference import Reference
-from minillm_lab.quality.runtime import Loaded, evaluate, longest, opened
 from minillm_lab.quality.text import EvaluationText
+from minillm_lab.quality.unmeasured import pass_on, tried
 from minillm_lab.records import QualityMetric, Score, read_record, write_record
 from minillm_lab.runtimes import Passage, Runtime
 
@@ -69,7 +69,7 @@ def score(
     }
     metrics: dict[str, QualityMetric] = {}
     if tokens is not None and agreed is not None:
-        metrics = figures(tokens, text) | reply_metrics(agreed)
+        metrics = metrics_of(tokens, text) | reply_metrics(agreed)
         metrics |= question_metrics(answers, facts.answers, text.questions)
     return Score(
         variant=variant,
@@ -141,7 +141,7 @@ def question_metrics(
     return metrics
 
 
-def without_figures(arguments: argparse.Namespace, reason: str) -> None:
+def without_metrics(arguments: argparse.Namespace, reason: str) -> None:
     """A score that holds the reason why there is none."""
     found = Score(
         variant=arguments.variant,
@@ -179,4 +179,4 @@ if __name__ == "__main__":
     parser.add_argument("--reference", type=Path, required=True, help="an .npz file")
     parser.add_argument("--settings", required=True, help="how the variant computes, as JSON")
     parser.add_argument("--output", type=Path, required=True)
-    run(tried(main, without_figures), parser)
+    run(tried(main, without_metrics), parser)

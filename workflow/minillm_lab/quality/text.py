@@ -17,11 +17,11 @@ from typing import Any, Literal, NamedTuple
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from minillm_lab.command import run
-from minillm_lab.errors import LabError, first_line
-from minillm_lab.models.header import read_header
-from minillm_lab.quality.failure import tried
+from minillm_lab.header import read_header
+from minillm_lab.jobs.command import run
+from minillm_lab.jobs.errors import LabError, first_line
 from minillm_lab.quality.questions import Question, load_questions, tokenized
+from minillm_lab.quality.unmeasured import tried
 from minillm_lab.records import Record, write_record
 
 Tokenize = Callable[[str], list[int]]
@@ -303,8 +303,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokenizer", type=Path, required=True, help="a folder or a GGUF file")
     parser.add_argument("--text", type=Path, required=True)
-    parser.add_argument("--questions", type=Path, help="YAML; without it none are asked")
-    parser.add_argument("--sections", type=Path, help="YAML; without it the text has none")
+    parser.add_argument("--questions", type=Path, nargs="?", help="YAML; without it none are asked")
+    parser.add_argument("--sections", type=Path, nargs="?", help="YAML; without it there are none")
     parser.add_argument("--protocol", required=True, help="how to cut and score, as JSON")
     parser.add_argument("--output", type=Path, required=True)
     run(tried(main), parser)

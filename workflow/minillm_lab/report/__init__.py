@@ -1,6 +1,8 @@
-"""The comparison of all variants: tables, figures, the README's section, the report's pages."""
+"""What people read: tables, charts, the README's section, the report's pages."""
 
-FIGURES = {  # name: title
+from minillm_lab.experiment.config import Experiment
+
+CHARTS = {  # name: title
     "tradeoff": "What is lost for speed",
     "load": "Load time, cold and warm",
     "memory": "Memory by part",
@@ -11,7 +13,15 @@ FIGURES = {  # name: title
 }
 PAGES = {
     "summary": "1. Summary",
-    "figures": "2. Figures",
+    "charts": "2. Charts",
     "answers": "3. Answers",
     "details": "4. Files and machine",
 }  # name: category
+
+
+def charts_of(experiment: Experiment) -> list[str]:
+    """The charts that an experiment measures something for."""
+    missing = set() if experiment.quality else {"divergence"}
+    if not (experiment.quality and experiment.quality.questions):
+        missing.add("accuracy")
+    return [name for name in CHARTS if name not in missing]

@@ -8,13 +8,16 @@ import os
 import re
 from pathlib import Path
 
+from minillm_lab.comparison.group import by_machine
+from minillm_lab.comparison.shapes import Comparison
 from minillm_lab.quality.verdict import verdict
 from minillm_lab.report import picture, quality
-from minillm_lab.report.comparison import Comparison, by_machine
 from minillm_lab.report.learnings import most_important
+from minillm_lab.report.legend import failed_lines
 from minillm_lab.report.page import details_of
-from minillm_lab.report.pick import recommendation
-from minillm_lab.report.table import cell, drawn, failed_lines, shown, sizes, with_failed
+from minillm_lab.report.recommendation import recommendation
+from minillm_lab.report.table import cell, drawn, shown, sizes
+from minillm_lab.report.tables import with_failed
 from minillm_lab.result import Result
 
 DOCS = {  # label of a row: where its figure is explained

@@ -1,11 +1,13 @@
 """Key learnings: sentences computed from the figures, each supported by their intervals."""
 
-from minillm_lab.config import UNQUANTIZED, Model
+from minillm_lab.comparison.advice import faster
+from minillm_lab.comparison.bound import bytes_per_token, read_share
+from minillm_lab.comparison.closeness import closer, predicts_better
+from minillm_lab.comparison.group import RESOLUTION, by_machine, group_of
+from minillm_lab.comparison.shapes import Comparison, Factor
+from minillm_lab.experiment.sources import UNQUANTIZED, Model
 from minillm_lab.report import quality
-from minillm_lab.report.choice import faster
-from minillm_lab.report.comparison import RESOLUTION, Comparison, Factor, by_machine, group_of
-from minillm_lab.report.inert import inert
-from minillm_lab.report.table import bytes_per_token, number, read_share, size_of, times
+from minillm_lab.wording import inert, number, times
 
 
 def kinds(comparison: Comparison) -> list[list[str]]:
@@ -64,7 +66,7 @@ def quantization_alone(comparison: Comparison) -> list[str]:
         last = next((f for f in steps if f.change == "quantization"), None)
         if last is None:
             continue
-        size = size_of(comparison.results[name]) / size_of(comparison.results[last.start])
+        size = comparison.results[name].model.size / comparison.results[last.start].model.size
         what = "no measurable change of decode speed" if last.decode.tie else (
             f"decode {times(last.decode)}"
         )  # fmt: skip
@@ -123,12 +125,12 @@ def larger_no_better(comparison: Comparison) -> list[str]:
             and r.model.quantization not in UNQUANTIZED
             and not r.output.flaw
         }
-        size = {n: size_of(r) for n, r in files.items()}
+        size = {n: r.model.size for n, r in files.items()}
         for large, a in files.items():
             smaller = [
                 n
                 for n, b in files.items()
-                if size[large] > size[n] * (1 + RESOLUTION) and quality.closer(b, a)
+                if size[large] > size[n] * (1 + RESOLUTION) and closer(b, a)
             ]
             if not smaller:
                 continue
@@ -159,7 +161,7 @@ def between_models(comparison: Comparison) -> list[str]:
     ordered = sorted(found, key=lambda model: bits[model].value or 0)
     said = ", ".join(f"{inert(m)} {quality.cell(bits[m], 1, 3)}" for m in ordered)
     best, *rest = (found[m] for m in ordered)
-    apart = all(quality.predicts_better(best, other, unquantized=True) for other in rest)
+    apart = all(predicts_better(best, other, unquantized=True) for other in rest)
     verdict = (
         f"{inert(ordered[0])} predicts it best"
         if apart

@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from minillm_lab.files import write_text
+from minillm_lab.jobs.files import write_text
 
 BEGIN = "<!-- minillm-lab results: begin (written by the workflow; edits here are lost) -->"
 END = "<!-- minillm-lab results: end -->"

@@ -1,4 +1,4 @@
-"""The report's pages: summary, figures, answers, details; each one HTML file that needs no network.
+"""The report's pages: summary, charts, answers, details; each one HTML file that needs no network.
 
 What a model said, and every name, goes through templates that escape it. The templates and the
 captions are in workflow/report/.
@@ -13,23 +13,26 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from minillm_lab.command import run
-from minillm_lab.errors import LabError
-from minillm_lab.files import write_text
+from minillm_lab.comparison.group import by_machine
+from minillm_lab.comparison.shapes import Comparison
+from minillm_lab.jobs.command import run
+from minillm_lab.jobs.errors import LabError
+from minillm_lab.jobs.files import write_text
 from minillm_lab.quality.verdict import verdict
 from minillm_lab.records import Output, QualityMetric, read_record
-from minillm_lab.report import FIGURES, PAGES, table
-from minillm_lab.report.comparison import Comparison, by_machine
-from minillm_lab.report.figures import NARROW, WIDE, figure
+from minillm_lab.report import CHARTS, PAGES, legend, table
+from minillm_lab.report.charts.catalogue import chart
+from minillm_lab.report.charts.draw import THEMES
+from minillm_lab.report.charts.parts import NARROW, WIDE
 from minillm_lab.report.learnings import learnings
-from minillm_lab.report.plots import THEMES
 from minillm_lab.report.quality import ROWS as QUALITY
 from minillm_lab.report.quality import cell as quality_cell
 from minillm_lab.report.quality import plain as quality_plain
 from minillm_lab.result import Metric, Result
+from minillm_lab.wording import number
 
 
-def code(text: str) -> Markup:
+def marked(text: str) -> Markup:
     """A sentence with what stands between backticks as code."""
     parts = re.split("`([^`]*)`", text)
     marked = (
@@ -68,17 +71,16 @@ def summary(comparison: Comparison) -> dict[str, Any]:
     columns += [label for label, _, _ in quality.values()]
 
     def cells(result: Result) -> list[dict[str, str]]:
-        size, bits = table.size_of(result), result.model.bits_per_weight
+        size, bits = result.model.size, result.model.bits_per_weight
         plain = {"interval": "counted, not measured"}
         found = [
-            plain
-            | {"metric": "model_bytes", "value": repr(size), "text": table.number(size / 1e6)},
+            plain | {"metric": "model_bytes", "value": repr(size), "text": number(size / 1e6)},
             plain | {"metric": "bits_per_weight", "value": repr(bits), "text": f"{bits:.2f}"},
         ]
         for name, (_, unit) in speed.items():
             metric = result.metrics.get(name)
             value = metric.value if metric else None
-            text = "–" if value is None else table.number(value * table.SCALES[unit])
+            text = "–" if value is None else number(value * table.SCALES[unit])
             found.append(shown(name, metric, text))
         for name, (_, factor, digits) in quality.items():
             measured = (result.quality or {}).get(name)
@@ -101,15 +103,15 @@ def summary(comparison: Comparison) -> dict[str, Any]:
             for machine, group in by_machine(results).items()
         },
         "learnings": learnings(comparison),
-        "warnings": table.warned(results),
+        "warnings": legend.warned(results),
     }
 
 
-def figures(comparison: Comparison, names: list[str]) -> dict[str, Any]:
-    """Each figure's specification in two widths, and once what draws them."""
+def charts(comparison: Comparison, names: list[str]) -> dict[str, Any]:
+    """Each chart's specification in two widths, and once what draws them."""
 
     def spec(name: str, width: int) -> Any:
-        drawn = figure(name, comparison, width).to_dict()
+        drawn = chart(name, comparison, width).to_dict()
         return {key: value for key, value in drawn.items() if key != "title"}  # the page has it
 
     stacked = THEMES["light"]["legend"] | {
@@ -119,8 +121,8 @@ def figures(comparison: Comparison, names: list[str]) -> dict[str, Any]:
     short = THEMES["light"]["axis"] | {"labelLimit": 80}
     program: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return {
-        "title": "Figures",
-        "figures": [{"name": name, "title": FIGURES[name]} for name in names],
+        "title": "Charts",
+        "charts": [{"name": name, "title": CHARTS[name]} for name in names],
         "specs": {name: {"wide": spec(name, WIDE), "narrow": spec(name, NARROW)} for name in names},
         "wide": THEMES["light"],
         "narrow": THEMES["light"] | {"padding": 4, "legend": stacked, "axis": short},
@@ -179,10 +181,10 @@ def details(comparison: Comparison) -> dict[str, Any]:
     return {
         "title": "Files and machine",
         "results": comparison.results,
-        "machines": [line.removeprefix("- ") for line in table.machine_lines(comparison)],
-        "protocol": [line.removeprefix("- ") for line in table.protocol_lines(comparison)],
+        "machines": [line.removeprefix("- ") for line in legend.machine_lines(comparison)],
+        "protocol": [line.removeprefix("- ") for line in legend.protocol_lines(comparison)],
         "holds": table.holds,
-        "megabytes": lambda result: table.number(table.size_of(result) / 1e6),
+        "megabytes": lambda result: number(result.model.size / 1e6),
     }
 
 
@@ -191,7 +193,7 @@ def page(name: str, context: dict[str, Any], folder: Path) -> str:
     environment = Environment(
         loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined
     )
-    environment.filters["code"] = code
+    environment.filters["marked"] = marked
 
     def caption(of: str) -> Markup:
         return paragraphs((folder / f"{of}.rst").read_text(encoding="utf-8"))
@@ -205,7 +207,7 @@ def main(arguments: argparse.Namespace) -> None:
     references = {model: answer for model, answer in read.items() if not answer.flaw}
     contexts = {
         "summary": lambda: summary(comparison),
-        "figures": lambda: figures(comparison, arguments.figures),
+        "charts": lambda: charts(comparison, arguments.charts),
         "answers": lambda: answers(comparison, references),
         "details": lambda: details(comparison),
     }
@@ -218,8 +220,8 @@ def main(arguments: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--comparison", type=Path, required=True, help="results/comparison.json")
-    parser.add_argument("--answers", type=Path, nargs="+", default=[], help="the references'")
-    parser.add_argument("--figures", nargs="+", required=True, choices=FIGURES)
+    parser.add_argument("--answers", type=Path, nargs="*", default=[], help="the references'")
+    parser.add_argument("--charts", nargs="+", required=True, choices=CHARTS)
     parser.add_argument("--templates", type=Path, required=True, help="templates and captions")
     parser.add_argument("--pages", type=Path, nargs="+", required=True, help="summary.html, …")
     run(main, parser)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from minillm_lab.files import write_text
+from minillm_lab.comparison.group import by_machine
+from minillm_lab.comparison.shapes import Comparison
+from minillm_lab.jobs.files import write_text
 from minillm_lab.quality.verdict import verdict
 from minillm_lab.report import quality
-from minillm_lab.report.comparison import Comparison, by_machine
 from minillm_lab.report.page import pictures
-from minillm_lab.report.table import number
+from minillm_lab.wording import number
 
 SPEED, LOSS, BITS = "decode_tokens_per_second", "kld_mean", "bits_per_byte"
 MEMORY = "memory_after_generation_bytes"

@@ -9,13 +9,13 @@ from statistics import median
 
 from tabulate import tabulate
 
-from minillm_lab import statistics
+from minillm_lab import estimates
 from minillm_lab.benchmark.collect import read_trial, samples_of
-from minillm_lab.command import run, say
-from minillm_lab.files import write_text
+from minillm_lab.estimates import Estimate
+from minillm_lab.jobs.command import run, say
+from minillm_lab.jobs.files import write_text
 from minillm_lab.records import Round, Trial, read_record
-from minillm_lab.report.table import number
-from minillm_lab.statistics import Estimate
+from minillm_lab.wording import number
 
 HEADER = ["", "Decode ↑, t/s", "Prefill ↑, t/s", "Load, warm cache ↓, s", "Memory after load ↓, MB"]
 
@@ -24,7 +24,7 @@ def ratio(trial: Trial, what: str) -> Estimate:
     """Speed over the baseline's, with an interval from the trial's own cycles."""
     sides = ((getattr(b.variant, what), getattr(b.baseline, what)) for b in trial.blocks)
     pairs = [pair for ours, theirs in sides for pair in zip(ours, theirs, strict=True)]
-    return statistics.of_rounds([[theirs / ours] for ours, theirs in pairs])
+    return estimates.of_rounds([[theirs / ours] for ours, theirs in pairs])
 
 
 def median_of(trial: Trial, metric: str, baseline: bool = False) -> float:

@@ -5,21 +5,22 @@ import re
 import sys
 from pathlib import Path
 
-from minillm_lab.command import run, say
-from minillm_lab.errors import LabError
-from minillm_lab.files import write_text
+from minillm_lab.comparison.shapes import Comparison
+from minillm_lab.jobs.command import run, say
+from minillm_lab.jobs.errors import LabError
+from minillm_lab.jobs.files import write_text
 from minillm_lab.records import read_record
-from minillm_lab.report import picture, table
-from minillm_lab.report.comparison import Comparison
+from minillm_lab.report import picture, tables
 from minillm_lab.report.front import front
 from minillm_lab.report.learnings import learnings
 from minillm_lab.report.page import BEGIN, END, details_of
 from minillm_lab.result import Result
+from minillm_lab.wording import number
 
 
 def details(comparison: Comparison) -> str:
     """Everything that was found: the long table, each variant in a paragraph, all learnings."""
-    parts = ["### Comparison", table.markdown(comparison)]
+    parts = ["### Comparison", tables.markdown(comparison)]
     if comparison.results:
         parts += ["### Experiments", *(experiment(r) for r in comparison.results.values())]
         parts += ["### Key learnings", "\n".join(f"- {line}" for line in learnings(comparison))]
@@ -31,10 +32,10 @@ def experiment(result: Result) -> str:
     m, model, runtime = result.metrics, result.model, result.runtime
     versions = ", ".join(f"{name} {version}" for name, version in runtime["version"].items())
     timed = [(how, m[f"load_{how}_seconds"].value) for how in ("cold", "warm")]
-    loads = ", ".join(f"{table.number(s)} s {how}" for how, s in timed if s is not None)
+    loads = ", ".join(f"{number(s)} s {how}" for how, s in timed if s is not None)
     text = (
         f"**{result.variant}**: {model.name}, {model.quantization}"
-        f" ({table.number(table.size_of(result) / 1e6)} MB,"
+        f" ({number(result.model.size / 1e6)} MB,"
         f" {model.bits_per_weight:.2f} bits per weight) in {runtime['name']} ({versions}) on"
         f" {runtime['backend']}, {runtime['threads']} threads."
         f" Load {loads or 'not measured'};"
@@ -44,8 +45,8 @@ def experiment(result: Result) -> str:
     )
     if (seconds := m["generate_seconds"].value) is not None:
         text += (
-            f"; {result.protocol['generated_tokens']} tokens in {table.number(seconds)} s"
-            f" ({table.number(m['generate_tokens_per_second'].value or 0)} t/s)"
+            f"; {result.protocol['generated_tokens']} tokens in {number(seconds)} s"
+            f" ({number(m['generate_tokens_per_second'].value or 0)} t/s)"
         )
     text += "."
     if result.quality and "answer_first_divergence_token" in result.quality:
@@ -63,7 +64,7 @@ def experiment(result: Result) -> str:
 
 
 def megabytes(result: Result, metric: str) -> str:
-    return table.number((result.metrics[metric].value or 0) / 1e6)
+    return number((result.metrics[metric].value or 0) / 1e6)
 
 
 def replaced(page: str, text: str, name: str) -> str:

@@ -1,7 +1,7 @@
 """The runtimes: what executes a model. One file each, one small protocol.
 
 To add a runtime: write its file, name it in ``MODULES`` and ``DISTRIBUTIONS``, and give its
-variants a class in ``config.py``.
+variants a class in ``experiment/config.py``.
 """
 
 from __future__ import annotations  # numpy is for type checkers only: the Snakefile imports this
@@ -16,8 +16,8 @@ from importlib.metadata import distribution, version
 from typing import TYPE_CHECKING, Any, Protocol
 from zlib import crc32
 
-from minillm_lab.errors import LabError
-from minillm_lab.files import weight_files
+from minillm_lab.jobs.errors import LabError
+from minillm_lab.jobs.files import weight_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +57,7 @@ def resolved(settings: dict[str, Any], **more: Any) -> Options:
     Also sets OMP_NUM_THREADS, which Snakemake sets from a job's threads; call it before importing
     a runtime.
     """
-    from minillm_lab.limits import physical_cores
+    from minillm_lab.jobs.limits import physical_cores
 
     known = {k: v for k, v in settings.items() if k in Options.__dataclass_fields__}
     if known["threads"] == "auto":
@@ -154,7 +154,7 @@ def size_in(weights: Path, dtype: str) -> int:
 
 def check_memory(weights: Path, options: Options) -> None:
     """Raise LabError where the weights alone need more memory than there is. Reads no weights."""
-    from minillm_lab.limits import memory_limit
+    from minillm_lab.jobs.limits import memory_limit
 
     needed, there = size_in(weights, options.dtype), memory_limit()
     if needed > there and options.device == "cpu":
@@ -162,6 +162,11 @@ def check_memory(weights: Path, options: Options) -> None:
             f"{weights}: does not fit into memory: its weights alone need {needed / 1e6:.0f} MB,"
             f" and there are {there / 1e6:.0f} MB; take a smaller quantization, or another machine"
         )
+
+
+def runtime_module(name: str) -> str:
+    """The module of a runtime, named below the package."""
+    return MODULES[name].partition(".")[2]
 
 
 def open_runtime(name: str) -> Runtime:

@@ -15,7 +15,7 @@ import numpy as np
 from llama_cpp._ggml import libggml
 from numpy.typing import NDArray
 
-from minillm_lab.errors import LabError
+from minillm_lab.jobs.errors import LabError
 from minillm_lab.runtimes import Options, Passage, one_by_one
 from minillm_lab.runtimes.llama_library import (
     detokenize,

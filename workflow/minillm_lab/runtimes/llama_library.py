@@ -7,8 +7,8 @@ from typing import Any
 
 import llama_cpp
 
-from minillm_lab.command import log
-from minillm_lab.errors import LabError
+from minillm_lab.jobs.command import log
+from minillm_lab.jobs.errors import LabError
 
 DEBUG = 1  # enum ggml_log_level
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from minillm_lab.errors import LabError, first_line
+from minillm_lab.jobs.errors import LabError, first_line
 from minillm_lab.runtimes import Options, Passage, one_by_one
 
 transformers.utils.logging.disable_progress_bar()

@@ -1,0 +1,87 @@
+"""The console script: its entry point, its errors in one line, the files shipped with it."""
+
+import fnmatch
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from builders import compared, made_up
+from conftest import ROOT
+from minillm_lab import __version__
+from minillm_lab.records import write_record
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    module, _, function = PROJECT["project"]["scripts"]["minillm-lab"].partition(":")
+    monkeypatch.setattr(sys, "argv", ["minillm-lab", *arguments])
+    getattr(import_module(module), function)()
+
+
+def test_one_version_everywhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        run(monkeypatch, "--version")
+    assert capsys.readouterr().out == f"minillm-lab {__version__}\n"
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert PROJECT["tool"]["setuptools"]["dynamic"]["version"]["attr"] == "minillm_lab.__version__"
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> str:
+    comparison = compared(made_up("f16"), made_up("q8_0"))
+    write_record(tmp_path / "results/comparison.json", comparison)
+    return str(tmp_path / "results")
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (("pick", "--results", "{}"), "Take `f16`"),
+        (("export", "--format", "model-card", "--results", "{}"), "| Bits per weight"),
+        (("export", "--format", "results", "--results", "{}"), '"format": "minillm-lab results"'),
+        (("diff", "{}", "{}"), "**No difference**"),
+    ],
+)
+def test_each_command_prints_its_answer(
+    arguments: tuple[str, ...],
+    said: str,
+    results: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run(monkeypatch, *(argument.format(results) for argument in arguments))
+    assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, error",
+    [
+        (("pick", "--results", "/nowhere"), "no comparison.json in it"),
+        (("diff", "/nowhere/a.json", "/nowhere/b.json"), "No such file"),
+        (("estimate", "q9", "--prompt-tokens", "9", "--answer-tokens", "9"), "there are `f16`"),
+    ],
+)
+def test_errors_are_one_line(
+    arguments: tuple[str, ...], error: str, results: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(results).parent)
+    with pytest.raises(SystemExit) as caught:
+        run(monkeypatch, *arguments)
+    assert str(caught.value).startswith("error: ") and error in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_install_holds_every_file_of_the_package() -> None:
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["minillm_lab"]
+    package = ROOT / "workflow/minillm_lab"
+    data = [f for f in package.rglob("*") if f.is_file() and f.suffix not in (".py", ".pyc")]
+    assert data
+    for file in data:
+        name = file.relative_to(package).as_posix()
+        assert any(fnmatch.fnmatch(name, pattern) for pattern in patterns), name

@@ -1,0 +1,260 @@
+"""The page from trials: figures of each state, one story in every cell, nothing made up."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from builders import STEADY, around, by_round, compared, made_up, trial, with_trials
+from minillm_lab.comparison.compare import compare
+from minillm_lab.comparison.shapes import Comparison
+from minillm_lab.comparison.trials import METRICS
+from minillm_lab.records import Reading
+from minillm_lab.report import table, tables
+from minillm_lab.report.learnings import learnings
+from minillm_lab.report.readme import details
+from minillm_lab.report.recommendation import recommendation
+from minillm_lab.result import Metric, Result
+
+DECODE, PREFILL = "decode_tokens_per_second", "prefill_tokens_per_second"
+OTHER = Reading(compute_flops=1.33e11, memory_bytes_per_second=5e10)
+ROWS_OF_SPEED = ("Time for", "Throughput", "Prefill", "Decode", "Time to first token")
+RANDOM = np.random.RandomState()
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Each test draws the same numbers, whichever ran before it."""
+    RANDOM.seed(1)
+
+
+def noisy(value: float, rounds: int = 6, spread: float = 0.01) -> list[list[float]]:
+    return [[value * float(x)] for x in RANDOM.lognormal(0, spread, rounds)]
+
+
+def measured(variant: str, decode: float, spread: float = 0.01, rounds: int = 6) -> Result:
+    """A result whose every speed scatters from round to round."""
+    result = made_up(variant, decode=noisy(decode, rounds, spread))
+    for metric in set(METRICS) - {DECODE}:
+        level = decode if "per_second" in metric else 1 / decode
+        samples = noisy(level, rounds, spread)
+        value = float(np.median(samples))
+        unit = result.metrics[metric].unit
+        result.metrics[metric] = Metric(
+            value=value, unit=unit, ci95=None, n=len(samples), samples=samples
+        )
+    return result
+
+
+def in_two_states() -> Comparison:
+    """Six trials each in one state, in which ``q8`` is twice as fast; four in one of 1.5 times."""
+    results = with_trials([measured("fp16", 10), measured("q8", 20), measured("q4", 30)], "fp16")
+    for name, speed in {"q8": 24.0, "q4": 40.0}.items():
+        pairs = [by_round(measured(n, s, rounds=4)) for n, s in ((name, speed), ("fp16", 16.0))]
+        more = [
+            trial(7 + i, *both, before=OTHER) for i, both in enumerate(zip(*pairs, strict=True))
+        ]
+        results[name].trials.extend(more)
+    return compare(results, "fp16", "snakemake --cores 1")
+
+
+def cells(text: str) -> dict[tuple[str, str], str]:
+    """A Markdown table's cells by the beginning of their row and by their column."""
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
+    names = [name.removesuffix(" (baseline)") for name in rows[0]]
+    return {
+        (row[0].partition(" ↑")[0].partition(" ↓")[0], name): cell
+        for row in rows[2:]
+        for name, cell in list(zip(names, row, strict=True))[1:]
+    }
+
+
+def test_two_states_have_a_table_each_and_a_sentence_together() -> None:
+    first, second = tables.markdown(in_two_states()).split("**State B**")
+    assert (
+        cells(first)["Decode", "q8"].endswith("(×2.00)") or "(×1.9" in cells(first)["Decode", "q8"]
+    )
+    assert "(×1.5" in cells(second)["Decode", "q8"] or "(×1.4" in cells(second)["Decode", "q8"]
+    assert ("Load, warm cache", "q8") in cells(first)
+    assert ("Load, warm cache", "q8") not in cells(second)  # loads are not of trials
+    assert ("Decode", "fp16") in cells(second)
+    (line,) = [line for line in first.splitlines() if line.startswith("- State")]
+    assert "in 2" in line and "170 GF/s" in line and "133 GF/s" in line
+    assert "32.0 GB/s" in line and "50.0 GB/s" in line
+    assert "(trials: q8 4, q4 4)" in second.replace("\n", " ")
+
+
+def test_nothing_is_averaged_across_states() -> None:
+    found = in_two_states()
+    main, other = found.states["aaaaaaaaaaaa"]
+    assert (main.trials, other.trials) == ({"q8": 6, "q4": 6}, {"q8": 4, "q4": 4})
+    assert found.ratios["q8"][DECODE].value == main.ratios["q8"][DECODE].value
+    for state, ratio, base in ((main, 2.0, 10.0), (other, 1.5, 16.0)):
+        assert state.ratios["q8"][DECODE].value == pytest.approx(ratio, rel=0.02)
+        assert state.metrics["fp16"][DECODE].value == pytest.approx(base, rel=0.02)
+        low, high = state.ratios["q8"][DECODE].ci95 or (0, 0)
+        assert 0.95 * ratio < low < ratio < high < 1.05 * ratio
+
+
+def test_one_state_has_one_table_and_is_said() -> None:
+    text = tables.markdown(compared(measured("fp16", 10), measured("q8", 20)))
+    (line,) = [line for line in text.splitlines() if line.startswith("- State")]
+    assert "one, 170 GF/s" in line and "**State" not in text
+
+
+def test_a_speed_is_the_baselines_times_the_ratio_in_every_cell() -> None:
+    found = in_two_states()
+    places = [(found.results["fp16"].metrics, {n: r.metrics for n, r in found.results.items()},
+               found.ratios)]  # fmt: skip
+    places += [(s.metrics["fp16"], s.metrics, s.ratios) for s in found.states["aaaaaaaaaaaa"]]
+    for base, speeds, ratios in places:
+        for name in ("q8", "q4"):
+            for metric in METRICS:
+                told, value = base[metric].value, speeds[name][metric].value
+                assert told and value == pytest.approx(told * ratios[name][metric].value)
+
+
+@pytest.mark.parametrize("in_other", [0, 4], ids=["the other state is rare", "it is frequent"])
+def test_a_trial_in_which_the_state_changed_is_set_aside(in_other: int) -> None:
+    results = with_trials([measured("fp16", 10), measured("q8", 20)], "fp16")
+    (ours, *_), (theirs, *_) = (by_round(results[name]) for name in ("q8", "fp16"))
+    odd = {m: 100 * v for m, v in ours.items()}
+    results["q8"].trials.append(trial(7, odd, theirs, before=STEADY, after=OTHER))
+    results["q8"].trials.append(trial(8, odd, theirs, before=OTHER, after=STEADY))
+    results["q8"].trials.extend(trial(9 + i, ours, theirs, before=OTHER) for i in range(in_other))
+    found = compare(results, "fp16", "snakemake")
+    assert found.ratios["q8"][DECODE].value == pytest.approx(2.0, rel=0.02)
+    counted = [state.trials["q8"] for state in found.states["aaaaaaaaaaaa"]]
+    assert counted == ([6, in_other] if in_other else [6])
+
+
+def disturbed(result: Result) -> Result:
+    told = [t.model_copy(update={"disturbed": "other programs ran"}) for t in result.trials]
+    return result.model_copy(update={"trials": told})
+
+
+def test_a_variant_whose_every_trial_was_disturbed_has_no_speed_and_no_ratio() -> None:
+    results = with_trials([measured("fp16", 10), measured("q8", 20), measured("q4", 30)], "fp16")
+    found = compare(results | {"q8": disturbed(results["q8"])}, "fp16", "snakemake", goal=0.01)
+    text = tables.markdown(found)
+    shown = cells(text)
+    speeds = {row for row, _ in shown if row.startswith(ROWS_OF_SPEED)}
+    assert len(speeds) == 5 and all(shown[row, "q8"] == "–" for row in speeds)
+    assert all(shown[row, "q4"] != "–" for row in speeds)
+    assert not found.ratios["q8"].keys() & {*METRICS}
+    assert found.ratios["q8"].keys() >= {"load_warm_seconds", "memory_peak_bytes"}
+    (warning,) = [w for w in found.results["q8"].warnings if "trials" in w]
+    assert "none of 6 trials counts: other programs ran" in warning and warning in text
+    assert not any("`q8` decodes" in sentence for sentence in learnings(found))
+    assert "`q8`" not in recommendation(found) and details(found)
+
+
+def test_where_every_trial_was_disturbed_no_speed_is_told_and_none_recommended() -> None:
+    results = with_trials([measured("fp16", 10), measured("q8", 20)], "fp16")
+    found = compare(results | {"q8": disturbed(results["q8"])}, "fp16", "snakemake", goal=0.01)
+    shown = cells(tables.markdown(found))
+    for row, name in shown:
+        if row.startswith(ROWS_OF_SPEED):
+            assert shown[row, name] == "–", (row, name)
+    assert "`fp16`: decodes" not in recommendation(found)
+
+
+@pytest.mark.parametrize(("minutes", "compared_"), [(50, True), (70, False)])
+def test_rounds_more_than_an_hour_apart_form_no_load_ratio(minutes: int, compared_: bool) -> None:
+    late = measured("q8", 20)
+    late.round_times = [f"2026-01-01T{minutes // 60:02}:{minutes % 60:02}:00+00:00"] * 3
+    found = compared(measured("fp16", 10), late)
+    loads = {"load_cold_seconds", "load_warm_seconds"}
+    assert found.ratios["q8"].keys() & loads == (loads if compared_ else set())
+    assert DECODE in found.ratios["q8"]
+    shown = cells(tables.markdown(found))["Load, warm cache", "q8"]
+    assert ("(" in shown) == compared_ and shown != "–"
+
+
+def test_rounds_of_the_same_hour_alone_form_a_ratio() -> None:
+    base, late = measured("fp16", 10), measured("q8", 20)
+    late.metrics["load_warm_seconds"].samples = [[2.0], [2.0], [50.0]]
+    late.round_times[2] = "2026-01-02T00:00:00+00:00"
+    assert compared(base, late).ratios["q8"]["load_warm_seconds"].value == pytest.approx(2.0)
+
+
+def test_what_does_not_fit_twice_has_ratios_from_rounds() -> None:
+    big = measured("big", 5)
+    big.no_trials = "big and fp16 do not fit into memory together"
+    big.warnings = [f"{big.no_trials}; its ratios are taken from rounds"]
+    results = with_trials([measured("fp16", 10), measured("q8", 20)], "fp16") | {"big": big}
+    found = compare(results, "fp16", "snakemake")
+    assert found.ratios["big"][DECODE].value == pytest.approx(0.5, rel=0.03)
+    assert found.ratios["q8"][DECODE].value == pytest.approx(2.0, rel=0.02)
+    text = tables.markdown(found)
+    assert "(×0.5" in cells(text)["Decode", "big"] or "(×0.4" in cells(text)["Decode", "big"]
+    assert "Warning, `big`: big and fp16 do not fit into memory together" in text
+    alone = compare({n: results[n] for n in ("fp16", "big")}, "fp16", "snakemake")
+    assert alone.ratios["big"][DECODE].value == pytest.approx(0.5, rel=0.03)
+
+
+def test_what_was_not_tested_is_neither_tied_nor_best() -> None:
+    small = measured("q8", 10, rounds=1)
+    small.model.files[0].bytes //= 2
+    found = compared(measured("fp16", 20, rounds=1), small)
+    ratio = found.ratios["q8"][DECODE]
+    assert ratio.ci95 is None and not ratio.tie and not found.best[DECODE]
+    for (row, _), cell in cells(tables.markdown(found)).items():
+        assert not row.startswith(ROWS_OF_SPEED) or ("≈" not in cell and "**" not in cell)
+    assert "not tested" in recommendation(found)
+
+
+@pytest.mark.parametrize(("more", "tied"), [(1.015, True), (0.985, True), (1.05, False)])
+def test_memory_ties_within_its_resolution_without_an_interval(more: float, tied: bool) -> None:
+    base, other = made_up("fp16"), made_up("q8")
+    for result, bytes_ in ((base, 1e8), (other, more * 1e8)):
+        result.metrics["memory_after_load_bytes"] = Metric(
+            value=bytes_, unit="B", ci95=None, n=1, samples=[[bytes_]]
+        )
+    found = compared(base, other)
+    ratio = found.ratios["q8"]["memory_after_load_bytes"]
+    assert ratio.ci95 is None and ratio.tie == tied
+    cell = cells(tables.markdown(found))["Memory after load", "q8"]
+    assert ("≈" in cell) == tied and ("×" in cell) != tied
+
+
+def test_speeds_at_other_prompt_lengths_have_no_ratio() -> None:
+    results = [made_up("fp16"), made_up("q8")]
+    for result in results:
+        result.metrics[f"{DECODE}_at_512"] = result.metrics[DECODE]
+    found = compared(*results)
+    shown = cells(tables.markdown(found))
+    assert shown["Decode, prompt of 512", "q8"] == "10.0"
+    assert f"{DECODE}_at_512" not in found.ratios["q8"]
+
+
+def test_pages_of_equal_variants_claim_a_difference_in_one_of_twenty_at_most() -> None:
+    claimed = 0
+    for _ in range(40):
+        names = ["fp16", *(f"v{i}" for i in range(7))]
+        found = compared(*(measured(name, 10, spread=0.02) for name in names))
+        differ = [r for of in found.ratios.values() for r in of.values() if r.ci95 and not r.tie]
+        left_out = [n for n in names if n not in found.best[DECODE]]
+        claimed += bool(differ or left_out)
+    assert claimed <= 2
+
+
+def test_how_much_of_the_memorys_speed_decoding_takes_is_shown() -> None:
+    results = [made_up("fp16", decode=around(40)), made_up("q8", decode=around(160))]
+    for result in results:
+        result.model.read_bytes = 10**8
+    found = compared(*results)
+    (row,) = [r for r in table.rows(found) if r[0].startswith("Memory read")]
+    first, second = (int(cell.removesuffix(" %")) for cell in row[1:])
+    assert 11 <= first <= 14 and 48 <= second <= 52  # of 32 GB/s
+    (sentence,) = [line for line in learnings(found) if line.startswith("Memory as a limit")]
+    assert sentence.index("`q8`") < sentence.index("`fp16`") and "16.0 GB/s" in sentence
+
+
+def test_states_come_the_most_frequent_first() -> None:
+    shares = [state.share for state in in_two_states().states["aaaaaaaaaaaa"]]
+    assert all(a >= b for a, b in pairwise(shares)) and sum(shares) == pytest.approx(1)

@@ -1,0 +1,178 @@
+"""The config: what is wrong is said in one line that names the key; what is right just works."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import ROOT, SMOLLM2, Lab, tiny_config
+from minillm_lab.experiment.config import Experiment, load_experiment
+from minillm_lab.experiment.plan import Plan
+from minillm_lab.jobs.errors import LabError
+from minillm_lab.models.quantize import quantize
+from minillm_lab.result import Result
+
+BAD = {
+    "a goal of nothing": ("precision", "0%", "must match"),
+    "an empty sweep": ("variants.q4_k_m.threads", [], "threads"),
+    "a typo": ("variants.q4_k_m.quantisation", "Q4_K_M", "did you mean 'quantization'"),
+    "a typo on top": ("promt", "x", "did you mean 'prompt'"),
+    "an unknown type": ("variants.q4_k_m.quantization", "Q4_K_XXL", "'Q4_K_XXL' is not one of"),
+    "an unknown runtime": ("variants.q4_k_m.runtime", "vllm", "'vllm' is not one of"),
+    "a missing model": ("variants.q4_k_m.model", "nope", "no model 'nope'"),
+    "a missing baseline": ("baseline", "nope", "no variant 'nope'"),
+    "a reserved name": ("variants.comparison", {"runtime": "transformers"}, "reserved"),
+    "a name with a slash": ("variants.a/b", {"runtime": "transformers"}, "must match"),
+    "a name with a shell's characters": ("variants.a;b", {"runtime": "transformers"}, "must match"),
+    "text for a number": ("rounds", "three", "valid integer"),
+    "no rounds": ("rounds", 0, "greater than or equal to 1"),
+    "a folder outside": ("results", "../elsewhere", "relative path"),
+    "two sources": ("models.smollm2-135m-instruct.path", "/x.gguf", "exactly one of"),
+    "a short checksum": ("models.smollm2-135m-instruct.package.sha256", "abc", "must match"),
+    "a node that is not there": ("variants.q4_k_m.node", "nope", "no node 'nope'"),
+    "options smuggled into a partition": (
+        "nodes",
+        {"big": {"partition": "p --exclusive; touch x"}},
+        "nodes.big.partition: 'p --exclusive; touch x' is not allowed",
+    ),
+    "a line smuggled into a constraint": (
+        "nodes",
+        {"big": {"constraint": "rome\ntouch x"}},
+        "nodes.big.constraint: 'rome\\ntouch x' is not allowed",
+    ),
+    "a line after an account": (
+        "nodes",
+        {"big": {"account": "us\n"}},
+        "nodes.big.account: 'us\\n' is not allowed",
+    ),
+    "a command as a constraint": ("nodes", {"big": {"constraint": "$(touch x)"}}, "not allowed"),
+    "an option as an account": ("nodes", {"big": {"account": "--uid=0"}}, "not allowed"),
+    "an unknown type in a sweep": (
+        "variants.q4_k_m.quantization",
+        ["Q8_0", "Q9"],
+        "'Q9' is not one of",
+    ),
+    "an option of the other runtime": ("variants.fp16.gpu_layers", 3, "unknown key"),
+}
+
+
+def changed(key: str, value: Any) -> dict[str, Any]:
+    config = copy.deepcopy(SMOLLM2)
+    *parents, last = key.split(".")
+    place = config
+    for parent in parents:
+        place = place[parent]
+    place[last] = value
+    return config
+
+
+@pytest.mark.parametrize("key, value, said", BAD.values(), ids=BAD.keys())
+def test_what_is_wrong_is_named(key: str, value: Any, said: str) -> None:
+    with pytest.raises(LabError) as error:
+        load_experiment(changed(key, value), "config.yaml")
+    assert said in str(error.value)
+    assert key.split(".")[-1] in str(error.value)
+    assert all(line.startswith("config.yaml: ") for line in str(error.value).splitlines())
+
+
+@pytest.mark.parametrize("name", ["a typo", "an unknown type", "a missing model"])
+def test_snakemake_says_it_before_any_job(name: str, tmp_path: Path) -> None:
+    key, value, said = BAD[name]
+    lab = Lab(tmp_path / "lab", changed(key, value))
+    done = lab.snakemake("--cores", "1", ok=False)
+    errors = [line for line in done.stderr.splitlines() if "config.yaml: " in line]
+    assert said in errors[-1]
+    assert "Traceback" not in done.stderr and "Job stats" not in done.stdout + done.stderr
+    assert not lab.path("models").exists()
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "config.yaml", *sorted(ROOT.glob("experiments/*.yaml"))], ids=lambda p: p.stem
+)
+def test_every_shipped_experiment_plans(path: Path, tmp_path: Path) -> None:
+    experiment = yaml.safe_load(path.read_text())
+    plan = Lab(tmp_path / "lab", experiment).planned()
+    variants = len(experiment["variants"])
+    assert plan["collect"] == variants
+    assert plan["round"] == variants * experiment["rounds"]
+
+
+def test_two_experiments_share_neither_results_nor_page() -> None:
+    experiments = [
+        Experiment.model_validate(yaml.safe_load(path.read_text()))
+        for path in [ROOT / "config.yaml", *ROOT.glob("experiments/*.yaml")]
+    ]
+    assert len({e.results for e in experiments}) == len(experiments)
+    assert len({e.readme for e in experiments}) == len(experiments)
+
+
+def test_another_config_file_takes_the_place_of_the_default(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "lab", SMOLLM2)
+    lab.path("tiny.F16.gguf").touch()
+    other = tiny_config(Path("tiny.F16.gguf"), results="elsewhere")
+    lab.path("other.yaml").write_text(yaml.safe_dump(other))
+    plan = lab.planned("--configfile", "other.yaml")
+    assert plan["collect"] == 2  # and none of the default's five
+
+
+def test_one_key_from_the_command_line(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "lab", SMOLLM2)
+    assert lab.planned("--config", "rounds=5")["round"] == 5 * len(SMOLLM2["variants"])
+
+
+@pytest.mark.parametrize("shape, name", [(Experiment, "config"), (Result, "result")])
+def test_schemas_are_generated_from_the_code(shape: Any, name: str) -> None:
+    committed = json.loads((ROOT / f"workflow/schemas/{name}.schema.json").read_text())
+    assert committed == shape.model_json_schema()
+
+
+def test_a_thread_sweep_is_one_short_list() -> None:
+    swept = load_experiment(changed("variants.q4_k_m.threads", [1, 2]))
+    assert {"q4_k_m-t1", "q4_k_m-t2"} <= swept.variants.keys()
+    assert "q4_k_m" not in swept.variants
+    assert json.loads(Plan(swept, "").settings("q4_k_m-t2"))["threads"] == 2
+
+
+def test_a_sweep_names_its_variants_by_what_varies() -> None:
+    lists = {"quantization": ["Q8_0", "Q4_K_M"], "threads": [1, 2], "context": [256, 512]}
+    entry = {"runtime": "llama.cpp", "flash_attention": "on"} | lists
+    swept = load_experiment(changed("variants.s", entry))
+    names = [name for name in swept.variants if name.startswith("s-")]
+    assert len(names) == 8 and {"s-q8_0-t1-c256", "s-q4_k_m-t2-c512"} <= set(names)
+    chosen = json.loads(Plan(swept, "").settings("s-q4_k_m-t2-c512"))
+    assert [chosen[key] for key in ("quantization", "threads", "context")] == ["Q4_K_M", 2, 512]
+    assert chosen["flash_attention"] == "on"
+    larger = load_experiment(changed("variants.s", entry | {"threads": [1, 2, 4]}))
+    assert len(larger.variants) == len(swept.variants) + 4
+    assert all(
+        Plan(larger, "").settings(name) == Plan(swept, "").settings(name) for name in swept.variants
+    )
+
+
+def test_a_sweep_makes_no_name_twice() -> None:
+    config = changed("variants.q4_k_m-t2", {"runtime": "transformers"})
+    config["variants"]["q4_k_m"]["threads"] = [1, 2]
+    with pytest.raises(LabError, match=r"variants\.q4_k_m-t2: makes the name 'q4_k_m-t2' a second"):
+        load_experiment(config)
+
+
+@pytest.mark.parametrize("type_", ["F16", "BF16", "Q8_0", "TQ2_0"])
+def test_a_local_file_is_what_its_header_says_whatever_its_name(
+    type_: str, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    file, known = tmp_path / "my-model.Q4_0.gguf", type_ if type_ != "TQ2_0" else "unknown"
+    quantize(tiny_gguf, type_, file)
+    config = changed("models.mine", {"path": str(file)})
+    mine = load_experiment(config).models["mine"]
+    assert list(mine.shipped_gguf) == [known]
+    assert mine.unpacked == (type_ not in ("F16", "BF16"))
+    assert (
+        json.loads(Plan(load_experiment(config), "").models.provenance("mine"))["quantization"]
+        == known
+    )
+    config["models"]["mine"]["quantization"] = "Q6_K"
+    with pytest.raises(LabError, match=rf"models: .*Q4_0\.gguf is {known}, not Q6_K; leave"):
+        load_experiment(config)

@@ -1,0 +1,202 @@
+"""The machine that measures: what it is, its fingerprint, what else it does meanwhile."""
+
+import hashlib
+import json
+import platform
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from minillm_lab.jobs.limits import allowed_cpus, physical_cores
+from minillm_lab.records import Conditions
+
+SLEEP_SHOWS = 0.05  # seconds; two clocks that are read one after the other differ by less
+_stops = 0  # how often this process was continued
+
+
+def cpu_model() -> str:
+    """The CPU's own name, as the operating system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("model name", "Model")):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    if platform.system() == "Darwin":
+        name = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(name, capture_output=True, text=True).stdout.strip()
+    return platform.processor() or platform.machine()
+
+
+def accelerators() -> list[dict[str, str]]:
+    """NVIDIA GPUs with driver and memory, as nvidia-smi names them; empty where there is none."""
+    names = ("name", "driver", "memory")
+    return [
+        dict(zip(names, row, strict=True))
+        for row in ask_nvidia("name,driver_version,memory.total", "csv,noheader")
+    ]
+
+
+def accelerator_memory_free() -> int | None:
+    """Bytes free on the NVIDIA GPU that has most of them; None where there is none."""
+    free = ask_nvidia("memory.free", "csv,noheader,nounits")  # in MiB
+    return max((int(row[0]) << 20 for row in free if row[0].isdigit()), default=None)
+
+
+def ask_nvidia(what: str, form: str) -> list[list[str]]:
+    """What nvidia-smi says of each GPU; empty where there is none."""
+    query = ["nvidia-smi", f"--query-gpu={what}", f"--format={form}"]
+    try:
+        listed = subprocess.run(
+            query, capture_output=True, text=True, timeout=20, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.split(", ") for line in listed.splitlines()]
+
+
+@dataclass(frozen=True)
+class Interruptions:
+    """What took the machine or the process out of a measurement, counted up to now."""
+
+    asleep: float  # seconds that the machine was suspended since it started
+    stops: int  # how often this process was stopped (Ctrl-Z, SIGSTOP) and continued
+
+    def since(self, before: "Interruptions") -> str | None:
+        """What happened after ``before``, in words; None where nothing did."""
+        if (slept := self.asleep - before.asleep) > SLEEP_SHOWS:
+            return f"the machine slept for {slept:.1f} s"
+        return "the process was stopped" if self.stops > before.stops else None
+
+
+def interruptions() -> Interruptions:
+    """Read the counts. The clocks that time samples stand still while the machine sleeps.
+
+    Linux: CLOCK_BOOTTIME counts sleep and CLOCK_MONOTONIC does not; macOS: CLOCK_MONOTONIC does
+    and CLOCK_UPTIME_RAW does not. A virtual machine that its host pauses cannot tell.
+    """
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        counting, standing = time.CLOCK_BOOTTIME, time.CLOCK_MONOTONIC
+    elif sys.platform == "darwin":
+        counting, standing = time.CLOCK_MONOTONIC, time.CLOCK_UPTIME_RAW
+    else:
+        return Interruptions(0.0, _stops)
+    return Interruptions(time.clock_gettime(counting) - time.clock_gettime(standing), _stops)
+
+
+def notice_stops() -> None:
+    """Count from now on how often this process is continued after it was stopped."""
+
+    def continued(*_: object) -> None:
+        global _stops
+        _stops += 1
+
+    signal.signal(signal.SIGCONT, continued)
+
+
+SHORTEST_WATCH = 0.2  # seconds; the system counts CPU time in steps of 0.01
+OTHER_LOAD = 0.2  # cores kept busy by other processes, beyond which a sample is doubtful
+
+
+def disturbing(load: float, threads: int) -> bool:
+    """Whether other processes' load, in cores, takes from what ``threads`` threads compute on."""
+    return load > OTHER_LOAD + max(0, len(allowed_cpus()) - threads)
+
+
+class Watch:
+    """Watches what else the machine does, from its making until ``conditions``."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+        self.busy, self.stolen = _cpu_seconds()
+        self.own = time.process_time()
+        self.clocks: list[float | None] = [None, None]
+
+    def clock_starts(self) -> None:
+        """Note the CPU clock under load, before what is measured."""
+        self.clocks[0] = _frequency()
+
+    def clock_ends(self) -> None:
+        """Note it again, after what is measured."""
+        self.clocks[1] = _frequency()
+
+    def other_load(self, helped: float = 0.0) -> float | None:
+        """Cores that other processes kept busy since the start; None after too short a time.
+
+        ``helped``: CPU seconds since then of processes that count as this one.
+        """
+        elapsed = time.monotonic() - self.start
+        if elapsed < SHORTEST_WATCH:
+            return None
+        others = _cpu_seconds()[0] - self.busy - (time.process_time() - self.own) - helped
+        return max(0.0, others / elapsed)
+
+    def conditions(self) -> Conditions:
+        """Other load, stolen time and clock change since the start; governor and power now."""
+        elapsed = time.monotonic() - self.start
+        stolen = _cpu_seconds()[1]
+        first, last = self.clocks
+        battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+        return Conditions(
+            other_load_cores=self.other_load() or 0.0,
+            stolen_share=(
+                None
+                if stolen is None or self.stolen is None
+                else (stolen - self.stolen) / elapsed / (psutil.cpu_count() or 1)
+            ),
+            frequency_change=last / first if first and last else None,
+            governor=_governor(),
+            on_battery=None if battery is None else not battery.power_plugged,
+        )
+
+
+def _cpu_seconds() -> tuple[float, float | None]:
+    """CPU seconds spent by everything since boot, and those stolen by a hypervisor."""
+    times = psutil.cpu_times()
+    waiting = times.idle + getattr(times, "iowait", 0.0)
+    stolen: float | None = getattr(times, "steal", None)
+    guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # in user already
+    return sum(times) - waiting - guests - (stolen or 0.0), stolen
+
+
+def _frequency() -> float | None:
+    """The CPU clock in MHz, or None."""
+    try:
+        found = psutil.cpu_freq()
+    except (OSError, NotImplementedError):
+        return None
+    return found.current if found and found.current else None
+
+
+def _governor() -> str | None:
+    """Linux's CPU frequency governor, or None."""
+    try:
+        return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip()
+    except OSError:
+        return None
+
+
+def describe() -> dict[str, Any]:
+    """The machine as a result records it. ``fingerprint`` is stable while its parts are."""
+    facts: dict[str, Any] = {
+        "cpu": cpu_model(),
+        "architecture": platform.machine(),
+        "cores": physical_cores(),
+        "logical_cpus": len(allowed_cpus()),
+        "memory_bytes": psutil.virtual_memory().total,
+        "os": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "accelerators": accelerators(),
+    }
+    stable = {key: facts[key] for key in ("cpu", "architecture", "cores", "logical_cpus")}
+    stable["memory_gib"] = round(facts["memory_bytes"] / 2**30)
+    stable["system"] = platform.system()
+    stable["accelerators"] = [gpu["name"] for gpu in facts["accelerators"]]
+    digest = hashlib.sha256(json.dumps(stable, sort_keys=True).encode()).hexdigest()
+    return {"fingerprint": digest[:12]} | facts

@@ -1,0 +1,182 @@
+"""What was measured, for others: a model card's table, llama-bench's lines, one small file.
+
+model-card: Markdown for the page of people who publish the files. llama-bench: JSON lines with
+the fields of ``llama-bench -o jsonl``, one line per test, llama.cpp's variants alone; what the lab
+does not know is null. results: the published form that ``minillm-lab diff`` reads.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import PurePath
+from statistics import fmean, stdev
+from typing import Any
+
+from tabulate import tabulate
+
+from minillm_lab.commands import folder
+from minillm_lab.comparison.published import publish
+from minillm_lab.comparison.shapes import Comparison
+from minillm_lab.jobs.errors import LabError
+from minillm_lab.records import TOKENS_AT_DEPTH
+from minillm_lab.report import quality
+from minillm_lab.report.legend import warned
+from minillm_lab.result import Metric, Result, depths
+from minillm_lab.wording import as_code, inert, number
+
+UNKNOWN = (  # of llama-bench's fields: what a result of the lab does not hold
+    "build_number", "cpu_mask", "cpu_strict", "poll", "n_cpu_moe", "split_mode", "main_gpu",
+    "no_kv_offload", "devices", "tensor_split", "tensor_buft_overrides", "lazy_mode", "embeddings",
+    "no_op_offload", "no_host", "repack", "fit_target", "fit_min_ctx",
+)  # fmt: skip
+FLASH_ATTENTION = {"disabled": 0, "off": 0, "enabled": 1, "on": 1}
+
+
+def model_card(results: dict[str, Result], command: str) -> str:
+    """A table of the files, and how it came about. The results are those of one machine."""
+    header = ["File", "Size, MB", "Bits per weight"]
+    header += ["KL divergence ↓, nats", "Same top token ↑, %", "Perplexity ↓, × the reference's"]
+    header += ["Prefill ↑, t/s", "Decode ↑, t/s", "Memory ↓, MB"]
+    first = next(iter(results.values()))
+    m = first.machine
+    used = dict(item for r in results.values() for item in r.runtime["version"].items())
+    models = dict.fromkeys(inert(r.model.name) for r in results.values())
+    several = len(models) > 1
+    notes = [
+        f"Measured on {inert(m['cpu'])}, {m['cores']} cores, {m['memory_bytes'] / 2**30:.0f} GiB,"
+        f" {inert(m['os'])}; {', '.join(f'{inert(n)} {inert(v)}' for n, v in used.items())};"
+        f" prompt {first.protocol['prompt_tokens']} tokens,"
+        f" {first.protocol['generated_tokens']} generated, {first.runtime['threads']} threads.",
+        "Medians, with 95 % intervals where they are in brackets; memory is the process's most."
+        " KL divergence, same top token and perplexity are taken against the unquantized weights.",
+        f"Command: {as_code(command)}, on"
+        f" {inert(max(r.measured_at for r in results.values())[:10])},"
+        " with minillm-lab.",
+    ]
+    notes += quality.legend(results)
+    for text, names in warned(results).items():
+        files = dict.fromkeys(as_code(file_of(results[name], several)) for name in names)
+        notes.append(f"Warning, {', '.join(files)}: {inert(text)}")
+    rows = [card_row(result, several) for result in results.values()]
+    table = tabulate(rows, headers=header, tablefmt="github", disable_numparse=True)
+    listed = "\n".join(f"- {note.removeprefix('- ')}" for note in notes)
+    return f"### {', '.join(models)}\n\n{table}\n\n{listed}"
+
+
+def file_of(result: Result, of_several: bool = False) -> str:
+    """The file of a variant and what ran it; of several files, their folder.
+
+    With ``of_several`` models, the model's name before it.
+    """
+    files = result.model.files
+    path = PurePath(files[0].path)
+    named = f"{path.name}, {result.runtime['name']}" if len(files) == 1 else path.parent.name
+    return f"{result.model.name}: {named}" if of_several else named
+
+
+def card_row(result: Result, of_several: bool) -> list[str]:
+    measured = result.quality or {}
+    return [
+        as_code(file_of(result, of_several)),
+        number(result.model.size / 1e6),
+        f"{result.model.bits_per_weight:.2f}",
+        quality.cell(measured.get("kld_mean"), 1, 4),
+        quality.cell(measured.get("same_top"), 100, 1),
+        quality.cell(measured.get("perplexity_ratio"), 1, 3),
+        cell(result.metrics.get("prefill_tokens_per_second"), 1),
+        cell(result.metrics.get("decode_tokens_per_second"), 1),
+        cell(result.metrics.get("memory_peak_bytes"), 1e-6),
+    ]
+
+
+def cell(measured: Metric | None, scale: float) -> str:
+    """A median with its interval where that can be read; – where it was not measured."""
+    if measured is None or measured.value is None:
+        return "–"
+    text = number(scale * measured.value)
+    ends = [number(scale * end) for end in measured.ci95 or ()]
+    return f"{text} ({'–'.join(ends)})" if set(ends) - {text} else text
+
+
+def llama_bench(results: dict[str, Result]) -> Iterator[dict[str, Any]]:
+    """Rows as llama-bench's: a test of prefill or decode each, at a depth of context."""
+    for result in results.values():
+        if result.runtime["name"] != "llama.cpp":
+            continue
+        prompt = result.protocol["prompt_tokens"]
+        tests = [
+            ("prefill_tokens_per_second", prompt, 0, 0),
+            ("decode_tokens_per_second", 0, result.protocol["generated_tokens"] - 1, prompt),
+        ]
+        for depth in depths(result):
+            steps = min(TOKENS_AT_DEPTH, depth)
+            tests.append((f"prefill_tokens_per_second_at_{depth}", depth, 0, 0))
+            tests.append((f"decode_tokens_per_second_at_{depth}", 0, steps, depth))
+        for metric, n_prompt, n_gen, n_depth in tests:
+            speeds = [speed for round_ in result.metrics[metric].samples for speed in round_]
+            if speeds:
+                yield llama_bench_row(result, speeds, n_prompt, n_gen, n_depth)
+
+
+def llama_bench_row(
+    result: Result, speeds: list[float], n_prompt: int, n_gen: int, n_depth: int
+) -> dict[str, Any]:
+    """One test. ``speeds`` in tokens per second, of every repetition of every round."""
+    model, runtime, settings = result.model, result.runtime, result.runtime["settings"]
+    nanoseconds = [round(1e9 * (n_prompt + n_gen) / speed) for speed in speeds]
+    kv_cache = settings.get("kv_cache")
+    mode = settings.get("load_mode")
+    version = " ".join(f"{name} {number_}" for name, number_ in runtime["version"].items())
+    return dict.fromkeys(UNKNOWN) | {
+        "build_commit": version,  # the build as far as the lab knows it
+        "cpu_info": result.machine["cpu"],
+        "gpu_info": "" if runtime["backend"] == "CPU" else runtime["device"],
+        "backends": runtime["backend"],
+        "model_filename": model.files[0].path,
+        "model_type": f"{model.name} {model.quantization}",
+        "model_size": round(model.bits_per_weight * model.parameters / 8),
+        "model_n_params": model.parameters,
+        "n_batch": settings.get("batch"),
+        "n_ubatch": settings.get("micro_batch"),
+        "n_threads": runtime["threads"],
+        "type_k": kv_cache and kv_cache.lower(),
+        "type_v": kv_cache and kv_cache.lower(),
+        "n_gpu_layers": settings.get("gpu_layers"),
+        "load_mode": mode,
+        "use_mmap": None if mode is None else mode == "mmap",  # older llama-bench's load_mode
+        "flash_attn": FLASH_ATTENTION.get(settings.get("flash_attention")),
+        "n_prompt": n_prompt,
+        "n_gen": n_gen,
+        "n_depth": n_depth,
+        "test_time": result.measured_at.replace("+00:00", "Z"),
+        "avg_ns": round(fmean(nanoseconds)),
+        "stddev_ns": round(stdev(nanoseconds)) if len(speeds) > 1 else 0,
+        "avg_ts": fmean(speeds),
+        "stddev_ts": stdev(speeds) if len(speeds) > 1 else 0.0,
+        "samples_ns": nanoseconds,
+        "samples_ts": speeds,
+    }
+
+
+def text_of(comparison: Comparison, format_: str, asked: str | None = None) -> str:
+    """The export in one of the formats; ``asked``: a machine's fingerprint."""
+    if format_ == "results":
+        return json.dumps(publish(comparison).model_dump(mode="json"), ensure_ascii=False)
+    results = folder.of_one_machine(comparison.results, asked)
+    if format_ == "model-card":
+        return model_card(results, comparison.command)
+    rows = [json.dumps(row, allow_nan=False) for row in llama_bench(results)]
+    if not rows:
+        raise LabError("no variant ran in llama.cpp; llama-bench's lines are for its variants")
+    return "\n".join(rows)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    formats = ("model-card", "llama-bench", "results")
+    parser.add_argument("--format", choices=formats, required=True)
+    folder.add_arguments(parser)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    comparison = folder.read_comparison(arguments.results)
+    print(text_of(comparison, arguments.format, arguments.machine))

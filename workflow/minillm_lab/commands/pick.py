@@ -1,0 +1,80 @@
+"""Which variant to take on this machine, within limits, and why."""
+
+import argparse
+import re
+from dataclasses import replace
+
+from minillm_lab.benchmark import machine
+from minillm_lab.commands import folder
+from minillm_lab.comparison.advice import DEFAULT_LOSS, Limits, default_limits
+from minillm_lab.comparison.group import group_of
+from minillm_lab.jobs.limits import memory_available
+from minillm_lab.quality.verdict import LEVELS
+from minillm_lab.report.recommendation import advice
+from minillm_lab.wording import as_code, number
+
+BYTES = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def bytes_of(given: str) -> float:
+    """600MB, 1.5GiB, … in bytes."""
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?) ?([a-zA-Z]+)", given, re.ASCII)
+    units = {unit.lower(): factor for unit, factor in BYTES.items()}
+    if not found or found[2].lower() not in units:
+        raise argparse.ArgumentTypeError(f"{given!r} is no size; write it as 600MB or 1.5GiB")
+    return float(found[1]) * units[found[2].lower()]
+
+
+def speed_of(given: str) -> float:
+    """Tokens per second: a number, not below zero."""
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,6})?", given, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{given!r} is no speed; write tokens per second, as 20")
+    return float(given)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--max-memory", type=bytes_of, help="default: this machine's free memory")
+    parser.add_argument("--min-speed", type=speed_of, help="of decoding, in tokens per second")
+    parser.add_argument(
+        "--max-accelerator-memory", type=bytes_of, help="default: this accelerator's free memory"
+    )
+    parser.add_argument("--max-loss", choices=LEVELS, help=f"default: {DEFAULT_LOSS}")
+    parser.add_argument("--max-size", type=bytes_of, help="of the model's file")
+    folder.add_arguments(parser)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    comparison = folder.read_comparison(arguments.results)
+    here = machine.describe()["fingerprint"]
+    results = folder.of_one_machine(comparison.results, arguments.machine, here)
+    limits = Limits(
+        memory=arguments.max_memory,
+        accelerator=arguments.max_accelerator_memory,
+        speed=arguments.min_speed,
+        loss=arguments.max_loss,
+        size=arguments.max_size,
+    )
+    notes = []
+    if limits.memory is None:
+        limits = replace(limits, memory=float(memory_available()))
+        notes.append(f"memory at most the {number((limits.memory or 0) / 1e6)} MB free here now")
+    on_accelerator = any(r.runtime["backend"] != "CPU" for r in results.values())
+    if (
+        limits.accelerator is None
+        and on_accelerator
+        and (free := machine.accelerator_memory_free())
+    ):
+        limits = replace(limits, accelerator=float(free))
+        notes.append(f"accelerator memory at most the {number(free / 1e6)} MB free here now")
+    if limits.loss is None and (default := default_limits(results).loss):
+        limits = replace(limits, loss=default)
+        notes.append(f"loss at most {default}")
+    elif limits.loss is None:
+        notes.append("loss not considered, since quality was not measured")
+    lines = [advice(group_of(comparison, results), limits), ""]
+    if notes:
+        lines.append(f"Assumed: {'; '.join(notes)}.")
+    measured = next(iter(results.values())).machine["fingerprint"]
+    other = "" if measured == here else f", which is not this one ({as_code(here)})"
+    lines.append(f"Measured on machine {as_code(measured)}{other}.")
+    print("\n".join(lines))

@@ -1,0 +1,1 @@
+"""All variants together: ratios, ties, what limits them, which to take."""

@@ -1,0 +1,317 @@
+"""Which variant to take, given limits, from the measured figures and their intervals.
+
+A variant whose answer means nothing is never taken. A limit is met when the whole interval of the
+figure is within it (loss: when the verdict proves it). Where only the value is, the variant is
+taken only where none is safe. Of the variants of a model that meet the limits, those to which
+another is measurably better in something and measurably worse in nothing are left out; of the rest
+the fastest in decoding is taken. A tie goes to the one that lost measurably less, then to less
+memory, then to the smaller file, where these differ by more than ``RESOLUTION``.
+
+Losses of two models have two references and are never compared: between the models' choices, bits
+per byte of the evaluation text decide, and where those tie, decode speed.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from math import inf, log
+
+from minillm_lab.comparison.closeness import closer, predicts_better
+from minillm_lab.comparison.group import RESOLUTION, Group
+from minillm_lab.estimates import quotient
+from minillm_lab.quality.verdict import LEVELS, loss
+from minillm_lab.result import Metric, Result
+from minillm_lab.wording import number, times
+
+SPEED, MEMORY = "decode_tokens_per_second", "memory_peak_bytes"
+ACCELERATOR = "accelerator_memory_peak_bytes"
+DEFAULT_LOSS = "minor"
+SAFE, BY_VALUE, FAILED, UNKNOWN = range(4)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a variant may cost at most, and how fast it must be; None: no limit."""
+
+    memory: float | None = None  # bytes that the process takes at most
+    accelerator: float | None = None  # bytes on the accelerator at most
+    speed: float | None = None  # tokens decoded per second, at least
+    loss: str | None = None  # one of LEVELS
+    size: float | None = None  # bytes of the file
+
+
+def default_limits(results: dict[str, Result]) -> Limits:
+    """What is asked for where nobody says more: at most minor loss, where quality was measured."""
+    measured = any(loss(result.quality) for result in results.values())
+    return Limits(loss=DEFAULT_LOSS if measured else None)
+
+
+@dataclass(frozen=True)
+class Check:
+    """How one figure stands to its limit."""
+
+    outcome: int
+    beyond: float  # log of the figure over its limit, the worse the larger
+    text: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The variant to take and the next; None where there is none. ``nearest`` to the limits."""
+
+    taken: str | None
+    runner_up: str | None
+    nearest: str | None
+    why: str  # what put the taken variant before the others
+    beaten: dict[str, str]  # by another that meets the limits as well
+    checks: dict[str, list[Check]]  # by variant
+    of_models: dict[str, str] = field(default_factory=dict)  # the others' choices, by model
+
+
+def interval(metric: Metric, speed: bool) -> tuple[float, float] | None:
+    """What a figure may be: a speed's interval; memory's samples, ``RESOLUTION`` at least."""
+    if speed or not metric.samples:
+        return metric.ci95
+    value = metric.value or 0.0
+    found = [x for of_round in metric.samples for x in of_round]
+    return min(*found, value / (1 + RESOLUTION)), max(*found, value * (1 + RESOLUTION))
+
+
+def against(what: str, unit: str, measured: Metric | None, limit: float) -> Check:
+    """A measured figure against a limit: at least for speed (t/s), at most for bytes (MB)."""
+    if measured is None or measured.value is None:
+        return Check(UNKNOWN, inf, f"its {what} was not measured, so it cannot be judged")
+    speed = unit == "t/s"
+
+    def shown(value: float) -> str:
+        return f"{number(value if speed else value / 1e6)} {unit}"
+
+    ratio_ = measured.value / max(limit, 1e-9)
+    beyond = -log(ratio_) if speed else log(ratio_)
+    ends = interval(measured, speed)
+    low, high = ends or (measured.value, measured.value)
+    worst_is_within = low >= limit if speed else high <= limit
+    said, asked = f"{what} {shown(measured.value)}", f"the {shown(limit)} asked for"
+    if beyond > 0:
+        how_far = f" by {100 * abs(1 - ratio_):.0f} %" if limit else ""
+        relation = "is short of" if speed else "is over"
+        return Check(FAILED, beyond, f"{said} {relation} {asked}{how_far}")
+    if ends is None:
+        text = f"{said} meets {asked}, but measured once it has no interval"
+        return Check(BY_VALUE, beyond, text)
+    if not worst_is_within:
+        end = shown(low if speed else high)
+        text = f"{said} meets {asked} by its value alone: it may be {end}"
+        return Check(BY_VALUE, beyond, text)
+    return Check(SAFE, beyond, f"{said} meets {asked}")
+
+
+def loss_check(result: Result, limit: str) -> Check:
+    """The verdict against the worst level allowed."""
+    found, most = loss(result.quality), LEVELS.index(limit)
+    if found is None:
+        return Check(UNKNOWN, inf, "its quality was not measured, so its loss cannot be judged")
+    if found.by_value > most or found.best > most:
+        worse = max(found.by_value, found.best)
+        text = f"{found} is more than the {limit} loss asked for"
+        if found.best <= most:
+            text = f"{found}: by its values more than the {limit} loss asked for"
+        return Check(FAILED, (worse - most) * log(2), text)
+    if found.worst > most:
+        return Check(BY_VALUE, 0.0, f"{found}: at most {limit} is not proven")
+    return Check(SAFE, 0.0, str(found))
+
+
+def checks_of(result: Result, limits: Limits) -> Iterator[Check]:
+    """Every limit that is set, that the answer means something, and that there is a speed."""
+    metrics = result.metrics
+    if result.output.flaw:
+        yield Check(FAILED, inf, f"its answer means nothing: {result.output.flaw}")
+    if limits.memory is not None:
+        yield against("memory", "MB", metrics.get(MEMORY), limits.memory)
+    if limits.accelerator is not None and result.runtime["backend"] != "CPU":
+        yield against("accelerator memory", "MB", metrics.get(ACCELERATOR), limits.accelerator)
+    if limits.size is not None:
+        size = float(result.model.size)
+        exact = Metric(value=size, unit="B", ci95=(size, size), n=1, samples=[])
+        yield against("file", "MB", exact, limits.size)
+    if limits.speed is not None:
+        yield against("decode speed", "t/s", metrics.get(SPEED), limits.speed)
+    elif metrics[SPEED].value is None:
+        yield Check(UNKNOWN, inf, "its decode speed was not measured, so it cannot be ranked")
+    if limits.loss is not None:
+        yield loss_check(result, limits.loss)
+
+
+def memory_of(result: Result) -> float:
+    """Peak memory in bytes; infinite where it was not measured."""
+    measured = result.metrics.get(MEMORY)
+    return measured.value if measured and measured.value is not None else inf
+
+
+def size_of(result: Result) -> int:
+    return result.model.size
+
+
+def speed_of(result: Result) -> float:
+    return result.metrics[SPEED].value or 0.0
+
+
+def faster(a: str, b: str, group: Group) -> bool | None:
+    """Whether ``a`` decodes measurably faster than ``b``; None: their speeds were not tested."""
+    ratios = group.ratios(SPEED)
+    if not {a, b} <= ratios.keys():
+        return None
+    found = quotient(ratios[a], ratios[b])
+    p = found.p()
+    return None if p is None else found.value > 1 and p <= group.cutoff
+
+
+def dominates(a: str, b: str, group: Group) -> bool:
+    """Whether ``a`` is measurably better than ``b`` in something, and worse in nothing.
+
+    What was not tested counts against it where its value is the worse.
+    """
+    x, y = group.results[a], group.results[b]
+    better = False
+    for of in (memory_of, size_of):
+        mine, theirs = of(x), of(y)
+        if mine > theirs * (1 + RESOLUTION):
+            return False
+        better |= theirs > mine * (1 + RESOLUTION)
+    if x.quality or y.quality:
+        lost, won = closer(y, x), closer(x, y)
+        if lost or lost is None:
+            return False
+        better |= bool(won)
+    lost, won = faster(b, a, group), faster(a, b, group)
+    if lost or (lost is None and speed_of(y) > speed_of(x)):
+        return False
+    return better or bool(won)
+
+
+def beaten(names: list[str], group: Group) -> dict[str, str]:
+    """Variants of one model that another dominates, and which; none where all are."""
+    found = {
+        name: other
+        for name in names
+        for other in names
+        if other != name and dominates(other, name, group)
+    }
+    return found if len(found) < len(names) else {}
+
+
+ONLY = (
+    "of its model's variants that meet the limits, every other is measurably worse in something and"
+    " better in nothing"
+)
+
+
+def first(names: list[str], group: Group) -> tuple[str, str]:
+    """The one to take of one model's variants, and why."""
+    results = group.results
+    if len(names) == 1:
+        return names[0], ONLY
+    if not (tied := group.tied(SPEED, names)):
+        taken = max(names, key=lambda n: (speed_of(results[n]), -memory_of(results[n])))
+        return taken, "it is the fastest that meets the limits, by its value"
+    if len(tied) == 1:
+        return tied[0], "it is the fastest that meets the limits"
+
+    def least(of: Callable[[Result], float]) -> Callable[[list[str]], list[str]]:
+        def narrowed(left: list[str]) -> list[str]:
+            lowest = min(of(results[n]) for n in left)
+            return [n for n in left if of(results[n]) <= lowest * (1 + RESOLUTION)]
+
+        return narrowed
+
+    def lost_least(left: list[str]) -> list[str]:
+        farther = [n for n in left if any(closer(results[o], results[n]) for o in left)]
+        return [n for n in left if n not in farther] or left
+
+    left, reasons = tied, []
+    for reason, narrowed in (
+        ("lost least", lost_least),
+        ("takes least memory", least(memory_of)),
+        ("has the smallest file", least(size_of)),
+    ):
+        fewer = narrowed(left)
+        reasons += [reason] if len(fewer) < len(left) else []
+        left = fewer
+    taken = max(left, key=lambda n: speed_of(results[n]))
+    others = ", ".join(f"`{n}`" for n in tied if n != taken)
+    if len(left) > 1:
+        reasons.append("is the fastest by its value alone")
+    *earlier, last = reasons
+    among = f"of those of them that {' and '.join(earlier)}" if earlier else "of them"
+    return taken, f"its decode speed is tied with that of {others}; {among} it {last}"
+
+
+def of_one_model(names: list[str], group: Group) -> tuple[str, str | None, str]:
+    """The variant of one model to take, the runner-up, and why."""
+    taken, why = first(names, group)
+    rest = [n for n in names if n != taken]
+    runner_up = first(rest, group)[0] if rest else None
+    if runner_up and faster(taken, runner_up, group):
+        ratios = group.ratios(SPEED)
+        found = quotient(ratios[taken], ratios[runner_up])
+        why += f", {times(found)} as fast as the runner-up"
+    return taken, runner_up, why
+
+
+def between_models(taken: dict[str, str], results: dict[str, Result]) -> tuple[str, str]:
+    """The model whose choice to take, and by which figure, in words."""
+    bits = {m: (results[n].quality or {}).get("bits_per_byte") for m, n in taken.items()}
+    known = {m: b.value for m, b in bits.items() if b and b.value is not None}
+    level = list(taken)
+    how = "of the models' choices it decodes fastest; their bits per byte were not compared"
+    if len(known) == len(taken):
+        least = min(known, key=lambda m: known[m])
+        better = {m: predicts_better(results[taken[least]], results[taken[m]]) for m in taken}
+        if all(better[m] for m in taken if m != least):
+            return least, "its model predicts the evaluation text best, in bits per byte"
+        if None not in (better[m] for m in taken if m != least):
+            level = [m for m in taken if not better[m]]
+            how = "the models' bits per byte do not differ measurably, and it decodes fastest"
+    return max(level, key=lambda m: speed_of(results[taken[m]])), how
+
+
+def choose(group: Group, limits: Limits) -> Choice:
+    """The variant to take among the results of one machine, and the next best."""
+    results = group.results
+    checks = {name: list(checks_of(result, limits)) for name, result in results.items()}
+    worst = {n: max((c.outcome for c in found), default=SAFE) for n, found in checks.items()}
+    fitting = {outcome: [n for n in results if worst[n] == outcome] for outcome in (SAFE, BY_VALUE)}
+    outcome = SAFE if fitting[SAFE] else BY_VALUE
+    by_model: dict[str, list[str]] = {}
+    for name in fitting[outcome]:
+        by_model.setdefault(results[name].model.name, []).append(name)
+    out: dict[str, str] = {}
+    found: dict[str, tuple[str, str | None, str]] = {}
+    meets = "meets" if outcome == SAFE else "may meet"
+    whose = " of its model" if len(by_model) > 1 else ""
+    for model, names in by_model.items():
+        out |= beaten(names, group)
+        found[model] = of_one_model([n for n in names if n not in out], group)
+        if len(names) == 1:
+            found[model] = names[0], None, f"it is the only one{whose} that {meets} every limit"
+    if not found:
+
+        def distance(name: str) -> tuple[int, float]:
+            failed = [c for c in checks[name] if c.outcome >= FAILED]
+            return len(failed), sum(c.beyond for c in failed)
+
+        nearest = min(results, key=distance, default=None)
+        return Choice(None, None, nearest, "", out, checks)
+    model, how = next(iter(found)), ""
+    if len(found) > 1:
+        model, how = between_models({m: choice[0] for m, choice in found.items()}, results)
+    taken, runner_up, why = found[model]
+    if how:
+        why = f"{how}; within its model, {why}"
+    if runner_up is None and outcome == SAFE and fitting[BY_VALUE]:
+        same = [n for n in fitting[BY_VALUE] if results[n].model.name == model]
+        runner_up = first(same, group)[0] if same else None
+    if all(e.ci95 is None for e in group.ratios(SPEED).values()):
+        why += "; decode speeds were not tested: one trial gives no interval"
+    others = {m: choice[0] for m, choice in found.items() if m != model}
+    return Choice(taken, runner_up, None, why, out, checks, others)

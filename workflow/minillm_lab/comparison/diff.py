@@ -1,0 +1,306 @@
+"""What changed between two runs of the lab, beyond what chance and the machine's drift explain.
+
+Machine against machine, yesterday against today, build against build: two results folders, or
+published files. A figure changed when its interval and the other run's do not explain the
+difference:
+
+- Times, speeds and memory are compared on the logarithm. The noise of a figure is the standard
+  error that its interval stands for, taken for a normal one.
+- Speeds and ratios are compared in the state that the machine was in during both runs, by its
+  yardsticks; where it was in no state twice, they are not compared.
+- An interval holds for one state during one run. Between runs the machine differs besides, by up
+  to ``DRIFT``; only what lies beyond is claimed. So is memory beyond ``MEMORY_DRIFT``, which the
+  allocator takes or not.
+- Quality is computed and not timed, so divergence, same top token and perplexity are compared chunk
+  by chunk of the text: only by how much their differences vary are they uncertain. A thousandth is
+  taken for the order of sums.
+- All figures are judged together (Holm 1979), so that two runs of one thing give a false claim in
+  at most 5 % of all comparisons, however many figures they hold.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from math import exp, log, sqrt
+
+import numpy as np
+from scipy.stats import norm, t
+
+from minillm_lab.comparison.published import (
+    QUALITY,
+    Figure,
+    InState,
+    Published,
+    Variant,
+)
+from minillm_lab.comparison.states import NEAR
+from minillm_lab.wording import as_code, inert
+
+LEVEL = 0.05
+DRIFT = 0.20  # of times, speeds and ratios between two runs; docs/measurement.md
+MEMORY_DRIFT = 0.02
+ROUNDING = 0.001  # of a figure of quality: the order of sums changes with threads and kernels
+NORMAL = float(norm.ppf(0.975))
+SMALLEST = 1e-12  # of a time, speed or size; below it a figure is no measurement
+PROTOCOL = {  # what must be equal for a metric to be the same metric in both runs
+    "load": ("context", "scratch"),
+    "memory": ("context", "prompt_tokens", "generated_tokens"),
+    "prefill": ("prompt_tokens",),
+    "decode": ("prompt_tokens", "generated_tokens"),
+    "quality": ("text",),
+    "questions": ("questions",),
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One figure in both runs."""
+
+    variant: str
+    metric: str
+    kind: str  # metrics, ratios, quality
+    before: Figure
+    after: Figure
+    differences: tuple[float, ...] = ()  # after minus before, chunk by chunk of the text
+
+
+@dataclass(frozen=True)
+class Change:
+    """A compared figure: after over before (quality: minus), its interval, and the verdict."""
+
+    pair: Pair
+    value: float
+    ci95: tuple[float, float]
+    p: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What two runs differ in."""
+
+    identity: list[str]
+    changed: list[Change]
+    unchanged: list[Change]
+    not_compared: list[str]
+
+    def smallest(self, drift: float) -> dict[str, float]:
+        """By variant, the least change of decode speed (a share) that would have been claimed.
+
+        It is what the strictest level of Holm's procedure asks of a change.
+        """
+        both = [*self.changed, *self.unchanged]
+        strictest = float(norm.isf(LEVEL / (2 * max(1, len(both)))))
+        return {
+            c.pair.variant: (1 + drift) * (c.ci95[1] / c.value) ** (strictest / NORMAL) - 1
+            for c in both
+            if (c.pair.kind, c.pair.metric) == ("metrics", "decode_tokens_per_second")
+        }
+
+
+def needs(kind: str, metric: str) -> tuple[str, ...]:
+    """The parts of the protocol that a metric depends on."""
+    if kind == "quality":
+        return PROTOCOL["questions" if metric in QUALITY[3:] else "quality"]
+    if "_at_" in metric:
+        return ()  # the prompt's length is in its name
+    return PROTOCOL[metric.partition("_")[0]]
+
+
+def standard_error(figure: Figure) -> float | None:
+    """Of the logarithm, from the interval; None where there is none."""
+    if figure.ci95 is None or figure.ci95[0] < SMALLEST:
+        return None
+    return (log(figure.ci95[1]) - log(figure.ci95[0])) / (2 * NORMAL)
+
+
+def by_ratio(pair: Pair, drift: float) -> Change | None:
+    """After over before; None where one round or a zero gives nothing to judge by."""
+    errors = [standard_error(figure) for figure in (pair.before, pair.after)]
+    if None in errors:
+        return None
+    value = log(pair.after.value / pair.before.value)
+    error = sqrt(sum(e**2 for e in errors if e is not None))
+    allowed = MEMORY_DRIFT if "bytes" in pair.metric else drift
+    beyond = max(0.0, abs(value) - log(1 + allowed))
+    p = 2 * float(norm.sf(beyond / error)) if error else float(beyond == 0)
+    reach = NORMAL * error
+    return Change(pair, exp(value), (exp(value - reach), exp(value + reach)), p)
+
+
+def same_state(old: Variant, new: Variant) -> tuple[InState, InState] | None:
+    """The states of two runs that are nearest to each other, where they are one state."""
+
+    def apart(pair: tuple[InState, InState]) -> float:
+        a, b = pair
+        return max(
+            abs(log(a.compute_flops) - log(b.compute_flops)),
+            abs(log(a.memory_bytes_per_second) - log(b.memory_bytes_per_second)),
+        )
+
+    found = min(product(old.states, new.states), key=apart, default=None)
+    return found if found and apart(found) <= NEAR else None
+
+
+def by_difference(pair: Pair) -> Change | None:
+    """After minus before, for quality: chunk by chunk, else the intervals taken for normal ones."""
+    if len(pair.differences) > 1:
+        return by_chunks(pair)
+    if pair.before.ci95 is None or pair.after.ci95 is None:
+        return None
+    value = pair.after.value - pair.before.value
+    widths = [f.ci95[1] - f.ci95[0] for f in (pair.before, pair.after) if f.ci95]
+    error = sqrt(sum(width**2 for width in widths)) / (2 * NORMAL)
+    p = 2 * float(norm.sf(abs(value) / error)) if error else float(value == 0)
+    reach = NORMAL * error
+    return Change(pair, value, (value - reach, value + reach), p)
+
+
+def by_chunks(pair: Pair) -> Change:
+    """The mean difference between two runs on the same chunks, with Student's interval."""
+    each = np.array(pair.differences)
+    error, freedom = each.std(ddof=1) / sqrt(len(each)), len(each) - 1
+    value, reach = float(each.mean()), float(t.ppf(0.975, freedom) * error)
+    size = abs(pair.before.value) if pair.metric != "perplexity_ratio" else 1.0
+    beyond = max(0.0, abs(value) - ROUNDING * size)
+    p = 2 * float(t.sf(beyond / error, freedom)) if error else float(beyond == 0)
+    found = [value, value - reach, value + reach]
+    if pair.metric == "perplexity_ratio":  # its chunks are logarithms
+        found = [pair.before.value * (exp(x) - 1) for x in found]
+    return Change(pair, found[0], (found[1], found[2]), p)
+
+
+def chunks(metric: str, old: Variant, new: Variant) -> tuple[float, ...]:
+    """After minus before on each chunk of the same text; empty where there is nothing to pair."""
+    key = "surprise" if metric == "perplexity_ratio" else metric
+    first, second = (v.quality_by_chunk.get(key, []) for v in (old, new))
+    if len(first) != len(second):
+        return ()
+    return tuple(b - a for a, b in zip(first, second, strict=True))
+
+
+def pairs(before: Published, after: Published) -> Iterator[Pair | str]:
+    """Every figure that both runs hold, or why it is not compared."""
+    for name, old in before.variants.items():
+        new = after.variants.get(name)
+        if new is None:
+            continue
+        if what := unlike(old, new):
+            yield f"{as_code(name)}: {what}"
+            continue
+        refused: dict[str, list[str]] = {}
+        in_both = same_state(old, new)
+        if old.states and new.states and not in_both:
+            yield f"{as_code(name)}, speeds: the machine was in no state in both runs"
+        sources: list[tuple[str, dict[str, Figure], dict[str, Figure]]] = [
+            ("metrics", old.metrics, new.metrics),
+            ("quality", old.quality, new.quality),
+        ]
+        if in_both:
+            sources.append(("metrics", in_both[0].metrics, in_both[1].metrics))
+            if before.baseline == after.baseline:
+                sources.append(("ratios", in_both[0].ratios, in_both[1].ratios))
+        for kind, figures, others in sources:
+            for metric in [m for m in figures if m in others]:
+                differ = [
+                    key
+                    for key in needs(kind, metric)
+                    if getattr(old.protocol, key) != getattr(new.protocol, key)
+                ]
+                if differ:
+                    refused.setdefault(metric, differ)
+                else:
+                    paired = chunks(metric, old, new) if kind == "quality" else ()
+                    yield Pair(name, metric, kind, figures[metric], others[metric], paired)
+        for metric, differ in refused.items():
+            yield f"{as_code(name)}, {label(metric)}: measured with another {' and '.join(differ)}"
+
+
+def unlike(old: Variant, new: Variant) -> str | None:
+    """Why two variants of one name are not the same thing; None where they are."""
+    for what in ("model", "quantization", "runtime", "backend"):
+        first, second = getattr(old, what), getattr(new, what)
+        if first != second:
+            return f"another {what} ({inert(first)} → {inert(second)})"
+    return None
+
+
+def label(metric: str) -> str:
+    """A metric's name as a person reads it."""
+    for ending in ("_tokens_per_second", "_seconds", "_bytes"):
+        metric = metric.replace(ending, "")
+    return metric.replace("_", " ")
+
+
+def identity(before: Published, after: Published) -> list[str]:
+    """What the two runs themselves differ in: machines, versions, files, protocol, variants."""
+    lines = []
+    for name in before.variants.keys() - after.variants.keys():
+        lines.append(f"{as_code(name)}: before only")
+    for name in after.variants.keys() - before.variants.keys():
+        lines.append(f"{as_code(name)}: after only")
+    lines.sort()
+    if before.baseline != after.baseline:
+        lines.append(f"baseline: {as_code(before.baseline)} → {as_code(after.baseline)}")
+    found: dict[str, list[str]] = {}
+    for name, old in before.variants.items():
+        new = after.variants.get(name)
+        for text in differences(old, new) if new else []:
+            found.setdefault(text, []).append(as_code(name))
+    return lines + [f"{', '.join(names)}: {text}" for text, names in found.items()]
+
+
+def differences(old: Variant, new: Variant) -> Iterator[str]:
+    """What a variant differs in between two runs, in words."""
+    if old.machine.fingerprint != new.machine.fingerprint:
+        yield f"another machine: {machine(old)} → {machine(new)}"
+    elif old.machine.os != new.machine.os:
+        yield f"system {inert(old.machine.os)} → {inert(new.machine.os)}"
+    if old.versions != new.versions:
+        yield f"versions {versions(old)} → {versions(new)}"
+    if old.threads != new.threads:
+        yield f"threads {old.threads} → {new.threads}"
+    if sorted(old.sha256) != sorted(new.sha256):
+        yield "the model's file is another one (sha256)"
+    for key in type(old.protocol).model_fields:
+        first, second = getattr(old.protocol, key), getattr(new.protocol, key)
+        if first != second and key in ("text", "questions"):
+            one_sided = None in (first, second)
+            yield f"{key} of quality: {'in one run alone' if one_sided else 'not the same'}"
+        elif first != second:
+            yield f"{key.replace('_', ' ')} {first} → {second}"
+
+
+def machine(variant: Variant) -> str:
+    m = variant.machine
+    memory = f"{m.memory_bytes / 2**30:.0f} GiB"
+    return f"{inert(m.cpu)}, {m.cores} cores, {memory}, {inert(m.os)} ({as_code(m.fingerprint)})"
+
+
+def versions(variant: Variant) -> str:
+    return ", ".join(f"{inert(n)} {inert(v)}" for n, v in sorted(variant.versions.items()))
+
+
+def compare_runs(before: Published, after: Published, drift: float = DRIFT) -> Difference:
+    """The figures that changed, at a family-wise level of 5 % (Holm's step-down procedure)."""
+    compared, not_compared = [], []
+    for pair in pairs(before, after):
+        if isinstance(pair, str):
+            not_compared.append(pair)
+            continue
+        change = by_difference(pair) if pair.kind == "quality" else by_ratio(pair, drift)
+        if change is None:
+            not_compared.append(f"{as_code(pair.variant)}, {label(pair.metric)}: no interval")
+        else:
+            compared.append(change)
+    ordered = sorted(compared, key=lambda change: change.p)
+    left = len(ordered)
+    claims = 0
+    while claims < left and ordered[claims].p <= LEVEL / (left - claims):
+        claims += 1
+    changed = {id(change) for change in ordered[:claims]}
+    return Difference(
+        identity=identity(before, after),
+        changed=[c for c in compared if id(c) in changed],
+        unchanged=[c for c in compared if id(c) not in changed],
+        not_compared=not_compared,
+    )

@@ -1,0 +1,45 @@
+"""Where a speed-up comes from: the way from the baseline to a variant, one change at a time."""
+
+from minillm_lab.experiment.sources import UNQUANTIZED
+from minillm_lab.result import Result
+
+
+def same_conditions(result: Result) -> tuple[str, str, int]:
+    """What must be equal where runtime, device and quantization are told apart."""
+    return result.model.name, result.machine["fingerprint"], result.runtime["threads"]
+
+
+def steps(name: str, baseline: str, results: dict[str, Result]) -> list[tuple[str, str, str]]:
+    """(change, start, end): the way from the baseline to a variant, one change at a time.
+
+    The steps go through variants of the experiment that differ in runtime, device or quantization
+    alone; a step with no such variant is merged with the next, and its name says so.
+    """
+    start_from, ours = results[baseline], results[name]
+    if same_conditions(start_from) != same_conditions(ours):
+        return []  # another model, machine or number of threads is none of these three changes
+    if start_from.output.flaw or ours.output.flaw:
+        return []
+
+    def key(result: Result) -> tuple[str, str, str]:
+        form = result.model.quantization
+        plain = form == "safetensors" or form in UNQUANTIZED
+        return result.runtime["name"], result.runtime["backend"], "unquantized" if plain else form
+
+    comparable = {
+        key(r): n
+        for n, r in reversed(results.items())
+        if same_conditions(r) == same_conditions(ours) and not r.output.flaw
+    }
+    comparable |= {key(start_from): baseline, key(ours): name}
+    start, end = key(start_from), key(ours)
+    found, changes, at = [], [], start
+    for i, change in enumerate(("runtime", "device", "quantization")):
+        here = end[: i + 1] + start[i + 1 :]
+        if here[i] != start[i]:
+            changes.append(change)
+        if not changes or here not in comparable:
+            continue
+        found.append((" and ".join(changes), comparable[at], comparable[here]))
+        at, changes = here, []
+    return found

@@ -1,0 +1,151 @@
+"""The results of one machine, and every ratio between them.
+
+Times and speeds that trials measure have their ratios from trials; loads, from rounds of the same
+number; memory is one value over another, and differs where it differs by more than ``RESOLUTION``.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from functools import cache
+from statistics import median
+
+from minillm_lab import estimates
+from minillm_lab.comparison.shapes import Comparison
+from minillm_lab.comparison.trials import METRICS as TRIED
+from minillm_lab.comparison.trials import InState, by_state
+from minillm_lab.estimates import LEVEL, Estimate, quotient
+from minillm_lab.result import Result
+
+LOADS = ("load_cold_seconds", "load_warm_seconds")
+MEMORY = (
+    "memory_after_load_bytes",
+    "memory_after_generation_bytes",
+    "memory_model_bytes",
+    "memory_peak_bytes",
+)
+RESOLUTION = 0.02  # of memory: an allocator takes that much more or less
+HOUR = 3600.0  # seconds between two rounds, beyond which they form no ratio
+
+
+def by_machine(results: dict[str, Result]) -> dict[str, dict[str, Result]]:
+    """Results by the fingerprint of their machine: figures of two machines are never compared."""
+    groups: dict[str, dict[str, Result]] = {}
+    for name, result in results.items():
+        groups.setdefault(result.machine["fingerprint"], {})[name] = result
+    return groups
+
+
+def same_hour(a: Result, b: Result) -> list[int]:
+    """The rounds of two results that were measured within an hour of each other, from 0 on."""
+    times = zip(a.round_times, b.round_times, strict=False)
+    apart = [datetime.fromisoformat(x) - datetime.fromisoformat(y) for x, y in times]
+    return [i for i, t in enumerate(apart) if abs(t.total_seconds()) <= HOUR]
+
+
+def by_rounds(results: dict[str, Result], over: Result, metric: str) -> dict[str, Estimate]:
+    """Ratios to one result, each from rounds of the same number, where both have the metric."""
+    samples = {}
+    for name, result in results.items():
+        if metric not in result.metrics or metric not in over.metrics:
+            continue
+        ours, theirs = result.metrics[metric].samples, over.metrics[metric].samples
+        within = [i for i in same_hour(result, over) if i < min(len(ours), len(theirs))]
+        if both := [(ours[i], theirs[i]) for i in within if ours[i] and theirs[i]]:
+            samples[name] = [median(a) / median(b) for a, b in both]
+    return estimates.together(samples)
+
+
+class Group:
+    """The results of one machine, and every ratio between them as an estimate.
+
+    ``cutoff``: the largest p-value of a difference that is claimed.
+    """
+
+    def __init__(self, results: dict[str, Result], baseline: str, cutoff: float = LEVEL) -> None:
+        self.results, self.baseline, self.cutoff = results, baseline, cutoff
+        self.states = by_state(results, baseline)
+        self.ratios = cache(self._ratios)
+
+    @property
+    def main(self) -> InState | None:
+        """The state in which the machine was most of the time; None: there was no trial."""
+        return self.states[0] if self.states else None
+
+    def _ratios(self, metric: str) -> dict[str, Estimate]:
+        """Ratios to the baseline, by variant, the baseline's own (1, without error) among them."""
+        base = self.results.get(self.baseline)
+        one = {self.baseline: Estimate(1.0, None, 1, 0.0)}
+        if metric in TRIED:
+            tried = self.main.ratios[metric] if self.main else {}
+            untried = {n: r for n, r in self.results.items() if r.no_trials}
+            by_round = one | by_rounds(untried, base, metric) if base and untried else {}
+            return by_round | tried
+        if metric in LOADS and base:
+            others = {n: r for n, r in self.results.items() if n != self.baseline}
+            return one | by_rounds(others, base, metric)
+        return {}
+
+    def best(
+        self, metric: str, names: Iterable[str] | None = None
+    ) -> tuple[str | None, dict[str, float | None]]:
+        """The variant with the best value, and the p-value of each other's difference from it.
+
+        A variant whose answer means nothing is not among them.
+        """
+        among = self.results if names is None else names
+        sound = {n: self.results[n] for n in among if not self.results[n].output.flaw}
+        choose = max if "per_second" in metric else min
+        if metric in TRIED:
+            ratios = {n: e for n, e in self.ratios(metric).items() if n in sound}
+            if len(ratios) < 2:
+                return None, {}
+            first = choose(ratios, key=lambda n: ratios[n].value)
+            others = {n: e for n, e in ratios.items() if n != first}
+            return first, {n: quotient(e, ratios[first]).p() for n, e in others.items()}
+        values = {n: v for n, r in sound.items() if (v := value_of(r, metric)) is not None}
+        if len(values) < 2:
+            return None, {}
+        first = choose(values, key=lambda n: values[n])
+        if metric in MEMORY:
+            return first, {
+                n: float(v <= values[first] * (1 + RESOLUTION))
+                for n, v in values.items()
+                if n != first
+            }
+        rest = {n: sound[n] for n in values if n != first}
+        return first, {n: e.p() for n, e in by_rounds(rest, sound[first], metric).items()}
+
+    def tied(self, metric: str, names: Iterable[str] | None = None) -> list[str]:
+        """The best of some variants, and those that tie with it; empty where nothing was tested."""
+        first, others = self.best(metric, names)
+        claimed = {n for n, p in others.items() if p is not None and p <= self.cutoff}
+        return ties(first, others, claimed)
+
+
+def group_of(comparison: Comparison, results: dict[str, Result]) -> Group:
+    """Some results of one machine, held to be different as the comparison's page does."""
+    return Group(results, comparison.baseline, comparison.cutoff)
+
+
+def ties(first: str | None, others: dict[str, float | None], claimed: set[str]) -> list[str]:
+    """The best and who ties with it: what was not tested is not tied."""
+    if first is None or all(p is None for p in others.values()):
+        return []
+    return [first, *(n for n, p in others.items() if p is not None and n not in claimed)]
+
+
+def value_of(result: Result, metric: str) -> float | None:
+    """A metric's value; None where it was not measured."""
+    measured = result.metrics.get(metric)
+    return measured.value if measured else None
+
+
+def cold_over_warm(results: dict[str, Result]) -> dict[str, Estimate]:
+    """How much longer a cold load takes than a warm one, from rounds that have both."""
+    samples = {}
+    for name, result in results.items():
+        pairs = zip(*(result.metrics[metric].samples for metric in LOADS), strict=False)
+        both = [median(cold) / median(warm) for cold, warm in pairs if cold and warm]
+        if both and not result.output.flaw:
+            samples[name] = both
+    return estimates.together(samples)

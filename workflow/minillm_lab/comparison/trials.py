@@ -1,0 +1,104 @@
+"""Speeds and ratios from trials, one set of figures for each state of the machine.
+
+A ratio is estimated from the trials of its variant, from those of their blocks that began and ended
+in the state. A speed is the baseline's, from all trials in the state, times the variant's ratio: so
+a speed and the ratio beside it are one figure and cannot contradict each other.
+"""
+
+from dataclasses import dataclass
+from math import exp, log
+
+from minillm_lab import estimates
+from minillm_lab.comparison.states import State, find_states
+from minillm_lab.estimates import Estimate, product
+from minillm_lab.records import Reading
+from minillm_lab.result import Result, TrialSample
+
+METRICS = {  # that trials measure, and their units
+    "first_token_seconds": "s",
+    "prefill_tokens_per_second": "t/s",
+    "decode_tokens_per_second": "t/s",
+    "generate_seconds": "s",
+    "generate_tokens_per_second": "t/s",
+}
+Estimates = dict[str, dict[str, Estimate]]  # by metric, by variant
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one trial says of a state: the centre of its blocks in it, by metric."""
+
+    speeds: dict[str, float]
+    baseline_speeds: dict[str, float]
+    ratios: dict[str, float]
+
+
+@dataclass(frozen=True)
+class InState:
+    """The figures of one state, from trials; the baseline's ratio is 1, without error."""
+
+    state: State
+    trials: dict[str, list[Trial]]  # by variant
+    ratios: Estimates
+    speeds: Estimates
+
+
+def by_state(results: dict[str, Result], baseline: str) -> list[InState]:
+    """The figures of each state of one machine in which there were trials, the most frequent first.
+
+    The order is that of the readings of rounds and trials alike.
+    """
+    trials = {name: usable(result) for name, result in results.items()}
+    pairs: list[tuple[Reading, Reading]] = [
+        *(pair for result in results.values() for pair in result.round_readings),
+        *((t.before, t.after) for of_variant in trials.values() for t in of_variant),
+    ]
+    states, labels = find_states([reading for pair in pairs for reading in pair])
+    ends = list(zip(labels[::2], labels[1::2], strict=True))
+    of_trials = iter(ends[len(ends) - sum(map(len, trials.values())) :])
+    found: list[dict[str, list[TrialSample]]] = [{} for _ in states]
+    for name, of_variant in trials.items():
+        for trial in of_variant:
+            before, after = next(of_trials)
+            if before is not None and before == after:
+                found[before].setdefault(name, []).append(trial)
+    return [
+        figures(state, {n: combined(blocks) for n, blocks in of_state.items()}, baseline)
+        for state, of_state in zip(states, found, strict=True)
+        if of_state
+    ]
+
+
+def usable(result: Result) -> list[TrialSample]:
+    """The blocks of trials that nothing disturbed, taken on the machine of the result's rounds."""
+    here = result.machine["fingerprint"]
+    return [t for t in result.trials if not t.disturbed and t.fingerprint == here]
+
+
+def combined(blocks: list[TrialSample]) -> list[Trial]:
+    """The blocks of a variant in one state, trial by trial."""
+    by_trial: dict[int, list[TrialSample]] = {}
+    for block in blocks:
+        by_trial.setdefault(block.trial, []).append(block)
+
+    def centres(kind: str, of_trial: list[TrialSample]) -> dict[str, float]:
+        found = [getattr(block, kind) for block in of_trial]
+        return {m: exp(estimates.centre([log(f[m]) for f in found])) for m in METRICS}
+
+    return [
+        Trial(*(centres(kind, ts) for kind in ("speeds", "baseline_speeds", "ratios")))
+        for ts in by_trial.values()
+    ]
+
+
+def figures(state: State, trials: dict[str, list[Trial]], baseline: str) -> InState:
+    """Every metric's ratios and speeds in one state."""
+    ratios: Estimates = {}
+    speeds: Estimates = {}
+    for metric in METRICS:
+        found = estimates.together({n: [t.ratios[metric] for t in ts] for n, ts in trials.items()})
+        every = [t.baseline_speeds[metric] for ts in trials.values() for t in ts]
+        base = estimates.together({baseline: every})[baseline]
+        ratios[metric] = {baseline: Estimate(1.0, None, len(every), 0.0), **found}
+        speeds[metric] = {baseline: base} | {n: product(base, r) for n, r in found.items()}
+    return InState(state, trials, ratios, speeds)

@@ -1,0 +1,301 @@
+"""What follows from an experiment: which files its jobs read, their settings, when each is due.
+
+The rules ask it, by the names that their wildcards hold. All paths are relative to the working
+folder.
+"""
+
+import itertools
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from minillm_lab.experiment.config import (
+    Experiment,
+    LlamaCppVariant,
+    Node,
+    ReferenceFile,
+    TransformersVariant,
+    form_of,
+)
+from minillm_lab.experiment.model_files import ModelFiles
+from minillm_lab.jobs import cluster
+from minillm_lab.jobs.files import sha256_of
+from minillm_lab.jobs.staleness import stamp
+from minillm_lab.records import TOKENS_AT_DEPTH
+from minillm_lab.wording import without_folders
+
+PLACES = 1000  # within a number of rounds and trials
+MODELS_FIRST = 2_000_000  # the priority of what makes models
+MEASURED_NEXT = 1_500_000  # rounds and trials, less their turn
+Tokens = Callable[[Any, Any], tuple[int, int]]  # of wildcards and input: in batches, and singly
+BY_NODE = {  # a node's key: what the Slurm executor calls it
+    "account": "slurm_account",
+    "partition": "slurm_partition",
+    "constraint": "constraint",
+    "gpus": "gpu",
+}
+
+
+def due(number: int, kind: str = "", variant: str = "") -> int:
+    """The priority of a round or trial: by its number, and within a number as if shuffled.
+
+    After everything that makes models. The order is the same whenever it is asked for: so is the
+    plan.
+    """
+    place = crc32(f"{number} {kind} {variant}".encode()) % PLACES if kind else 0
+    return MEASURED_NEXT - number * PLACES - place
+
+
+def no_tokens(wildcards: Any, input: Any) -> tuple[int, int]:
+    return 0, 0
+
+
+def known(name: str, names: Iterable[str], kind: str) -> str:
+    """A name that a file asked for holds, if there is such a variant or model; else one line."""
+    if name in names:
+        return name
+    first = list(itertools.islice(names, 31))
+    listed = ", ".join(first[:30]) + (", …" if len(first) > 30 else "")
+    sys.exit(f"error: no {kind} {name!r} in this experiment; there are: {listed}")
+
+
+def there(key: str, path: str) -> str:
+    """A file that the config names, if it is there; else one line, before anything runs."""
+    if Path(path).is_file():
+        return path
+    sys.exit(f"error: quality.{key}: {path}: there is no such file")
+
+
+class Plan:
+    """The plan of an experiment. ``lab`` is the folder of the lab's own files."""
+
+    def __init__(self, experiment: Experiment, lab: str) -> None:
+        self.experiment, self.lab = experiment, lab
+        self.results = experiment.results
+        self.models = ModelFiles(experiment.models)
+        self.trial_settings = cache(self._trial_settings)  # every trial asks for the baseline's
+        self.stamp = cache(stamp)
+
+    # What a variant is.
+
+    def variant(self, name: str) -> TransformersVariant | LlamaCppVariant:
+        """A variant's settings; one line where there is no such variant."""
+        return self.experiment.variants[known(name, self.experiment.variants, "variant")]
+
+    def model(self, variant: str) -> str:
+        """The name of a variant's model."""
+        name = self.variant(variant).model or self.experiment.model
+        assert name is not None  # the config was checked
+        return name
+
+    def known_model(self, name: str) -> str:
+        """A model's name; one line where there is no such model."""
+        return known(name, self.experiment.models, "model")
+
+    def runtime(self, variant: str) -> str:
+        """The name of a variant's runtime."""
+        return self.variant(variant).runtime
+
+    def form(self, variant: str) -> str:
+        """What the variant's runtime reads, as ``ModelFiles`` names it."""
+        return form_of(self.variant(variant))
+
+    def weights(self, variant: str) -> str:
+        """The model file or folder that a variant runs."""
+        return self.models.path(self.model(variant), self.form(variant))
+
+    def pair(self, variant: str) -> tuple[str, str]:
+        """The two sides of a trial: the variant and the baseline."""
+        return variant, self.experiment.baseline
+
+    def trial_environment(self, variant: str) -> str:
+        """The environment in which both sides of a trial run."""
+        both = {self.runtime(name) for name in self.pair(variant)}
+        return "llama.cpp" if "llama.cpp" in both else "transformers"  # it holds the other too
+
+    # What is measured how, as sorted JSON, and how often.
+
+    def settings(self, variant: str) -> str:
+        """All that a round of this variant must know."""
+        experiment, settings = self.experiment, self.variant(variant)
+        chosen = settings.model_dump(exclude={"model", "node"})
+        if settings.node:  # measured elsewhere, it is measured anew
+            chosen["node"] = self.node(variant).model_dump(exclude={"account"}, exclude_none=True)
+        chosen["threads"] = chosen["threads"] or experiment.threads
+        chosen["context"] = self.context(variant)
+        for key in ("generate", "repetitions", "warmups"):
+            chosen[key] = getattr(experiment, key)
+        if experiment.scratch:
+            chosen["scratch"] = experiment.scratch
+        chosen["depths"] = self.depths(variant)
+        return json.dumps(chosen, sort_keys=True)
+
+    def _trial_settings(self, variant: str) -> str:
+        """How a variant computes in a trial."""
+        chosen = json.loads(self.settings(variant))
+        for key in ("repetitions", "warmups", "depths", "scratch"):
+            chosen.pop(key, None)
+        return json.dumps(chosen | {"seconds": self.experiment.trial_seconds}, sort_keys=True)
+
+    def runtime_settings(self, variant: str) -> str:
+        """How a variant computes, without how its speed is measured."""
+        return self._computing(self.variant(variant))
+
+    def _computing(self, settings: TransformersVariant | LlamaCppVariant) -> str:
+        chosen = settings.model_dump(exclude={"model", "context", "node"})
+        chosen["threads"] = chosen["threads"] or self.experiment.threads
+        return json.dumps(chosen, sort_keys=True)
+
+    def context(self, variant: str) -> int:
+        """The size of a variant's context in tokens."""
+        return self.variant(variant).context or self.experiment.context
+
+    def depths(self, variant: str) -> list[int]:
+        """The prompt lengths at which a variant is measured besides: those its context holds."""
+        room = self.context(variant) - TOKENS_AT_DEPTH
+        return [depth for depth in self.experiment.depths if depth <= room]
+
+    def trials(self, variant: str) -> list[str]:
+        """The files of a variant's trials: none of the baseline, or on another kind of node."""
+        elsewhere = self.node(variant) != self.node(self.experiment.baseline)
+        if variant == self.experiment.baseline or elsewhere:
+            return []
+        numbers = range(1, self.experiment.trials + 1)
+        return [f"{self.results}/trials/{variant}.{n}.json" for n in numbers]
+
+    # What a job asks of a cluster.
+
+    def node(self, variant: str) -> Node:
+        """The kind of node that a variant names; one that asks for nothing where it names none."""
+        name = self.variant(variant).node
+        return self.experiment.nodes[name] if name else Node.model_validate({})
+
+    def reading_model(self, tokens: Tokens = no_tokens, models: int = 1) -> dict[str, Any]:
+        """Memory and time for a job whose first inputs are models, as Snakemake's resources."""
+        return {
+            "mem_mb": lambda wildcards, input, attempt: cluster.megabytes(input[:models], attempt),
+            "runtime": lambda wildcards, input, attempt: cluster.minutes(
+                input[:models], *tokens(wildcards, input), attempt
+            ),
+        }
+
+    def on_node(self, tokens: Tokens, models: int = 1) -> dict[str, Any]:
+        """The same for a job that runs on the kind of node that its variant names."""
+
+        def asked(key: str) -> Callable[[Any], Any]:
+            return lambda wildcards: getattr(self.node(wildcards.variant), key)
+
+        used = {key for node in self.experiment.nodes.values() for key, value in node if value}
+        asks = {BY_NODE[key]: asked(key) for key in sorted(used)}
+        return {**self.reading_model(tokens, models), **asks}
+
+    def tokens_of_round(self, wildcards: Any, input: Any) -> tuple[int, int]:
+        """How many tokens a round processes; its prompt counts as filling the context."""
+        experiment, depths = self.experiment, self.depths(wildcards.variant)
+        answers = experiment.warmups + experiment.repetitions
+        prompts = answers * self.context(wildcards.variant) + 2 * sum(depths)
+        return prompts, answers * experiment.generate + len(depths) * TOKENS_AT_DEPTH
+
+    def tokens_of_trial(self, wildcards: Any, input: Any) -> tuple[int, int]:
+        """Of each side: three attempts of four blocks, each two prompts and an answer."""
+        prompts, single = self.tokens_of_round(wildcards, input)
+        return 24 * prompts, 12 * single
+
+    def tokens_of_text(self, wildcards: Any, input: Any) -> tuple[int, int]:
+        return cluster.tokens_in(input.text), 0
+
+    # Quality.
+
+    @property
+    def reference(self) -> TransformersVariant | LlamaCppVariant | None:
+        """What computes the reference; None where it is a file made elsewhere, or none."""
+        quality = self.experiment.quality
+        if quality is None or isinstance(quality.reference, ReferenceFile):
+            return None
+        reference = quality.reference
+        return self.experiment.variants[reference] if isinstance(reference, str) else reference
+
+    def reference_weights(self, model: str) -> str:
+        """The model file or folder that the reference is computed from."""
+        assert self.reference is not None
+        return self.models.path(self.known_model(model), form_of(self.reference))
+
+    def reference_settings(self) -> str:
+        """How the reference computes, as sorted JSON."""
+        assert self.reference is not None
+        return self._computing(self.reference)
+
+    def reference_file(self, variant: str) -> str:
+        """The reference of a variant's model: made here, or a file made elsewhere."""
+        quality, model = self.experiment.quality, self.model(variant)
+        assert quality is not None
+        if isinstance(quality.reference, ReferenceFile):
+            return there("reference", quality.reference.file.replace("{model}", model))
+        return f"{self.results}/quality/reference.{model}.npz"
+
+    def shared_reference(self, variant: str) -> str:
+        """What tells a reference made elsewhere from another in its place; else nothing."""
+        return "" if self.reference else self.stamp(self.reference_file(variant))
+
+    def score(self, variant: str) -> str | list[str]:
+        """A variant's score, where quality is measured."""
+        return f"{self.results}/quality/{variant}.json" if self.experiment.quality else []
+
+    def answer(self, model: str) -> str | list[str]:
+        """What the reference of a model answers to the prompt, where one is computed."""
+        return f"{self.results}/quality/answers/{model}.json" if self.reference else []
+
+    def answers(self) -> list[str]:
+        """The same of every model that a variant runs."""
+        models = dict.fromkeys(map(self.model, self.experiment.variants))
+        return [str(self.answer(model)) for model in models] if self.reference else []
+
+    def quality_protocol(self) -> str:
+        """How the evaluation text is cut and scored, as sorted JSON."""
+        q = self.experiment.quality
+        assert q is not None
+        protocol = {"name": q.protocol, "context": q.context, "score_from": q.first_scored}
+        return json.dumps(protocol | {"chunks": q.chunks}, sort_keys=True)
+
+    def text(self) -> str:
+        """The evaluation text: the lab's own, or another file."""
+        assert self.experiment.quality is not None
+        return self._own_or("text", self.experiment.quality.text, "text.txt")
+
+    def questions(self) -> str | list[str]:
+        """The questions: the lab's own, another file, or none."""
+        assert self.experiment.quality is not None
+        path = self.experiment.quality.questions
+        return self._own_or("questions", path, "questions.yaml") if path else []
+
+    def _own_or(self, key: str, path: str, own: str) -> str:
+        return f"{self.lab}/minillm_lab/quality/{own}" if path == "own" else there(key, path)
+
+    def sections(self) -> str | list[str]:
+        """What the parts of the evaluation text are, from a file beside it; nothing without one."""
+        beside = Path(self.text()).with_suffix(".sections.yaml")
+        return str(beside) if beside.exists() else []
+
+    def quality_stamps(self) -> list[str]:
+        """The checksums of a text and questions of one's own, whatever their dates."""
+        quality = self.experiment.quality
+        assert quality is not None
+        named = (quality.text, quality.questions)
+        return [f"{path} {sha256_of(Path(path))}" for path in named if path not in ("own", None)]
+
+    # The experiment as a whole.
+
+    def command(self, configfiles: Iterable[str | Path], changed: dict[str, Any]) -> str:
+        """The command that makes these results, as a reader would type it: no folder of theirs."""
+        here = Path.cwd()
+        paths = [Path(file) for file in configfiles]
+        files = [str(p.relative_to(here) if p.is_relative_to(here) else p) for p in paths]
+        named = [] if files == ["config.yaml"] else ["--configfile", *files]
+        config = [f"{key}={value}" for key, value in changed.items()]
+        command = ["snakemake", "--cores", "1", *named, *(["--config", *config] if config else [])]
+        return shlex.join(map(without_folders, command))

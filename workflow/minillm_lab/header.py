@@ -1,0 +1,244 @@
+"""A model file's own claims, checked strictly before a runtime sees the file.
+
+What is downloaded is not trusted. A GGUF file's header (versions 2 and 3, little-endian) is read
+with bounds on every count and length, and nothing is kept of what it says but the tensors; each
+must lie where its runtime expects it, inside the file. Safetensors are opened by their own library,
+which checks the same of them.
+"""
+
+import mmap
+import struct
+from collections import Counter
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from minillm_lab.jobs.errors import LabError, first_line
+
+MOST_ENTRIES = 1 << 16  # key-value pairs, and tensors
+MOST_ELEMENTS = 1 << 22  # of all arrays together; the largest vocabularies make 1.3 million
+LARGEST_HEADER = 1 << 28  # bytes
+LONGEST_KEY = (1 << 16) - 1
+LONGEST_STRING = 1 << 26
+LONGEST_TENSOR_NAME = 63  # GGML_MAX_NAME with its final zero is 64
+LONGEST_TEMPLATE = 1 << 18  # bytes of a chat template; the longest in use have 30,000
+MOST_DIMENSIONS = 4
+STRING, ARRAY, UINT32 = 8, 9, 4
+BYTES = {0: 1, 1: 1, 2: 2, 3: 2, UINT32: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # by value type
+DEFAULT_ALIGNMENT = 32
+UNQUANTIZED_TENSORS = ("F64", "F32", "BF16", "F16", "I64", "I32", "I16", "I8")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor: its name, type, shape with the row's length first, size and place."""
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    bytes: int
+    offset: int  # from where the data begin
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the lab believes of a GGUF file's header."""
+
+    tensors: list[Tensor]
+    data: int  # the byte at which the tensors' data begin
+    context: int | None  # tokens that the model is made for; None where it does not say
+    file_type: int | None  # general.file_type, a number of llama.cpp's; likewise
+
+    @property
+    def type(self) -> str:
+        """The quantization type of the whole file, as llama.cpp spells it, else ``unknown``.
+
+        Without quantized tensors it is what most weights are held in, whatever the file says.
+        """
+        from gguf.constants import LlamaFileType
+
+        if any(tensor.type not in UNQUANTIZED_TENSORS for tensor in self.tensors):
+            known = self.file_type in list(LlamaFileType)
+            name = LlamaFileType(self.file_type).name.partition("_")[2] if known else "unknown"
+            return "unknown" if name in UNQUANTIZED_TENSORS else name
+        weights = Counter(unknown=0)
+        for tensor in self.tensors:
+            if tensor.type in ("F32", "F16", "BF16"):
+                weights[tensor.type] += prod(tensor.shape)
+        return weights.most_common(1)[0][0]
+
+
+class _Cursor:
+    """A place in the header; what reaches beyond it is a ValueError."""
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self.data, self.at, self.end = data, 0, min(len(data), LARGEST_HEADER)
+        self.elements = MOST_ELEMENTS
+
+    def number(self, kind: str = "Q") -> int:
+        start = self.at
+        self.skip(struct.calcsize(kind))
+        (value,) = struct.unpack_from(f"<{kind}", self.data, start)
+        return int(value)
+
+    def count(self, what: str, most: int) -> int:
+        value = self.number()
+        if value > most:
+            raise ValueError(f"it claims {value} {what}; {most} are the most there can be")
+        return value
+
+    def skip(self, size: int) -> None:
+        self.at += size
+        if self.at > self.end:
+            raise ValueError("its header is cut short, or a length in it lies")
+
+    def text(self, what: str, longest: int) -> str:
+        size = self.count(f"bytes of {what}", longest)
+        start = self.at
+        self.skip(size)
+        try:
+            return self.data[start : self.at].decode()
+        except UnicodeDecodeError:
+            raise ValueError(f"{what} at byte {start} is not UTF-8") from None
+
+    def elements_of(self, key: str) -> int:
+        count = self.count(f"elements of {key!r:.80}", self.elements)
+        self.elements -= count
+        return count
+
+
+def read_header(path: Path, name: str = "") -> Header:
+    """What a GGUF file holds, every claim held against the file's size.
+
+    ``name`` says in messages what the file is. Raises LabError with what is wrong with it. Takes
+    time in proportion to the header, at most LARGEST_HEADER, and next to no memory.
+    """
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _read(_Cursor(data))
+    except OSError as error:
+        raise LabError(f"{name or path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise LabError(f"{name or path}: not a GGUF file that can be used: {error}") from None
+
+
+def _read(cursor: _Cursor) -> Header:
+    if cursor.data[:4] != b"GGUF":
+        raise ValueError("it does not begin as one")
+    cursor.skip(4)
+    if (version := cursor.number("I")) not in (2, 3):
+        raise ValueError(f"its version is {version}; 2 and 3 are known")
+    tensors = cursor.count("tensors", MOST_ENTRIES)
+    alignment, context, file_type = _values(cursor, cursor.count("keys", MOST_ENTRIES))
+    entries = [_tensor(cursor) for _ in range(tensors)]
+    if not entries:
+        raise ValueError("it holds no tensors")
+    begin = cursor.at + -cursor.at % alignment
+    _check_places(entries, begin, alignment, len(cursor.data))
+    return Header(entries, begin, context, file_type)
+
+
+def _values(cursor: _Cursor, count: int) -> tuple[int, int | None, int | None]:
+    """Pass over the key-value pairs; the alignment of tensors, the context and the file's type."""
+    alignment, context, file_type, seen = DEFAULT_ALIGNMENT, None, None, set()
+    for _ in range(count):
+        key = cursor.text("a key", LONGEST_KEY)
+        if key in seen or not key:
+            raise ValueError(f"the key {key!r:.80} stands twice, or is empty")
+        seen.add(key)
+        kind, start = cursor.number("I"), cursor.at
+        if key == "general.alignment":
+            alignment = cursor.number("I") if kind == UINT32 else 0
+            if alignment < 1 or alignment & (alignment - 1):
+                raise ValueError("general.alignment is not a power of two")
+            continue
+        if key.endswith(".context_length") and kind == UINT32:
+            context = cursor.number("I")
+            continue
+        if key == "general.file_type" and kind == UINT32:
+            file_type = cursor.number("I")
+            continue
+        if key == "split.count" and kind == 2 and cursor.number("H") > 1:
+            raise ValueError("it is one part of a split model; merge it with llama-gguf-split")
+        cursor.at = start
+        _skip_value(cursor, key, kind)
+        if key.startswith("tokenizer.chat_template") and cursor.at - start > LONGEST_TEMPLATE:
+            raise ValueError(f"{key:.80} has {cursor.at - start} bytes, {LONGEST_TEMPLATE} at most")
+    return alignment, context, file_type
+
+
+def _skip_value(cursor: _Cursor, key: str, kind: int) -> None:
+    if kind == STRING:
+        cursor.skip(cursor.count(f"bytes of {key!r:.80}", LONGEST_STRING))
+    elif kind == ARRAY:
+        kind = cursor.number("I")
+        count = cursor.elements_of(key)
+        if kind == STRING:
+            for _ in range(count):
+                cursor.skip(cursor.number())
+        elif kind in BYTES:
+            cursor.skip(count * BYTES[kind])
+        else:
+            raise ValueError(f"{key!r:.80} is an array of arrays, or of the unknown type {kind}")
+    elif kind in BYTES:
+        cursor.skip(BYTES[kind])
+    else:
+        raise ValueError(f"{key!r:.80} is of the unknown type {kind}")
+
+
+def _tensor(cursor: _Cursor) -> Tensor:
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    name = cursor.text("a tensor's name", LONGEST_TENSOR_NAME)
+    dimensions = cursor.number("I")
+    if not 1 <= dimensions <= MOST_DIMENSIONS:
+        raise ValueError(f"tensor {name!r} has {dimensions} dimensions")
+    shape = tuple(cursor.number() for _ in range(dimensions))
+    number, offset = cursor.number("I"), cursor.number()
+    if number not in list(GGMLQuantizationType):
+        raise ValueError(f"tensor {name!r} is of the unknown type {number}")
+    type_ = GGMLQuantizationType(number)
+    block, block_bytes = GGML_QUANT_SIZES[type_]
+    if not 0 < prod(shape) < 1 << 63 or shape[0] % block:
+        raise ValueError(f"tensor {name!r} cannot be of the shape {shape} in {type_.name}")
+    return Tensor(name, type_.name, shape, prod(shape) // block * block_bytes, offset)
+
+
+def _check_places(entries: list[Tensor], begin: int, alignment: int, size: int) -> None:
+    """Tensors follow one another without overlap, aligned, and all lie inside the file."""
+    if len({tensor.name for tensor in entries}) < len(entries):
+        raise ValueError("two of its tensors have one name")
+    expected = 0
+    for tensor in entries:
+        if tensor.offset != expected:
+            raise ValueError(
+                f"tensor {tensor.name!r} lies at {tensor.offset}, not at {expected} where the one"
+                " before it ends"
+            )
+        if begin + tensor.offset + tensor.bytes > size:
+            raise ValueError(
+                f"it is cut short: tensor {tensor.name!r} ends at byte"
+                f" {begin + tensor.offset + tensor.bytes}, the file at {size}"
+            )
+        expected += tensor.bytes + -tensor.bytes % alignment
+
+
+def check_safetensors(folder: Path, name: str) -> None:
+    """Raise LabError where a folder's safetensors lie about themselves.
+
+    The library holds a header against the file's size, and shapes and types against offsets.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for file in folder.iterdir():
+        if file.suffix != ".safetensors" and file.stat().st_size > LARGEST_HEADER:
+            raise LabError(f"{name}: {file.name} has more than {LARGEST_HEADER} bytes")
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="numpy") as opened:
+                opened.keys()
+        except (SafetensorError, OSError) as error:
+            raise LabError(
+                f"{name}: {file.name} is not a safetensors file that can be used:"
+                f" {first_line(error)}"
+            ) from None

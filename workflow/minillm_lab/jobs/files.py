@@ -1,0 +1,113 @@
+"""Files that are written whole or not at all, and their checksums."""
+
+import glob
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from minillm_lab.jobs.errors import LabError
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it into place when the block succeeds.
+
+    The block may make a file or a folder there. When it raises, what it wrote is removed and
+    whatever stood at ``path`` before is still there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        left_behind = f".{glob.escape(path.name)}.*.part"  # by a process that was killed
+        for left_over in path.parent.glob(left_behind):
+            shutil.rmtree(left_over, ignore_errors=True)
+        with tempfile.TemporaryDirectory(
+            prefix=f".{path.name}.", suffix=".part", dir=path.parent
+        ) as scratch:
+            part = Path(scratch) / path.name
+            yield part
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            part.replace(path)
+    except OSError as error:
+        raise LabError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def check_space(path: Path, needed: int) -> None:
+    """Raise LabError where ``needed`` bytes do not fit; called before a large write."""
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise LabError(
+            f"cannot write {path}: it needs {needed / 1e6:.1f} MB, and its disk has"
+            f" {free / 1e6:.1f} MB left; make room, and start again"
+        )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8 with LF line ends, whole or not at all."""
+    with written_whole(path) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
+        if path.exists():
+            shutil.copymode(path, part)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_sha256(path: Path, expected: str | None, name: str) -> None:
+    """Raise LabError when ``path`` does not have the checksum that the config names.
+
+    ``name`` says in the message what the file is. Without an expectation nothing is read.
+    """
+    if expected and (found := sha256_of(path)) != expected.lower():
+        raise LabError(
+            f"{name}: sha256 is {found}, expected {expected.lower()};"
+            " the download is damaged, or the config names another file"
+        )
+
+
+def weight_files(weights: Path) -> list[Path]:
+    """The files that hold a model's weights: a GGUF file itself, or a folder's safetensors."""
+    if not weights.is_dir():
+        return [weights]
+    names = chosen_safetensors(weights, [file.name for file in weights.iterdir()], str(weights))
+    return [weights / name for name in names]
+
+
+def chosen_safetensors(folder: Path, names: Iterable[str], said: str) -> list[str]:
+    """Which of ``names`` are the model: those of the index, else SINGLE, else the only one.
+
+    Some publishers lay a second copy of all weights beside them. ``said`` says in messages what
+    the folder is. Raises LabError where it is not clear, or the index names what is not there.
+    """
+    files = sorted(name for name in names if name.endswith(".safetensors"))
+    if (folder / INDEX).exists():
+        indexed = parts_named_in(folder / INDEX, said)
+        if missing := sorted(indexed.difference(files)):
+            raise LabError(f"{said}: {INDEX} names {missing[0]!r}, which is not there")
+        return sorted(indexed)
+    if SINGLE in files:
+        return [SINGLE]
+    if len(files) > 1:
+        raise LabError(
+            f"{said}: it is not clear which of {len(files)} *.safetensors files are the model;"
+            f" it needs {INDEX}, or {SINGLE}"
+        )
+    return files
+
+
+def parts_named_in(index: Path, said: str) -> set[str]:
+    """The files that an index names. Raises LabError where it is none."""
+    try:
+        return set(json.loads(index.read_bytes())["weight_map"].values())
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise LabError(f"{said}: {index.name} is no index of safetensors: {error!r}") from None

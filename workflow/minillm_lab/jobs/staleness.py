@@ -1,0 +1,105 @@
+"""What results depend on and Snakemake does not see: imported code, and local files of any date.
+
+A job declares one small file, which holds the checksum of each module that its command loads:
+Snakemake compares its content, and where it has no records its age.
+"""
+
+import hashlib
+import os
+import re
+from functools import cache
+from pathlib import Path
+
+from minillm_lab.jobs.files import write_text
+
+PACKAGE = Path(__file__).parent.parent
+FOLDER = Path(".snakemake/minillm-lab/code")
+SAMPLES, SAMPLE = 16, 1 << 16  # of a local file's content: so many, of so many bytes
+FOR_TYPES = re.compile(r"^if TYPE_CHECKING:\n(?:[ \t].*\n|\n)+", re.M)
+IMPORT = re.compile(r"^[ \t]*from (minillm_lab[\w.]*) import (\([^)]*\)|.*)", re.M)
+
+
+@cache
+def files_of(module: str) -> frozenset[Path]:
+    """The files that importing a module of the lab loads, those imported in functions included.
+
+    ``module`` is named below the package, as ``benchmark.round``.
+    """
+    found: set[Path] = set()
+    waiting = set(_loaded(f"minillm_lab.{module}"))
+    while waiting:
+        file = waiting.pop()
+        if file not in found:
+            found.add(file)
+            waiting |= _imported(file)
+    return frozenset(found)
+
+
+@cache
+def code(*modules: str) -> str:
+    """A file that changes with the code that a job runs: modules, and all that they import."""
+    return code_file(FOLDER, *modules)
+
+
+def code_file(folder: Path, *modules: str) -> str:
+    """The path of a file in ``folder`` with the checksums of all that the modules load.
+
+    It is written where it says something else. One that was lost is as old as the newest module, so
+    that nothing looks older than the code that made it only because the file was written again.
+    """
+    files = sorted({file for module in modules for file in files_of(module)})
+    text = "".join(f"{_checksum(file)}  {file.relative_to(PACKAGE)}\n" for file in files)
+    path = folder / "+".join(sorted(modules))
+    if not path.exists():
+        write_text(path, text)
+        newest = max(file.stat().st_mtime for file in files)
+        os.utime(path, (newest, newest))
+    elif path.read_text("utf-8") != text:
+        write_text(path, text)
+    return str(path)
+
+
+def stamp(path: str) -> str:
+    """What tells a local file from one that takes its place: size, date, a sample of its content.
+
+    Empty where there is no file: Snakemake says so itself.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            about = os.fstat(file.fileno())
+            digest = hashlib.sha256()
+            for i in range(SAMPLES):
+                file.seek(i * max(0, about.st_size - SAMPLE) // (SAMPLES - 1))
+                digest.update(file.read(SAMPLE))
+    except OSError:
+        return ""
+    return f"{about.st_size} {about.st_mtime_ns} {digest.hexdigest()}"
+
+
+@cache
+def _loaded(name: str) -> frozenset[Path]:
+    """The files of a module and of the packages around it; none where there is no such module."""
+    place = PACKAGE.parent.joinpath(*name.split("."))
+    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    if not file.exists():
+        return frozenset()
+    inner = place.relative_to(PACKAGE.parent)
+    around = (PACKAGE.parent / up / "__init__.py" for up in inner.parents if up.name)
+    return frozenset({file, *around})
+
+
+@cache
+def _imported(file: Path) -> set[Path]:
+    """The files that a file's own imports load first."""
+    code = FOR_TYPES.sub("", file.read_text("utf-8"))
+    found: set[Path] = set()
+    for package, names in IMPORT.findall(code):
+        found |= _loaded(package)
+        for name in names.partition("#")[0].strip("()").split(","):
+            found |= _loaded(f"{package}.{name.split()[0]}") if name.strip() else frozenset()
+    return found
+
+
+@cache
+def _checksum(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

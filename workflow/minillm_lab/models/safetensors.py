@@ -1,0 +1,54 @@
+"""Safetensors for Transformers, from the unquantized GGUF of a model that ships none."""
+
+import argparse
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+from minillm_lab.jobs.command import run, say
+from minillm_lab.jobs.errors import LabError, first_line
+from minillm_lab.jobs.files import check_space, written_whole
+from minillm_lab.runtimes import size_in
+
+
+def export(gguf: Path, output: Path) -> None:
+    """Write a GGUF as a folder of float16 safetensors with its tokenizer.
+
+    Raises LabError where Transformers does not know the architecture.
+    """
+    check_space(output, size_in(gguf, "float16"))
+    transformers.utils.logging.disable_progress_bar()
+    source = {
+        "pretrained_model_name_or_path": gguf.parent,
+        "gguf_file": gguf.name,
+        "local_files_only": True,
+        "trust_remote_code": False,
+    }
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            **source, quantization_config=GgufConfig(dequantize=True), dtype=torch.float16
+        )
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        raise LabError(f"{gguf}: Transformers cannot read it: {first_line(error)}") from error
+    try:
+        with written_whole(output) as part:
+            model.save_pretrained(part)
+            tokenizer.save_pretrained(part)
+    except SafetensorError as error:
+        raise LabError(f"cannot write {output}: {first_line(error)}") from error
+
+
+def main(arguments: argparse.Namespace) -> None:
+    say(f"exporting {arguments.gguf} as safetensors")
+    export(arguments.gguf, arguments.output)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gguf", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser)

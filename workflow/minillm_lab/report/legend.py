@@ -1,0 +1,154 @@
+"""How to read the table, and what made it: machine, states, versions, command, warnings."""
+
+from string import ascii_uppercase
+
+from minillm_lab.comparison.shapes import Comparison, Precision, StateFigures
+from minillm_lab.estimates import LEVEL
+from minillm_lab.report import quality
+from minillm_lab.report.table import ROWS, drawn, shown
+from minillm_lab.result import Result
+from minillm_lab.wording import inert, number, without_folders
+
+
+def legend(comparison: Comparison) -> str:
+    """How to read the table, and what made it: machine, versions, command, date."""
+    level = f"{100 * LEVEL:g} %"
+    lines = [
+        f"In brackets: the ratio to `{comparison.baseline}`. Speeds and their ratios come from"
+        " trials (both variants loaded, taking turns), loads and memory from rounds (fresh"
+        " processes). **Bold** is best or tied with the best; ≈ marks a ratio tied with 1. The"
+        f" {comparison.claims} comparisons of speeds and loads on this page are corrected together"
+        f" (Holm, {level})."
+        " ⚠ marks a file that is mostly something else than its name says.",
+        "",
+        *failed_lines(comparison),
+        *machine_lines(comparison),
+        *state_lines(comparison),
+        *protocol_lines(comparison),
+    ]
+    for text, names in warned(comparison.results).items():
+        lines.append(f"- Warning, {', '.join(f'`{name}`' for name in names)}: {text}")
+    return "\n".join([*lines, *other_states(comparison)])
+
+
+def state_lines(comparison: Comparison) -> list[str]:
+    """In which states each machine was, and whose figures stand in the table."""
+    lines = []
+    for fingerprint, states in comparison.states.items():
+        on = f" on `{fingerprint}`" if len(comparison.states) > 1 else ""
+        if len(states) == 1:
+            lines.append(
+                f"- State{on}: one, {described(states[0])}. Intervals hold for this machine in"
+                " this state during this run."
+            )
+        elif states:
+            listed = "; ".join(
+                f"{letter}, {state.share:.0%} of the readings: {described(state)}"
+                for letter, state in zip(ascii_uppercase, states, strict=False)
+            ).replace("%", " %")
+            lines.append(
+                f"- States{on}: the machine was in {len(states)} ({listed}). Speeds and ratios in"
+                " the table are of state A, and hold for this machine in that state during this"
+                " run; those of the others stand below."
+            )
+    return lines
+
+
+def described(state: StateFigures) -> str:
+    """A state by its yardsticks."""
+    return (
+        f"{number(state.compute_flops / 1e9)} GF/s in cache,"
+        f" {number(state.memory_bytes_per_second / 1e9)} GB/s from memory"
+    )
+
+
+def other_states(comparison: Comparison) -> list[str]:
+    """A small table of speeds for each state but the most frequent."""
+    parts = []
+    for fingerprint, states in comparison.states.items():
+        for letter, state in list(zip(ascii_uppercase, states, strict=False))[1:]:
+            on = f" of `{fingerprint}`" if len(comparison.states) > 1 else ""
+            names = list(state.metrics)
+            body = [["", *(f"{n} (baseline)" if n == comparison.baseline else n for n in names)]]
+            for metric, (label, unit) in ROWS.items():
+                if any(metric in found for found in state.metrics.values()):
+                    tokens = comparison.results[names[0]].protocol["generated_tokens"]
+                    cells = (
+                        shown(state.metrics[n].get(metric), state.ratios[n].get(metric), unit)
+                        for n in names
+                    )
+                    body.append([f"{label.format(tokens=tokens)}, {unit}", *cells])
+            counted = ", ".join(f"{n} {state.trials.get(n, 0)}" for n in names if n in state.trials)
+            parts += ["", f"**State {letter}**{on} (trials: {counted})", "", drawn(body)]
+    return parts
+
+
+def warned(results: dict[str, Result]) -> dict[str, list[str]]:
+    """Each warning, and the variants that it is on."""
+    found: dict[str, list[str]] = {}
+    for name, result in results.items():
+        for warning in result.warnings:
+            found.setdefault(without_folders(warning), []).append(name)
+    return found
+
+
+def protocol_lines(comparison: Comparison) -> list[str]:
+    """What was measured how: threads, versions, quality, command, date, peers, precision."""
+    results = list(comparison.results.values())
+    first = results[0]
+    versions = dict(sorted(item for r in results for item in r.runtime["version"].items()))
+    threads = sorted({r.runtime["threads"] for r in results})
+    protocol = first.protocol
+    lines = [
+        f"- Threads: {', '.join(map(str, threads))}; prompt {protocol['prompt_tokens']} tokens;"
+        f" trials: {max(r.protocol['trials'] for r in results)};"
+        f" rounds × repetitions: {protocol['rounds']} × {protocol['repetitions']}",
+        f"- Versions: {', '.join(f'{n} {v}' for n, v in versions.items())};"
+        f" Python {first.machine['python']}",
+        f"- Command: `{comparison.command}`",
+        f"- Measured: {max(r.measured_at for r in results)[:10]}",
+    ]
+    lines[-2:-2] = quality.legend(comparison.results)
+    if len({r.machine["fingerprint"] for r in results}) > 1:
+        lines.append("- Measured on several machines: ratios are only taken within one.")
+    if comparison.precision:
+        lines.append(precision_line(comparison.precision))
+    return lines
+
+
+def precision_line(precision: Precision) -> str:
+    """Whether the precision asked for is reached, and what would reach it."""
+    goal = f"±{precision.goal:.1%}"
+    known = {n: reach for n, reach in precision.reached.items() if reach is not None}
+    if not known or precision.trials is None:
+        return f"- Precision: a goal of {goal} needs at least two trials; set trials to 6 or more."
+    worst = max(known, key=lambda n: known[n])
+    if known[worst] <= precision.goal:
+        return f"- Precision: every decode ratio is known within {goal}, as asked."
+    return (
+        f"- Precision: the decode ratio of `{worst}` is known to ±{known[worst]:.1%}, {goal} was"
+        f" asked; about {precision.trials} trials in all would reach it: an estimate, if they"
+        " scatter and find the machine in this state as these did (`--config trials=N` runs only"
+        " the new ones)."
+    )
+
+
+def machine_lines(comparison: Comparison) -> list[str]:
+    """Every machine that something was measured on."""
+    return list(dict.fromkeys(machine_line(r) for r in comparison.results.values()))
+
+
+def machine_line(result: Result) -> str:
+    """The machine of a result in one line."""
+    m = result.machine
+    return (
+        f"- Machine `{m['fingerprint']}`: {m['cpu']}, {m['cores']} cores,"
+        f" {m['memory_bytes'] / 2**30:.0f} GiB, {m['os']}"
+    )
+
+
+def failed_lines(comparison: Comparison) -> list[str]:
+    """Why variants have no figures."""
+    return [
+        f"- **Failed**, `{name}`: {inert(reason)}" for name, reason in comparison.failed.items()
+    ]

@@ -1,0 +1,99 @@
+"""Which variant to take, in words: comparison/advice.py takes it."""
+
+from minillm_lab.comparison.advice import (
+    ACCELERATOR,
+    FAILED,
+    MEMORY,
+    SAFE,
+    SPEED,
+    Choice,
+    Limits,
+    choose,
+    default_limits,
+)
+from minillm_lab.comparison.group import Group, by_machine, group_of
+from minillm_lab.comparison.shapes import Comparison
+from minillm_lab.quality.verdict import verdict
+from minillm_lab.report import quality
+from minillm_lab.result import Result
+from minillm_lab.wording import as_code, inert, number
+
+
+def in_short(name: str, result: Result) -> str:
+    """A variant's figures in one line: speed with its interval, memory, size, verdict."""
+    speed, memory = result.metrics[SPEED], result.metrics[MEMORY]
+    decoded = "decode speed not measured"
+    if speed.value is not None:
+        decoded = f"decodes {number(speed.value)} t/s"
+    text = f"{as_code(name)}: {decoded}"
+    if speed.ci95:
+        text += f" ({number(speed.ci95[0])} to {number(speed.ci95[1])})"
+    if memory.value is not None:
+        text += f", takes {number(memory.value / 1e6)} MB of memory at most"
+    text += f", {number(result.model.size / 1e6)} MB file"
+    accelerator = result.metrics.get(ACCELERATOR)
+    if accelerator and accelerator.value:
+        text += f", and {number(accelerator.value / 1e6)} MB on the accelerator"
+    text += f", {verdict(result.quality) or 'quality not measured'}"
+    if bits := (result.quality or {}).get("bits_per_byte"):
+        text += f", {quality.cell(bits, 1, 3)} bits per byte of text"
+    return text
+
+
+def advice(group: Group, limits: Limits) -> str:
+    """What to take and why, as Markdown."""
+    choice, results = choose(group, limits), group.results
+    if choice.taken is None:
+        lines = ["**No variant meets these limits.**", ""]
+        if choice.nearest:
+            lines += [f"- Nearest: {in_short(choice.nearest, results[choice.nearest])}"]
+    else:
+        lines = [f"**Take {in_short(choice.taken, results[choice.taken])}.**", ""]
+        lines += [f"- Why: {choice.why}."]
+        if choice.runner_up:
+            lines += [f"- Runner-up: {in_short(choice.runner_up, results[choice.runner_up])}"]
+        lines += between(choice, results)
+    shown = {choice.taken, choice.runner_up, *choice.of_models.values()}
+    for name, checks in choice.checks.items():
+        doubts = [c.text for c in checks if c.outcome != SAFE]
+        if name in choice.beaten:
+            other = as_code(choice.beaten[name])
+            doubts.append(f"{other} is measurably better in something and worse in nothing")
+        if doubts:
+            out = name in choice.beaten or any(c.outcome >= FAILED for c in checks)
+            mark = "but" if name in shown else "out" if out else "not taken"
+            lines.append(f"- {as_code(name)} {mark}: {'; '.join(doubts)}")
+    return "\n".join(lines)
+
+
+def between(choice: Choice, results: dict[str, Result]) -> list[str]:
+    """What to take of each model but the one chosen, and how the models compare."""
+    return [
+        f"- Of {inert(model)}: {in_short(name, results[name])}"
+        for model, name in choice.of_models.items()
+    ]
+
+
+def recommendation(comparison: Comparison) -> str:
+    """The README's line: what to take on each machine measured, with no limit but loss."""
+    groups = by_machine(comparison.results)
+    lines = []
+    for fingerprint, results in groups.items():
+        limits = default_limits(results)
+        choice = choose(group_of(comparison, results), limits)
+        where = f" on {as_code(fingerprint)}" if len(groups) > 1 else ""
+        limit = f" with at most {limits.loss} loss" if limits.loss else ", quality not measured"
+        if choice.taken is None:
+            nearest = choice.nearest or ""
+            why = [c.text for c in choice.checks.get(nearest, []) if c.outcome != SAFE]
+            said = f" {as_code(nearest)}, the nearest: {'; '.join(why)}." if why else ""
+            lines.append(f"**Recommended{where}**: nothing{limit}.{said}")
+            continue
+        text = f"**Recommended{where}**{limit}: {in_short(choice.taken, results[choice.taken])}."
+        text += f" Why: {choice.why}."
+        if choice.runner_up:
+            text += f" Runner-up: {as_code(choice.runner_up)}."
+        for model, name in choice.of_models.items():
+            text += f" Of {inert(model)}: {in_short(name, results[name])}."
+        lines.append(text)
+    return "\n\n".join(lines) + " With limits of your own: `minillm-lab pick`."

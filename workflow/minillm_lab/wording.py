@@ -1,0 +1,56 @@
+"""Numbers as people read them, and text from others made inert for Markdown and terminals."""
+
+import re
+import unicodedata
+from typing import Protocol
+
+MARKUP = re.compile(r"[\\`*\[\]<>|~&]|(?<![^\W_])_|_(?![^\W_])")  # q4_k_m needs no escape
+
+FOLDERS = re.compile(r"(?<![\w./:<~])~?/(?=\S)(?:[^/\n:;,'\"()<>|]+/)*")
+
+
+def without_folders(text: str) -> str:
+    """Text for others: of each absolute path the last part alone, as of a file's name."""
+    return FOLDERS.sub("", text)
+
+
+def visible(text: str) -> str:
+    """Control, direction and other invisible characters as \\u{…}; everything else as it is."""
+    return "".join(
+        rf"\u{{{ord(c):x}}}" if unicodedata.category(c)[0] == "C" or c in "\u2028\u2029" else c
+        for c in text
+    )
+
+
+def inert(text: str) -> str:
+    """Text that shows as itself in Markdown, table cells included, and moves no terminal."""
+    return visible(MARKUP.sub(r"\\\g<0>", text))
+
+
+def as_code(text: str) -> str:
+    """The text as code, or inert where it would end the code or a table's cell."""
+    return f"`{visible(text)}`" if text and not set(text) & set("`|") else inert(text)
+
+
+class Interval(Protocol):
+    """A value with its 95 % interval, where it has one."""
+
+    @property
+    def value(self) -> float: ...
+
+    @property
+    def ci95(self) -> tuple[float, float] | None: ...
+
+
+def number(value: float) -> str:
+    """Three significant digits, never an exponent."""
+    value = float(f"{value:.3g}") if value < 1000 else value
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def times(ratio: Interval) -> str:
+    """A ratio with its interval: ×2.90 (2.71 to 3.08)."""
+    interval = f" ({number(ratio.ci95[0])} to {number(ratio.ci95[1])})" if ratio.ci95 else ""
+    return f"×{number(ratio.value)}{interval}"
