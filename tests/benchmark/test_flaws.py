@@ -8,8 +8,8 @@ from pathlib import Path
 
 import fuzz
 import pytest
-from builders import around, compared, made_up
 
+from builders import around, compared, made_up
 from conftest import ROOT
 from minillm_lab.benchmark.collect import collect
 from minillm_lab.benchmark.round import flaw_of

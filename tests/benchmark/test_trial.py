@@ -16,8 +16,8 @@ from typing import Any
 import fuzz
 import psutil
 import pytest
-from builders import STEADY, made_up_trial
 
+from builders import STEADY, made_up_trial
 from conftest import ROOT
 from minillm_lab.benchmark import machine, trial
 from minillm_lab.benchmark.collect import read_trial, samples_of
