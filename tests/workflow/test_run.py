@@ -78,7 +78,8 @@ def test_a_broken_variant_does_not_take_the_others_down(lab: Lab, tiny_gguf: Pat
     again = lab.planned()  # what failed, and the table
     assert again == {
         "fetch_gguf": 1, "prompt": 1, "quantize": 1, "facts": 2, "round": 2, "trial": 2,
-        "provisional": 1, "collect": 2, "compare": 1, "tables": 1, "charts": 1, "pages": 1, "readme": 1,
+        "provisional": 1, "collect": 2, "compare": 1,
+        "tables": 1, "charts": 1, "pages": 1, "readme": 1,
     }  # fmt: skip
     lab.config["variants"] = good
     lab.write_config()

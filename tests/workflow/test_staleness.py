@@ -135,10 +135,10 @@ def test_the_protocol(key: str, jobs: dict[str, int], done: Lab) -> None:
         ("benchmark/trial", TRIALS),
         ("benchmark/slices", TRIALS),
         ("benchmark/yardsticks", ALL),
-        ("machine", ALL),
+        ("benchmark/machine", ALL),
         ("records", ALL),
         ("result", FIRST | collected(3)),
-        ("config", FIRST | collected(3)),
+        ("experiment/sources", FIRST | collected(3)),
     ],
 )
 def test_the_measuring_code(module: str, jobs: dict[str, int], done: Lab) -> None:
