@@ -255,6 +255,15 @@ def test_how_much_of_the_memorys_speed_decoding_takes_is_shown() -> None:
     assert sentence.index("`q8`") < sentence.index("`fp16`") and "16.0 GB/s" in sentence
 
 
+def test_a_model_that_caches_may_hold_is_not_held_against_memory() -> None:
+    results = [measured("fp16", 4000), measured("q8", 16000)]
+    for result in results:
+        result.model.read_bytes = 2_000_000
+    found = compared(*results)
+    assert not [row for row in table.rows(found) if row[0].startswith("Memory read")]
+    assert not [line for line in learnings(found) if line.startswith("Memory as a limit")]
+
+
 def test_states_come_the_most_frequent_first() -> None:
     shares = [state.share for state in in_two_states().states["aaaaaaaaaaaa"]]
     assert all(a >= b for a, b in pairwise(shares)) and sum(shares) == pytest.approx(1)

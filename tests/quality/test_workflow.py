@@ -13,7 +13,7 @@ from quality_lab import QUESTIONS, SECTIONS, TEXT
 
 FP16 = {"runtime": "transformers", "dtype": "float16"}
 Q4_K_M = {"runtime": "llama.cpp", "quantization": "Q4_K_M"}
-DRAWN = {"plots": 1, "pages": 1, "readme": 1}
+DRAWN = {"tables": 1, "charts": 1, "pages": 1, "readme": 1}
 ONCE = {"rounds": 1, "repetitions": 1, "warmups": 0}
 
 
@@ -78,11 +78,6 @@ def test_a_text_that_is_not_there_is_said_before_anything_runs(lab: Lab, key: st
     finally:
         lab.config["quality"] = before
         lab.write_config()
-
-
-def test_a_comparison_with_llama_bench_that_the_config_does_not_name(lab: Lab) -> None:
-    said = lab.snakemake("--cores", "1", "-n", "results/peer/q4_k_m.json", ok=False).stderr
-    assert "error: llama_bench is not set in the config" in said and "Traceback" not in said
 
 
 def test_another_text_reruns_scores_not_rounds(lab: Lab) -> None:

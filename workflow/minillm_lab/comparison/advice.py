@@ -201,8 +201,8 @@ def beaten(names: list[str], group: Group) -> dict[str, str]:
 
 
 ONLY = (
-    "of its model's variants that meet the limits, every other is measurably worse in something and"
-    " better in nothing"
+    "every other variant that meets the limits is measurably worse in something and better in"
+    " nothing"
 )
 
 
