@@ -252,7 +252,7 @@ def test_what_is_no_results_file_is_refused(content: str, tmp_path: Path) -> Non
 def test_a_large_file_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text(" " * (LARGEST + 1))
-    with pytest.raises(LabError, match="larger than"):
+    with pytest.raises(LabError, match=f"more than {LARGEST} bytes"):
         read_published(path)
 
 

@@ -316,8 +316,8 @@ def test_the_command_says_what_it_assumed_and_where_it_was_measured(
     write_record(tmp_path / "comparison.json", compared(*ALL.results.values()))
     text = run(capsys, "--results", str(tmp_path))
     assert "Take `mid`" in text  # small lost too much for the default
-    assert "MB free here now; loss at most minor" in text
-    assert "machine `aaaaaaaaaaaa`, which is not this one" in text
+    assert "MB of memory free here now; at most minor loss" in text
+    assert "machine `aaaaaaaaaaaa`, which is not this machine" in text
     assert "Take `small`" in run(
         capsys, "--results", str(tmp_path), "--max-memory", "300MB", "--max-loss", "severe"
     )
@@ -335,7 +335,7 @@ def test_what_is_free_in_a_container_and_on_the_accelerator_is_the_default_limit
     assert "Take `on_gpu`" in run(capsys, "--results", str(tmp_path))
     monkeypatch.setattr(machine, "accelerator_memory_free", lambda: 2 << 30)
     text = run(capsys, "--results", str(tmp_path))
-    assert "Take `mid`" in text and "memory at most the 500 MB free here now" in text
+    assert "Take `mid`" in text and "at most the 500 MB of memory free here now" in text
     assert "`on_gpu` out: accelerator memory 3000 MB is over the 2147 MB asked for" in text
     assert "`big` out: memory 800 MB is over the 500 MB asked for" in text
 
@@ -347,7 +347,7 @@ def test_sizes_are_read_with_their_unit(given: str, bytes_: float) -> None:
 
 @pytest.mark.parametrize("given", ["600", "600XB", "-1MB", "nanMB", "1e9B", ""])
 def test_what_is_no_size_is_refused(given: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="is no size"):
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a size"):
         pick.bytes_of(given)
 
 
