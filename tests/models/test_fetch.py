@@ -80,7 +80,7 @@ class CommandLine:
         return done.returncode, done.stderr.splitlines()
 
     def command(self, what: str, source: dict[str, Any], name: str = FILE) -> list[str]:
-        module = [sys.executable, "-m", "minillm_lab.models.fetch", "--what", what]
+        module = [sys.executable, "-m", "minillm_lab.models.fetch", "--kind", what]
         return [*module, "--source", json.dumps(source), "--output", str(self.output / name)]
 
     def env(self) -> dict[str, str]:
@@ -563,7 +563,7 @@ def test_a_local_folder_is_linked_file_by_file(lab: CommandLine) -> None:
     ("what", "path", "says"),
     [
         ("gguf", "gone.gguf", "gone.gguf: no such file"),
-        ("safetensors", "gone", "gone: no *.safetensors there"),
+        ("safetensors", "gone", "gone: holds no *.safetensors"),
     ],
 )
 def test_a_missing_local_path_is_one_line(
