@@ -80,11 +80,6 @@ def test_a_text_that_is_not_there_is_said_before_anything_runs(lab: Lab, key: st
         lab.write_config()
 
 
-def test_a_comparison_with_llama_bench_that_the_config_does_not_name(lab: Lab) -> None:
-    said = lab.snakemake("--cores", "1", "-n", "results/peer/q4_k_m.json", ok=False).stderr
-    assert "error: llama_bench is not set in the config" in said and "Traceback" not in said
-
-
 def test_another_text_reruns_scores_not_rounds(lab: Lab) -> None:
     lab.path("text.txt").write_text(TEXT + TEXT[::-1])
     planned = lab.planned()
