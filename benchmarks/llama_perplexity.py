@@ -61,11 +61,14 @@ class Scored:
 class Lab:
     """The lab's own modules, on one text under one protocol, in a folder of their files."""
 
-    def __init__(self, folder: Path, text: Path, tokenizer: Path, protocol: str, settings: str):
+    def __init__(
+        self, folder: Path, text: Path, tokenizer: Path, protocol: str, settings: str,
+        chunks: int | None = None,
+    ) -> None:  # fmt: skip
         self.folder, self.protocol, self.settings = folder / f"lab-{protocol}", protocol, settings
         self.text = self.folder / "text.json"
         self.folder.mkdir()
-        how = json.dumps(PROTOCOLS[protocol] | {"chunks": None})
+        how = json.dumps(PROTOCOLS[protocol] | {"chunks": chunks})
         self.run("text", "--tokenizer", tokenizer, "--text", text, "--protocol", how,
                  "--output", self.text)  # fmt: skip
 
@@ -99,11 +102,14 @@ class Lab:
 class LlamaPerplexity:
     """llama-perplexity on one text; ``base`` is the file that it keeps of the reference."""
 
-    def __init__(self, binary: str, folder: Path, text: Path, threads: int, reference: Path):
+    def __init__(
+        self, binary: str, folder: Path, text: Path, threads: int, reference: Path,
+        chunks: int = -1,  # all
+    ) -> None:  # fmt: skip
         self.base = folder / "base.kld"
         self.command: list[str | Path] = [
             binary, "-f", text, "-c", str(CONTEXT), "-t", str(threads), "-ngl", "0",
-            "--kl-divergence-base", self.base,
+            "--kl-divergence-base", self.base, "--chunks", str(chunks),
         ]  # fmt: skip
         output_of([*self.command, "-m", reference])
 
