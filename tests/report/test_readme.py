@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from builders import compared, made_up
 
+from builders import compared, made_up
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.report.front import front
 from minillm_lab.report.page import BEGIN, END
