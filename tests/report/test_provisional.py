@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from builders import made_up_round, made_up_trial
 
+from builders import made_up_round, made_up_trial
 from conftest import ROOT
 from minillm_lab.records import NoTrial, Record, write_record
 
