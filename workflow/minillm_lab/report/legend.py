@@ -5,7 +5,7 @@ from string import ascii_uppercase
 from minillm_lab.comparison.shapes import Comparison, Precision, StateFigures
 from minillm_lab.estimates import LEVEL
 from minillm_lab.report import quality
-from minillm_lab.report.table import ROWS, drawn, shown
+from minillm_lab.report.table import ROWS, drawn, shown, unranked_line
 from minillm_lab.result import Result
 from minillm_lab.wording import inert, number, without_folders
 
@@ -13,13 +13,15 @@ from minillm_lab.wording import inert, number, without_folders
 def legend(comparison: Comparison) -> str:
     """How to read the table, and what made it: machine, versions, command, date."""
     level = f"{100 * LEVEL:g} %"
+    not_ranked = unranked_line(comparison)
     lines = [
         f"In brackets: the ratio to `{comparison.baseline}`. Speeds and their ratios come from"
         " trials (both variants loaded, taking turns), loads and memory from rounds (fresh"
         " processes). **Bold** is best or tied with the best; ≈ marks a ratio tied with 1. The"
         f" {comparison.claims} comparisons of speeds and loads on this page are corrected together"
         f" (Holm, {level})."
-        " ⚠ marks a file that is mostly something else than its name says.",
+        " ⚠ marks a file that is mostly something else than its name says."
+        + (f" {not_ranked}" if not_ranked else ""),
         "",
         *failed_lines(comparison),
         *machine_lines(comparison),

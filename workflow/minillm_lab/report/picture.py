@@ -1,7 +1,7 @@
 """The page's picture: its points, the same in words, and how the page shows it.
 
-The picture is drawn by plots.py; its files lie beside the page, in ``docs/``, since results are
-never committed.
+charts/draw.py draws the picture; its files lie beside the page, in ``docs/``, since results are never
+committed.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from minillm_lab.wording import number
 
 SPEED, LOSS, BITS = "decode_tokens_per_second", "kld_mean", "bits_per_byte"
 MEMORY = "memory_after_generation_bytes"
+SHOWN = 600  # pixels of width on the page: text, picture and the table's head fit one screen
 LONGEST = 26  # characters of a name that are shown
 
 
@@ -131,7 +132,7 @@ def element(comparison: Comparison, page: Path) -> str:
         [
             "<picture>",
             f'  <source media="(prefers-color-scheme: dark)" srcset="{escape(dark)}">',
-            f'  <img alt="{escape(" ".join(words))}" src="{escape(light)}">',
+            f'  <img width="{SHOWN}" alt="{escape(" ".join(words))}" src="{escape(light)}">',
             "</picture>",
         ]
     )

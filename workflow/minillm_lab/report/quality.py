@@ -107,16 +107,18 @@ def losses(results: dict[str, Result]) -> list[str]:
         if not quality or (said := verdict(quality)) is None:
             continue
         text = (
-            f"`{name}` against the reference: {said}."
-            f" KL divergence {cell(quality['kld_mean'], 1, 4)} nats,"
-            f" the same most likely token in {cell(quality['same_top'], 100, 1)} % of cases"
+            f"`{name}`: {said}. KL divergence from the reference"
+            f" {cell(quality['kld_mean'], 1, 4)} nats, the same top token in"
+            f" {cell(quality['same_top'], 100, 1)} % of cases"
         )
         if flips := quality.get("answer_flips"):
             changed = round((flips.value or 0) * flips.n)
             p = quality["answer_flips_p"].value or 0
             worse = p < 0.05 and lost(quality)
-            accuracy = "more lost than won" if worse else "accuracy not measurably changed"
-            text += f", {changed} of {flips.n} answers changed ({accuracy})"
+            accuracy = (
+                "fewer are right than before" if worse else "accuracy did not change measurably"
+            )
+            text += f"; {changed} of {flips.n} answers changed, {accuracy}"
         found.append(text + ".")
     return found
 
@@ -137,5 +139,7 @@ def fallbacks(results: dict[str, Result]) -> list[str]:
         shares = ", ".join(f"{s:.0%} {t}" for t, s in list(model.tensor_types.items())[:3])
         rows = next(iter(model.rows_not_of_256), None)
         why = f"rows of {rows} are not divisible by 256" if rows else "its recipe mixes types"
-        found.append(f"`{name}`: {model.quantization} here is {shares.replace('%', ' %')}: {why}.")
+        found.append(
+            f"`{name}`: {model.quantization} here is {shares.replace('%', ' %')}, because {why}."
+        )
     return found
