@@ -1,7 +1,7 @@
 """The page's picture: its points, the same in words, and how the page shows it.
 
-charts/draw.py draws the picture; its files lie beside the page, in ``docs/``, since results are never
-committed.
+charts/draw.py draws the picture; its files lie beside the page, in ``docs/``, since results
+are never committed.
 """
 
 from dataclasses import dataclass
