@@ -122,5 +122,5 @@ def test_more_variants_than_a_file_may_hold_are_one_line() -> None:
     result = made_up("v")
     comparison = compare({"v": result}, "v", "snakemake")
     comparison.results |= {f"v{i}": result for i in range(MOST)}
-    with pytest.raises(LabError, match="5001 variants are more than one file holds: 5000"):
+    with pytest.raises(LabError, match="5001 variants are too many for one file, which holds 5000"):
         text_of(comparison, "results")
