@@ -1,6 +1,6 @@
 """The page's picture: its points, the same in words, and how the page shows it.
 
-The picture is drawn by charts/draw.py; its files lie beside the page, in ``docs/``, since results are
+charts/draw.py draws the picture; its files lie beside the page, in ``docs/``, since results are
 never committed.
 """
 
