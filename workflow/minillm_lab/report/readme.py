@@ -63,8 +63,8 @@ def experiment(result: Result) -> str:
         beside = {name: metric.value or 0 for name, metric in result.quality.items()}
         text += (
             f" The first {beside['answer_first_divergence_token']:.0f} tokens of its answer are the"
-            f" reference's; it shares {beside['answer_tokens_in_common']:.0%} of its tokens with that"
-            f" answer, and {beside['answer_repetition']:.0%} of its 4-grams repeat."
+            f" reference's, {beside['answer_tokens_in_common']:.0%} of all its tokens are in the"
+            f" reference's answer too, and {beside['answer_repetition']:.0%} of its 4-grams repeat."
         ).replace("%", " %")
     said = result.output.text.strip().replace("<!--", "<! --")  # never a marker of ours
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", said)), default=0))
