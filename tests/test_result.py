@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import made_up
 
+from builders import made_up
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.records import read_record, write_record
 from minillm_lab.result import Result

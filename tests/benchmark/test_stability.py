@@ -1,8 +1,8 @@
 """Warnings say in words what makes a figure doubtful, and a quiet run has none."""
 
 import pytest
-from builders import made_up_round
 
+from builders import made_up_round
 from minillm_lab.benchmark.stability import instabilities
 
 STEADY = [100.0, 101.0, 99.5]

@@ -283,15 +283,19 @@ def versions(variant: Variant) -> str:
 def compare_runs(before: Published, after: Published, drift: float = DRIFT) -> Difference:
     """The figures that changed, at a family-wise level of 5 % (Holm's step-down procedure)."""
     compared, not_compared = [], []
+    untested: dict[str, dict[str, None]] = {}  # metrics by variant, each once
     for pair in pairs(before, after):
         if isinstance(pair, str):
             not_compared.append(pair)
             continue
         change = by_difference(pair) if pair.kind == "quality" else by_ratio(pair, drift)
         if change is None:
-            not_compared.append(f"{as_code(pair.variant)}, {label(pair.metric)}: no interval")
+            untested.setdefault(as_code(pair.variant), {})[label(pair.metric)] = None
         else:
             compared.append(change)
+    not_compared += [
+        f"{name}, {', '.join(metrics)}: no interval" for name, metrics in untested.items()
+    ]
     ordered = sorted(compared, key=lambda change: change.p)
     left = len(ordered)
     claims = 0

@@ -95,7 +95,7 @@ def warned(results: dict[str, Result]) -> dict[str, list[str]]:
 
 
 def protocol_lines(comparison: Comparison) -> list[str]:
-    """What was measured how: threads, versions, quality, command, date, peers, precision."""
+    """What was measured how: threads, versions, quality, command, date, precision."""
     results = list(comparison.results.values())
     first = results[0]
     versions = dict(sorted(item for r in results for item in r.runtime["version"].items()))
