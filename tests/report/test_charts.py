@@ -221,6 +221,15 @@ def test_a_sentence_shows_its_code_and_bold_and_everything_else_as_it_is() -> No
     )
 
 
+def test_without_quality_the_report_opens_with_no_empty_column() -> None:
+    opening = pages.opening(compared(made_up("f16"), made_up("q4", decode=around(20))))
+    assert [column.split(",")[0] for column in opening["columns"]] == [
+        "Decode ↑", "Memory after generation ↓", "Model size ↓",
+    ]  # fmt: skip
+    (rows,) = opening["machines"].values()
+    assert rows["q4"][0] == "20.0 (×2.00)" and all(len(cells) == 3 for cells in rows.values())
+
+
 def test_where_a_variant_hurts_is_shown_beside_its_answer() -> None:
     hurt, unhurt = with_quality(made_up("q2_k"), 0.5), made_up("f16")
     hurt.quality_by_section = {"prose": QualityMetric(value=0.25, unit="nat", n=9)}

@@ -24,7 +24,7 @@ from minillm_lab.report import CHARTS, legend, table
 from minillm_lab.report.charts.catalogue import chart
 from minillm_lab.report.charts.draw import THEMES
 from minillm_lab.report.charts.parts import NARROW, WIDE
-from minillm_lab.report.front import said
+from minillm_lab.report.front import loss_in_a_word
 from minillm_lab.report.learnings import learnings, most_important
 from minillm_lab.report.quality import ROWS as QUALITY
 from minillm_lab.report.quality import cell as quality_cell
@@ -55,7 +55,7 @@ def paragraphs(text: str) -> Markup:
     return Markup("\n").join(found)
 
 
-def shown(name: str, metric: Metric | QualityMetric | None, text: str) -> dict[str, str]:
+def measured_cell(name: str, metric: Metric | QualityMetric | None, text: str) -> dict[str, str]:
     """A cell of the summary: the text, the JSON's own value to sort by, the interval."""
     value = "" if metric is None or metric.value is None else repr(metric.value)
     interval = "measured once: no interval"
@@ -69,27 +69,28 @@ def deciding(comparison: Comparison) -> dict[str, Callable[[str], dict[str, str]
     size, results = table.sizes(comparison), comparison.results
 
     def loss(name: str) -> dict[str, str]:
-        return shown("kld_mean", (results[name].quality or {}).get("kld_mean"), said(results[name]))
+        lost = (results[name].quality or {}).get("kld_mean")
+        return measured_cell("kld_mean", lost, loss_in_a_word(results[name]))
 
     def measured(metric: str, unit: str) -> Callable[[str], dict[str, str]]:
         def cell(name: str) -> dict[str, str]:
             value, ratio = results[name].metrics[metric], comparison.ratios[name].get(metric)
-            return shown(metric, value, table.shown(value, ratio, unit))
+            return measured_cell(metric, value, table.shown(value, ratio, unit))
 
         return cell
 
     def bytes_of(name: str) -> dict[str, str]:
-        return counted("model_bytes", results[name].model.size, size[name].replace("*", ""))
+        return counted_cell("model_bytes", results[name].model.size, size[name].replace("*", ""))
 
-    return {
-        "Quality loss (KL divergence ↓, nats)": loss,
+    known = any(r.quality or r.output.flaw for r in results.values())
+    return ({"Quality loss (KL divergence ↓, nats)": loss} if known else {}) | {
         "Decode ↑, t/s": measured("decode_tokens_per_second", "t/s"),
         "Memory after generation ↓, MB": measured("memory_after_generation_bytes", "MB"),
         "Model size ↓, MB": bytes_of,
     }
 
 
-def counted(name: str, value: float, text: str) -> dict[str, str]:
+def counted_cell(name: str, value: float, text: str) -> dict[str, str]:
     """A cell of what is read from a file and has no interval."""
     return {
         "metric": name,
@@ -119,13 +120,13 @@ def summary(comparison: Comparison) -> dict[str, Any]:
     def cells(variant: str, result: Result) -> list[dict[str, str]]:
         bits = result.model.bits_per_weight
         found = [cell(variant) for cell in first.values()]
-        found.append(counted("bits_per_weight", bits, f"{bits:.2f}"))
+        found.append(counted_cell("bits_per_weight", bits, f"{bits:.2f}"))
         for name, (_, unit) in speed.items():
             metric = result.metrics.get(name)
-            found.append(shown(name, metric, table.shown(metric, None, unit)))
+            found.append(measured_cell(name, metric, table.shown(metric, None, unit)))
         for name, (_, factor, digits) in quality.items():
             measured = (result.quality or {}).get(name)
-            found.append(shown(name, measured, quality_plain(measured, factor, digits)))
+            found.append(measured_cell(name, measured, quality_plain(measured, factor, digits)))
         return found
 
     return {

@@ -25,7 +25,8 @@ def rows(results: dict[str, Result]) -> list[list[str]]:
     measured = {n: r.quality for n, r in results.items()}
     if not any(measured.values()):
         return []
-    body = [["Quality", *(verdict(q) or "–" for q in measured.values())]]
+    words = [(verdict(q) or "–").removesuffix(" loss") for q in measured.values()]
+    body = [["Quality loss", *words]]
     for name, (label, factor, digits) in ROWS.items():
         found = [(q or {}).get(name) for q in measured.values()]
         if any(found):
