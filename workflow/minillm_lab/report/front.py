@@ -79,7 +79,7 @@ def short(comparison: Comparison, names: list[str], page: Path) -> list[list[str
 
     rows = {}
     if any(r.quality or r.output.flaw for r in results.values()):
-        rows["Quality loss (KL divergence, nats)"] = [said(r) for r in results.values()]
+        rows["Quality loss (KL divergence, nats)"] = [loss_in_a_word(r) for r in results.values()]
     rows |= {
         "Decode ↑, t/s": figures("decode_tokens_per_second", "t/s"),
         f"Time for {tokens} tokens ↓, s (t/s)": [
@@ -105,7 +105,7 @@ def plain(comparison: Comparison, name: str, metric: str, unit: str, ranked: boo
     return shown(measured, None, unit, best)
 
 
-def said(result: Result) -> str:
+def loss_in_a_word(result: Result) -> str:
     """The loss in a word, with its divergence; a mark where the answer means nothing."""
     if result.output.flaw:
         return "⚠ its answer means nothing"

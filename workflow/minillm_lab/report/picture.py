@@ -1,7 +1,7 @@
 """The page's picture: its points, the same in words, and how the page shows it.
 
-charts/draw.py draws the picture; its files lie beside the page, in ``docs/``, since results
-are never committed.
+charts/draw.py draws the picture; its files lie beside the page, in ``docs/``, since results are
+never committed.
 """
 
 from dataclasses import dataclass
@@ -82,7 +82,7 @@ def points(comparison: Comparison, names: list[str], loss: str) -> list[Point]:
     return found
 
 
-def front(found: list[Point]) -> list[Point]:
+def pareto_front(found: list[Point]) -> list[Point]:
     """The variants that none of the same model beats in speed and loss, slowest first."""
 
     def beaten(a: Point) -> bool:
@@ -110,7 +110,7 @@ def described(comparison: Comparison, names: list[str]) -> str:
         for p in found
     ]
     what = {
-        LOSS: "Quality lost (mean KL divergence in nats)",
+        LOSS: "Quality loss (mean KL divergence in nats)",
         BITS: "Bits per byte of the evaluation text",
         MEMORY: "Memory",
     }[loss]

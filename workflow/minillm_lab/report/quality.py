@@ -16,7 +16,7 @@ ROWS = {  # metric: (label, factor, digits)
     "perplexity_ratio": ("Perplexity, × the reference's ↓", 1.0, 3),
     "bits_per_byte": ("Bits per byte of the text ↓", 1.0, 3),
     "question_accuracy": ("Questions right ↑, %", 100.0, 0),
-    "answer_flips": ("Answers changed ↓, %", 100.0, 1),
+    "answer_flips": ("Questions answered differently ↓, %", 100.0, 1),
 }
 
 
@@ -25,7 +25,8 @@ def rows(results: dict[str, Result]) -> list[list[str]]:
     measured = {n: r.quality for n, r in results.items()}
     if not any(measured.values()):
         return []
-    body = [["Quality", *(verdict(q) or "–" for q in measured.values())]]
+    words = [(verdict(q) or "–").removesuffix(" loss") for q in measured.values()]
+    body = [["Quality loss", *words]]
     for name, (label, factor, digits) in ROWS.items():
         found = [(q or {}).get(name) for q in measured.values()]
         if any(found):
@@ -55,7 +56,7 @@ def plain(metric: QualityMetric | None, factor: float, digits: int) -> str:
 
 
 def agreement(metric: QualityMetric | None) -> str:
-    """How many tokens the answer goes with the reference's."""
+    """How many tokens of the answer are the reference's, from its first on."""
     if metric is None or metric.value is None:
         return "–"
     return f"{metric.value:.0f} of {metric.n}" if metric.value < metric.n else f"all {metric.n}"
@@ -118,7 +119,7 @@ def losses(results: dict[str, Result]) -> list[str]:
             accuracy = (
                 "fewer are right than before" if worse else "accuracy did not change measurably"
             )
-            text += f"; {changed} of {flips.n} answers changed, {accuracy}"
+            text += f"; {changed} of {flips.n} questions answered differently, {accuracy}"
         found.append(text + ".")
     return found
 

@@ -62,10 +62,9 @@ def experiment(result: Result) -> str:
     if result.quality and "answer_first_divergence_token" in result.quality:
         beside = {name: metric.value or 0 for name, metric in result.quality.items()}
         text += (
-            " Its answer leaves the reference's after"
-            f" {beside['answer_first_divergence_token']:.0f} tokens, has"
-            f" {beside['answer_tokens_in_common']:.0%} of its tokens in common with it,"
-            f" and {beside['answer_repetition']:.0%} of its 4-grams are repeated."
+            f" The first {beside['answer_first_divergence_token']:.0f} tokens of its answer are the"
+            f" reference's, {beside['answer_tokens_in_common']:.0%} of all its tokens are in the"
+            f" reference's answer too, and {beside['answer_repetition']:.0%} of its 4-grams repeat."
         ).replace("%", " %")
     said = result.output.text.strip().replace("<!--", "<! --")  # never a marker of ours
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", said)), default=0))

@@ -28,7 +28,7 @@ ROWS = {  # metric: (label, unit); the arrow says which way is better
 
 
 def holds(result: Result) -> str:
-    """What the file holds, largest shares first; flagged where it is mostly something else."""
+    """What the file holds, largest shares first; flagged where its named type is not most of it."""
     types = {t: s for t, s in result.model.tensor_types.items() if s >= 0.005}
     text = ", ".join(f"{share:.0%} {type_}".replace("%", " %") for type_, share in types.items())
     return f"⚠ {text}" if result.model.share_of_named_type < 0.5 else text
@@ -114,7 +114,7 @@ def rows(comparison: Comparison, machine: str | None = None) -> list[list[str]]:
     if any(shares := [read_share(comparison, r) for r in results.values()]):
         body.append(
             [
-                "Memory read in decoding, of the yardstick",
+                "Memory read rate in decoding, of the yardstick's",
                 *(f"{s:.0%}".replace("%", " %") if s else "–" for s in shares),
             ]
         )

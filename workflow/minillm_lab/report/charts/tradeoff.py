@@ -1,4 +1,4 @@
-"""The trade-off: what each variant loses against how fast it is; up and to the right is better.
+"""The trade-off: quality loss against decode speed; up and to the right is better.
 
 A variant's marker is as large as its memory; the front joins the variants that no other of the
 same model beats in both. Where no quality was measured, memory takes its place.
@@ -23,7 +23,7 @@ from minillm_lab.report.picture import (
     SPEED,
     Point,
     described,
-    front,
+    pareto_front,
     points,
     what_is_lost,
 )
@@ -55,13 +55,13 @@ def axes(found: list[Point], width: int, loss: str) -> tuple[Axis, Axis]:
 
 
 def tradeoff(comparison: Comparison, names: list[str], width: int) -> alt.LayerChart | None:
-    """Quality lost against decode speed; marker size is memory; the front and baseline marked."""
+    """Quality loss against decode speed; marker size is memory; the front and baseline marked."""
     loss = what_is_lost(comparison, names)
     found = points(comparison, names, loss)
     if not found:
         return None
     x, y = axes(found, width, loss)
-    best = front(found)
+    best = pareto_front(found)
     rows = [row(p, p in best, comparison, x, y) for p in found]
     base = alt.Chart(alt.Data(values=rows))
     runtimes = sorted({p.runtime for p in found})
@@ -204,7 +204,7 @@ def labels(found: list[Point], x: Axis, y: Axis) -> list[alt.Chart]:
         left, right = x.pixel(x.held(p.speed_low)), x.pixel(x.held(p.speed_high))
         top, bottom = y.pixel(y.held(p.loss_low)), y.pixel(y.held(p.loss_high))
         lines += [Box(left, at_y - 1, right, at_y + 1), Box(at_x - 1, top, at_x + 1, bottom)]
-    corners = [(x.pixel(p.speed), y.pixel(y.held(p.loss))) for p in front(found)]
+    corners = [(x.pixel(p.speed), y.pixel(y.held(p.loss))) for p in pareto_front(found)]
     for (x0, y0), (x1, y1) in pairwise(corners):
         lines += [dot(x0 + (x1 - x0) * i / 40, y0 + (y1 - y0) * i / 40) for i in range(41)]
     boxes = placed(marked, lines, Box(0, 0, x.pixels, y.pixels))
