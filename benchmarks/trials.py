@@ -22,16 +22,15 @@ from string import ascii_uppercase
 import altair as alt
 import numpy as np
 import vl_convert
-import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "workflow"))
-
-from minillm_lab import estimates  # noqa: E402
-from minillm_lab.benchmark.collect import read_trial, samples_of  # noqa: E402
-from minillm_lab.comparison.states import find_states  # noqa: E402
-from minillm_lab.experiment.config import load_experiment  # noqa: E402
-from minillm_lab.records import Trial  # noqa: E402
+from lab import ROOT, default_plan, made
+from minillm_lab import estimates
+from minillm_lab.benchmark.collect import read_trial, samples_of
+from minillm_lab.comparison.states import find_states
+from minillm_lab.experiment.plan import Plan
+from minillm_lab.jobs.command import run as run_command
+from minillm_lab.jobs.errors import LabError
+from minillm_lab.records import Trial
 
 SPEEDS = ("decode_tokens_per_second", "prefill_tokens_per_second")
 PAIRS = {  # name: variant, baseline, how much slower the variant is made, weight in the shuffle
@@ -58,32 +57,34 @@ if "slices" in (line := " ".join(sys.orig_argv)) and "/slowed." in line:
 """
 
 
-def take(pair: str, number: int, folder: Path) -> None:
+def take(plan: Plan, pair: str, number: int, folder: Path) -> None:
     """Run one trial of a pair, as the workflow does."""
     variant, baseline, slower, _ = PAIRS[pair]
-    experiment = load_experiment(yaml.safe_load((ROOT / "config.yaml").read_text()))
-    model = experiment.model_name(variant)
-    weights = [ROOT / experiment.weights(model, experiment.form(v)) for v in (variant, baseline)]
+    weights = [made(plan.weights(v)) for v in (variant, baseline)]
     paths = [str(ROOT / "workflow")]
     if slower:
         slow = folder / f"slow-{slower}"
         slow.mkdir(exist_ok=True)
         (slow / "sitecustomize.py").write_text(SLOW.replace("{share}", str(slower)))
         link = slow / f"slowed.{weights[0].name}"
-        link.exists() or link.symlink_to(weights[0])
+        if not link.exists():
+            link.symlink_to(weights[0])
         weights[0], paths = link, [str(slow), *paths]
-    prompt = ROOT / f"{experiment.results}/prompts/{model}.json"
+    prompt = str(made(f"{plan.results}/prompts/{plan.model(variant)}.json"))
     output = folder / f"{pair}.{number}.json"
     command = [
         *(sys.executable, "-m", "minillm_lab.benchmark.trial", "--trial", str(number)),
         *("--variant", variant, "--baseline", baseline, "--weights", *map(str, weights)),
-        *("--prompts", str(prompt), str(prompt), "--output", str(output)),
-        *("--settings", *(experiment.trial_settings(v) for v in (variant, baseline))),
+        *("--prompts", prompt, prompt, "--output", str(output)),
+        *("--settings", *(plan.trial_settings(v) for v in (variant, baseline))),
     ]
     subprocess.run(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}, check=True)
 
 
 def run(folder: Path, minutes: float) -> None:
+    plan = default_plan()
+    for variant in ("fp16", "f16", "q4_k_m"):
+        made(plan.weights(variant))
     folder.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + 60 * minutes
     order = [name for name, pair in PAIRS.items() for _ in range(pair[3])]
@@ -94,7 +95,7 @@ def run(folder: Path, minutes: float) -> None:
             if time.monotonic() > end:
                 return
             numbers[pair] += 1
-            take(pair, numbers[pair], folder)
+            take(plan, pair, numbers[pair], folder)
 
 
 def show(folder: Path, size: int) -> None:
@@ -102,12 +103,15 @@ def show(folder: Path, size: int) -> None:
     read = [(path.name.split(".")[0], read_trial(path)) for path in folder.glob("*.json")]
     trials = [(pair, trial) for pair, trial in read if isinstance(trial, Trial)]
     trials.sort(key=lambda t: t[1].measured_at)
+    if not trials:
+        raise LabError(f"{folder}: holds no trials; `run` takes them")
     blocks = [(i, pair, b) for i, (pair, t) in enumerate(trials) for b in samples_of(t)]
     states, labels = find_states([r for _, _, b in blocks for r in (b.before, b.after)])
-    for letter, state in zip(ascii_uppercase, states, strict=False):
+    for letter, found_state in zip(ascii_uppercase, states, strict=False):
         print(
-            f"state {letter}: {state.share:.0%} of the readings,"
-            f" {state.compute_flops / 1e9:.0f} GF/s, {state.memory_bytes_per_second / 1e9:.1f} GB/s"
+            f"state {letter}: {found_state.share:.0%} of the readings,"
+            f" {found_state.compute_flops / 1e9:.0f} GF/s,"
+            f" {found_state.memory_bytes_per_second / 1e9:.1f} GB/s"
         )
     ends = list(zip(labels[::2], labels[1::2], strict=True))
     mixed = sum(a != b or a is None for a, b in ends)
@@ -155,11 +159,14 @@ def draw(path: Path, trials: list[tuple[str, Trial]]) -> None:
     path.write_text(vl_convert.vegalite_to_svg(alt.vconcat(*parts).to_json()))
 
 
+def main(given: argparse.Namespace) -> None:
+    run(given.folder, given.minutes) if given.what == "run" else show(given.folder, given.size)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("run", "show"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--size", type=int, default=6, help="trials in a comparison")
-    given = parser.parse_args()
-    run(given.folder, given.minutes) if given.what == "run" else show(given.folder, given.size)
+    run_command(main, parser)

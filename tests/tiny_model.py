@@ -14,6 +14,8 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 MERGES = ["h e", "l l", "Ġ t", "i n", "he ll"]
+PROMPT = {"text": "Why?", "token_ids": [54, 71, 88, 30], "chat_template": False}
+PROMPT |= {"tokenizer": "llama.cpp"}
 
 
 def as_gguf(content: bytes) -> bytes:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fuzz
 import pytest
 
 from builders import around, compared, made_up
@@ -18,7 +17,7 @@ from minillm_lab.records import Round, read_record, write_record
 from minillm_lab.report.learnings import learnings
 from minillm_lab.report.tables import markdown
 from minillm_lab.result import ModelFacts
-from tiny_model import write_tiny_gguf
+from tiny_model import PROMPT, write_tiny_gguf
 
 SETTINGS = {"runtime": "llama.cpp", "device": "cpu", "threads": 1, "context": 64, "generate": 8}
 SETTINGS |= {"repetitions": 1, "warmups": 0, "depths": []}
@@ -42,7 +41,7 @@ def test_the_result_of_a_real_round_says_what_is_wrong(
 ) -> None:
     weights = tmp_path / "tiny.F16.gguf"
     write_tiny_gguf(weights, output=output)
-    (tmp_path / "prompt.json").write_text(json.dumps(fuzz.PROMPT))
+    (tmp_path / "prompt.json").write_text(json.dumps(PROMPT))
     subprocess.run(
         [sys.executable, "-m", "minillm_lab.benchmark.round", "--variant", "v", "--round", "1",
          "--weights", weights, "--prompt", tmp_path / "prompt.json",

@@ -9,13 +9,13 @@ import sys
 import time
 from pathlib import Path
 
-import fuzz
 import pytest
 
 from conftest import ROOT
 from minillm_lab.benchmark import machine
 from minillm_lab.benchmark.round import undisturbed
 from minillm_lab.jobs.errors import LabError
+from tiny_model import PROMPT
 
 AWAKE = machine.Interruptions(5.0, 0)
 SLEPT = machine.Interruptions(65.0, 0)
@@ -75,7 +75,7 @@ def test_no_measured_time_comes_from_a_clock_that_steps() -> None:
 def test_a_round_that_was_stopped_measures_that_sample_again(
     tiny_gguf: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "prompt.json").write_text(json.dumps(fuzz.PROMPT))
+    (tmp_path / "prompt.json").write_text(json.dumps(PROMPT))
     settings = {"runtime": "llama.cpp", "device": "cpu", "threads": 1, "context": 2048}
     settings |= {"generate": 1000, "repetitions": 1, "warmups": 0, "depths": []}
     with subprocess.Popen(

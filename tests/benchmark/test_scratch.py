@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from fuzz import PROMPT
 from test_round import start
 
 from conftest import ROOT
 from minillm_lab.benchmark.scratch import PREFIX
 from minillm_lab.records import Round, read_record
+from tiny_model import PROMPT
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from itertools import chain, cycle, pairwise, repeat
 from pathlib import Path
 from typing import Any
 
-import fuzz
 import psutil
 import pytest
 
@@ -23,6 +22,7 @@ from minillm_lab.benchmark import machine, trial
 from minillm_lab.benchmark.collect import read_trial, samples_of
 from minillm_lab.jobs import limits
 from minillm_lab.records import NoTrial, Reading, Trial
+from tiny_model import PROMPT
 
 SETTINGS = {"runtime": "llama.cpp", "device": "cpu", "threads": 1, "context": 64, "generate": 8}
 SETTINGS |= {"seconds": 0.3}
@@ -53,7 +53,7 @@ def around_decode(before):
 
 
 def command(folder: Path, weights: list[Path], **settings: Any) -> list[str]:
-    (folder / "prompt.json").write_text(json.dumps(fuzz.PROMPT))
+    (folder / "prompt.json").write_text(json.dumps(PROMPT))
     prompts = [str(folder / "prompt.json")] * 2
     runtimes = ["transformers" if path.is_dir() else "llama.cpp" for path in weights]
     given = [json.dumps(SETTINGS | {"runtime": r} | settings) for r in runtimes]
@@ -144,7 +144,7 @@ def test_both_runtimes_do_the_same_work_in_turns(
     ours, theirs = found.variant, found.baseline
     assert (ours.variant, ours.runtime["name"]) == ("v", "transformers")
     assert (theirs.variant, theirs.runtime["name"]) == ("b", "llama.cpp")
-    assert ours.prompt_tokens == theirs.prompt_tokens == len(fuzz.PROMPT["token_ids"])
+    assert ours.prompt_tokens == theirs.prompt_tokens == len(PROMPT["token_ids"])
     for side in (s for block in found.blocks for s in (block.variant, block.baseline)):
         assert len(side.prefill_seconds) == len(side.first_token_seconds) > 1
         assert len(side.decode_seconds) == len(side.step_seconds) > 0
@@ -298,7 +298,7 @@ def measured(
     monkeypatch.setattr(machine.Watch, "other_load", lambda *_: next(loads))
     monkeypatch.setattr(trial, "yardsticks", told)
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "workflow"))
-    (prompt := folder / "prompt.json").write_text(json.dumps(fuzz.PROMPT))
+    (prompt := folder / "prompt.json").write_text(json.dumps(PROMPT))
     settings = [json.dumps(SETTINGS | {"seconds": 0.1, "generate": 4})] * 2
     found = trial.measure_trial(1, ["v", "b"], twins, [prompt] * 2, settings)
     assert isinstance(found, Trial)

@@ -160,7 +160,7 @@ def test_where_every_trial_was_disturbed_no_speed_is_told_and_none_recommended()
     for row, name in shown:
         if row.startswith(ROWS_OF_SPEED):
             assert shown[row, name] == "–", (row, name)
-    assert "`fp16`: decodes" not in recommendation(found)
+    assert "decodes" not in recommendation(found)
 
 
 @pytest.mark.parametrize(("minutes", "compared_"), [(50, True), (70, False)])

@@ -19,7 +19,6 @@ from minillm_lab.report.page import BEGIN, END
 
 FULL: dict[str, Any] = SMOLLM2 | {
     "precision": "2%",
-    "llama_bench": "llama-bench",
     "scratch": "/scratch",
     "models": SMOLLM2["models"]
     | {

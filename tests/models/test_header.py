@@ -5,7 +5,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-import fuzz
+import broken_gguf
 import pytest
 
 from minillm_lab.experiment.sources import SAFETENSORS_FILES, Model
@@ -111,12 +111,12 @@ def test_what_is_whole_passes(tmp_path: Path, tiny_gguf: Path) -> None:
 def test_whatever_is_done_to_a_file_it_passes_or_is_refused_in_one_line(
     tiny_gguf: Path, tmp_path: Path
 ) -> None:
-    whole, header = tiny_gguf.read_bytes(), fuzz.header_bytes(tiny_gguf)
+    whole, header = tiny_gguf.read_bytes(), broken_gguf.header_bytes(tiny_gguf)
     file = tmp_path / "mutated.gguf"
     outcomes = set()
     for seed in range(300):
-        file.write_bytes(fuzz.mutated(whole, header, seed))
-        outcomes.add(fuzz.inspect(file))
+        file.write_bytes(broken_gguf.mutated(whole, header, seed))
+        outcomes.add(broken_gguf.inspect(file))
     assert outcomes == {"passed", "refused"}
 
 
@@ -128,10 +128,10 @@ def test_what_passes_is_loaded_or_refused_in_one_line(
     seed: int, outcome: str, tiny_gguf: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "mutated.gguf"
-    whole, header = tiny_gguf.read_bytes(), fuzz.header_bytes(tiny_gguf)
-    file.write_bytes(fuzz.mutated_value(whole, header, seed))
-    assert fuzz.inspect(file) == "passed"
-    assert fuzz.load(file) == outcome
+    whole, header = tiny_gguf.read_bytes(), broken_gguf.header_bytes(tiny_gguf)
+    file.write_bytes(broken_gguf.mutated_value(whole, header, seed))
+    assert broken_gguf.inspect(file) == "passed"
+    assert broken_gguf.load(file) == outcome
 
 
 def lying(change: Callable[[dict[str, object]], object]) -> bytes:

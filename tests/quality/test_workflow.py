@@ -46,7 +46,7 @@ def test_results_hold_the_quality_of_both_runtimes(lab: Lab) -> None:
         assert {"first_divergence_token", "question_accuracy", "answer_flips"} <= quality.keys()
     assert lab.json("results/fp16.json")["quality"]["kld_mean"]["value"] < 1e-4
     assert "KL divergence" in lab.path("results/comparison.md").read_text()
-    assert "`fp16` against the reference: negligible loss" in lab.path("RESULTS.md").read_text()
+    assert "- `fp16`: negligible loss. KL divergence" in lab.path("RESULTS.md").read_text()
 
 
 def test_nothing_runs_again_when_nothing_changed(lab: Lab) -> None:

@@ -50,6 +50,12 @@ class Estimate:
             return float(self.value == 1)
         return float(2 * student(self.freedom, -abs(log(self.value)) / self.error))
 
+    def least(self, p: float) -> float:
+        """The smallest ratio above 1 that would have a p-value of ``p``; inf without an error."""
+        if self.error is None:
+            return inf
+        return exp(float(student_quantile(self.freedom, 1 - p / 2)) * self.error)
+
 
 def of_logarithm(value: float, n: int, error: float | None, freedom: float) -> Estimate:
     """An estimate by its logarithm's standard error; without one it has no interval."""

@@ -14,15 +14,9 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from minillm_lab.experiment.config import (
-    Experiment,
-    LlamaCppVariant,
-    Node,
-    ReferenceFile,
-    TransformersVariant,
-    form_of,
-)
+from minillm_lab.experiment.config import Experiment, ReferenceFile
 from minillm_lab.experiment.model_files import ModelFiles
+from minillm_lab.experiment.variants import LlamaCppVariant, Node, TransformersVariant, form_of
 from minillm_lab.jobs import cluster
 from minillm_lab.jobs.files import sha256_of
 from minillm_lab.jobs.staleness import stamp

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from minillm_lab.experiment.config import Experiment
 
 CHARTS = {  # name: title
-    "tradeoff": "What is lost for speed",
+    "tradeoff": "Quality loss against speed",
     "load": "Load time, cold and warm",
     "memory": "Memory by part",
     "lengths": "Speed against prompt length",

@@ -1,7 +1,7 @@
 """The runtimes, which execute models: a small protocol, and one file for each.
 
 To add a runtime, write its file, name it in ``MODULES`` and ``DISTRIBUTIONS``, and give its
-variants a class in ``experiment/config.py``.
+variants a class in ``experiment/variants.py``.
 """
 
 from __future__ import annotations  # numpy is for type checkers only: the Snakefile imports this

@@ -1,27 +1,19 @@
-"""Broken and hostile GGUF files by the thousand: mutations of a whole one, each from its own seed.
+"""Broken and hostile GGUF files: mutations of a whole one, each from its own seed.
 
-The suite inspects some hundred of them. By itself, apart from the suite, this inspects thousands
-and loads those that pass, each in a process of its own under minillm_lab.job, as the workflow does:
-
-    PYTHONPATH=workflow:tests python tests/models/fuzz.py --inspect 5000 --load 200
+The suite inspects some hundred of them, ``benchmarks/fuzz.py`` thousands.
 """
 
-import argparse
 import json
 import os
 import random
-import resource
 import struct
 import subprocess
 import sys
-import tempfile
-import time
-from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.models.facts import facts_of
+from tiny_model import PROMPT
 
 ROOT = Path(__file__).parents[2]
 EDGES = [0, 1, 2, 3, 8, 9, 31, 255, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**62, 2**63 - 1, 2**63]
@@ -29,8 +21,6 @@ EDGES += [2**64 - 1, 2**64 - 32, 10**6, 10**9]
 LOAD_SECONDS = 60  # for one file; a whole one takes about two
 SETTINGS = {"runtime": "llama.cpp", "quantization": "F16", "device": "cpu", "threads": 1}
 SETTINGS |= {"context": 64, "generate": 4, "repetitions": 1, "warmups": 0, "depths": []}
-PROMPT = {"text": "Why?", "token_ids": [54, 71, 88, 30], "chat_template": False}
-PROMPT |= {"tokenizer": "llama.cpp"}
 
 
 def mutated(whole: bytes, header: int, seed: int) -> bytes:
@@ -84,22 +74,6 @@ def mutated_value(whole: bytes, header: int, seed: int) -> bytes:
     return bytes(data)
 
 
-@dataclass
-class Tally:
-    """What became of the files, and the worst that one of them took."""
-
-    outcomes: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
-    memory: int = 0  # bytes
-    slowest: int = -1  # its seed
-
-    def add(self, outcome: str, seed: int, seconds: float, memory: int) -> None:
-        self.outcomes[outcome] += 1
-        self.memory = max(self.memory, memory)
-        if seconds > self.seconds:
-            self.seconds, self.slowest = seconds, seed
-
-
 def inspect(path: Path) -> str:
     """Whether a file passes; anything but a LabError of one line is raised."""
     try:
@@ -141,47 +115,3 @@ def header_bytes(path: Path) -> int:
     from gguf import GGUFReader
 
     return int(GGUFReader(path).data_offset)
-
-
-def peak_since_reset(reset: bool = False) -> int:
-    """The high-water mark of this process's memory in bytes (Linux), started anew on request."""
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-
-
-def main() -> None:
-    from tiny_model import write_tiny_gguf
-
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--inspect", type=int, default=5000, help="files to inspect")
-    parser.add_argument("--load", type=int, default=200, help="files that pass, to load")
-    parser.add_argument("--seed", type=int, default=0, help="of the first file")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        whole = Path(name, "whole.gguf")
-        write_tiny_gguf(whole)
-        content, header, file = whole.read_bytes(), header_bytes(whole), Path(name, "file.gguf")
-        inspected, loaded, started = Tally(), Tally(), time.perf_counter()
-        for seed in range(arguments.seed, arguments.seed + arguments.inspect):
-            file.write_bytes(mutated(content, header, seed))
-            before, start = peak_since_reset(reset=True), time.perf_counter()
-            outcome = inspect(file)
-            took = time.perf_counter() - start
-            inspected.add(outcome, seed, took, peak_since_reset() - before)
-        print(f"inspected in {time.perf_counter() - started:.0f} s: {inspected}", flush=True)
-        seed, started = arguments.seed, time.perf_counter()
-        while loaded.outcomes.total() < arguments.load:
-            file.write_bytes(mutated_value(content, header, seed))
-            if inspect(file) == "passed":
-                start = time.perf_counter()
-                outcome = load(file)
-                loaded.add(outcome, seed, time.perf_counter() - start, 0)
-            seed += 1
-        loaded.memory = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # the worst
-        print(f"loaded up to seed {seed} in {time.perf_counter() - started:.0f} s: {loaded}")
-
-
-if __name__ == "__main__":
-    main()
