@@ -1,4 +1,4 @@
-"""What a variant may say: its model, runtime, quantization, settings and kind of node."""
+"""The settings of a variant: its model, runtime, quantization, threads and kind of node."""
 
 from typing import Annotated, Literal
 
@@ -39,20 +39,20 @@ class Settings(Strict):
     )
     device: Literal["cpu", "gpu"] = Field(
         "cpu",
-        description="The variant runs on this device; where no GPU is found, it runs on the CPU and"
-        " its result warns.",
+        description="The variant runs on this device; if no GPU is found, it runs on the CPU, and a"
+        " warning says so.",
     )
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] | None = Field(
         None,
         description="Inference uses this many threads; auto takes the physical cores that the"
-        " process may use. Without it, the experiment's threads hold.",
+        " process may use. Without it, inference uses the experiment's threads.",
     )
     context: int | None = Field(
         None,
         ge=16,
         le=LONGEST,
-        description="The context holds this many tokens; without it, the experiment's context"
-        " holds.",
+        description="The context has room for this many tokens; without it, for as many as the"
+        " experiment's.",
     )
     node: Name | None = Field(
         None,
