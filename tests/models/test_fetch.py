@@ -250,7 +250,7 @@ def test_one_damaged_file_refuses_the_whole_folder(lab: CommandLine, hub: Hub) -
 
 
 def test_a_wrong_checksum_in_the_config_costs_no_good_file(lab: CommandLine, hub: Hub) -> None:
-    assert "the config names another file" in lab.refuse("gguf", gguf(WRONG))
+    assert "the config is wrong" in lab.refuse("gguf", gguf(WRONG))
     assert hub.sent[FILE].starts == [0]
     assert [sha256(blob.read_bytes()) for blob in lab.blobs()] == [sha256(SMALL)]
 

@@ -118,7 +118,10 @@ def read_header(path: Path, name: str = "") -> Header:
     except OSError as error:
         raise LabError(f"{name or path}: {error.strerror or error}") from error
     except ValueError as error:
-        raise LabError(f"{name or path}: not a GGUF file that can be used: {error}") from None
+        raise LabError(
+            f"{name or path}: not a GGUF file that can be used: {error}; fetch it again, or name"
+            " another"
+        ) from None
 
 
 def _read(cursor: _Cursor) -> Header:
@@ -158,7 +161,7 @@ def _values(cursor: _Cursor, count: int) -> tuple[int, int | None, int | None]:
             file_type = cursor.number("I")
             continue
         if key == "split.count" and kind == 2 and cursor.number("H") > 1:
-            raise ValueError("it is one part of a split model; merge it with llama-gguf-split")
+            raise ValueError("it is one part of a split model, which llama-gguf-split merges")
         cursor.at = start
         _skip_value(cursor, key, kind)
         if key.startswith("tokenizer.chat_template") and cursor.at - start > LONGEST_TEMPLATE:
@@ -243,5 +246,5 @@ def check_safetensors(folder: Path, name: str) -> None:
         except (SafetensorError, OSError) as error:
             raise LabError(
                 f"{name}: {file.name} is not a safetensors file that can be used:"
-                f" {first_line(error)}"
+                f" {first_line(error)}; fetch it again, or name another"
             ) from None

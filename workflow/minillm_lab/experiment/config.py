@@ -116,7 +116,9 @@ class Quality(Strict):
         if self.protocol == "llama-perplexity" and self.score_from is not None:
             raise ValueError("score_from is set by protocol: llama-perplexity; leave one out")
         if self.first_scored >= self.context - 1:
-            raise ValueError(f"score_from leaves no token of a context of {self.context} to score")
+            raise ValueError(
+                f"score_from leaves no token of a context of {self.context} to score; lower it"
+            )
         return self
 
     @property
@@ -245,7 +247,9 @@ class Experiment(Strict):
         for name, variant in self.variants.items():
             model = variant.model or self.model
             if model is None:
-                raise ValueError(f"variants.{name}: names no model, and the experiment has none")
+                raise ValueError(
+                    f"variants.{name}: names no model, and the experiment has none; set 'model'"
+                )
             if model not in self.models:
                 raise ValueError(
                     f"variants.{name}: no model {model!r}; models: {', '.join(self.models)}"

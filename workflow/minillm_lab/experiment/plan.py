@@ -54,7 +54,7 @@ def known(name: str, names: Iterable[str], kind: str) -> str:
         return name
     first = list(itertools.islice(names, 31))
     listed = ", ".join(first[:30]) + (", …" if len(first) > 30 else "")
-    sys.exit(f"error: no {kind} {name!r} in this experiment; there are: {listed}")
+    sys.exit(f"error: no {kind} {name!r} in this experiment; choose one of: {listed}")
 
 
 def there(key: str, path: str) -> str:

@@ -37,7 +37,9 @@ def from_folder(folder: Path, question: str) -> dict[str, Any]:
             folder, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
-        raise LabError(f"{folder}: no usable tokenizer: {first_line(error)}") from error
+        raise LabError(
+            f"{folder}: no usable tokenizer: {first_line(error)}; add the tokenizer's files"
+        ) from error
     if tokenizer.chat_template is None:
         return prompt_of(question, tokenizer(question)["input_ids"], False, "transformers")
     chat = [{"role": "user", "content": question}]
@@ -86,16 +88,24 @@ def from_gguf(path: Path, question: str) -> dict[str, Any]:
 def rendered(source: Path, template: str, render: Callable[[], str]) -> str:
     """The text that a chat template makes. Raises LabError if the template cannot be used."""
     if len(template.encode(errors="replace")) > LONGEST_TEMPLATE:
-        raise LabError(f"{source}: its chat template is longer than {LONGEST_TEMPLATE} bytes")
+        raise LabError(
+            f"{source}: its chat template is longer than {LONGEST_TEMPLATE} bytes; remove it, or"
+            " take"
+            " another model"
+        )
     try:
         with bounded(TEMPLATE_SECONDS, TEMPLATE_BYTES):
             text = render()
     except Exception as error:  # a template may raise whatever it likes
         raise LabError(
-            f"{source}: its chat template cannot be used: {first_line(error):.200}"
+            f"{source}: its chat template cannot be used: {first_line(error):.200}; remove it, or"
+            " take another model"
         ) from error
     if not 0 < len(text) <= LONGEST_PROMPT:
-        raise LabError(f"{source}: its chat template makes a prompt of {len(text)} characters")
+        raise LabError(
+            f"{source}: its chat template makes a prompt of {len(text)} characters, and 1 to"
+            f" {LONGEST_PROMPT} are allowed; remove it, or take another model"
+        )
     return text
 
 

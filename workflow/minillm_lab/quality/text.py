@@ -124,7 +124,9 @@ def open_tokenizer(path: Path) -> Tokenizer:
                 path, local_files_only=True, trust_remote_code=False
             )
         except (OSError, ValueError) as error:
-            raise LabError(f"{path}: no usable tokenizer: {first_line(error)}") from error
+            raise LabError(
+                f"{path}: no usable tokenizer: {first_line(error)}; add the tokenizer's files"
+            ) from error
 
         def encode(text: str) -> list[int]:
             ids: list[int] = tokenizer(
