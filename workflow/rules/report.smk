@@ -128,7 +128,7 @@ rule pages:
         "../../envs/report.yaml"
     params:
         charts=charts_of(EXPERIMENT),
-        templates=f"{LAB}/report",
+        templates=lambda w, input: os.path.dirname(input.templates[0]),
     shell:
         "python -m minillm_lab.report.pages"
         " --comparison {input.comparison:q}"
