@@ -128,7 +128,7 @@ rule pages:
         "../../envs/report.yaml"
     params:
         charts=charts_of(EXPERIMENT),
-        templates=f"{LAB}/report",
+        templates=lambda w, input: str(Path(input.templates[0]).parent),
     shell:
         "python -m minillm_lab.report.pages"
         " --comparison {input.comparison:q}"
