@@ -316,10 +316,10 @@ def test_a_local_model_that_changed(done: Lab) -> None:
 )
 def test_a_variant_that_is_not_there(file: str, done: Lab) -> None:
     said = done.snakemake("-n", file, ok=False).stderr
-    line = "error: no variant 'q6_k' in this experiment; there are: f16, fp16, q4_k_m"
+    line = "error: no variant 'q6_k' in this experiment; choose one of: f16, fp16, q4_k_m"
     assert said.splitlines()[-1] == line and "Traceback" not in said
 
 
 def test_a_model_that_is_not_there(done: Lab) -> None:
     said = done.snakemake("-n", "results/prompts/mine.json", ok=False).stderr
-    assert "error: no model 'mine' in this experiment; there are: tiny" in said.splitlines()
+    assert "error: no model 'mine' in this experiment; choose one of: tiny" in said.splitlines()

@@ -32,7 +32,7 @@ rule fetch_gguf:
         local=lambda w: PLAN.models.stamps(w.model),
     shell:
         "{WATCHED} python -m minillm_lab.models.fetch"
-        " --what gguf"
+        " --kind gguf"
         " --source {params.source:q}"
         " --output {output:q}"
         " --log {log:q}"
@@ -56,7 +56,7 @@ rule fetch_folder:
         local=lambda w: PLAN.models.stamps(w.model),
     shell:
         "{WATCHED} python -m minillm_lab.models.fetch"
-        " --what {wildcards.part}"
+        " --kind {wildcards.part}"
         " --source {params.source:q}"
         " --output {output:q}"
         " --log {log:q}"

@@ -18,6 +18,7 @@ from minillm_lab.header import read_header
 from minillm_lab.jobs.errors import LabError
 
 NAME = r"[a-z0-9][a-z0-9._-]*"
+LONGEST = 2**31 - 1  # tokens; llama.cpp counts them in 32 bits
 UNQUANTIZED = ("F32", "BF16", "F16")
 QuantizationType = Literal[
     "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S",

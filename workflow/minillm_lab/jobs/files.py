@@ -71,7 +71,7 @@ def check_sha256(path: Path, expected: str | None, name: str) -> None:
     if expected and (found := sha256_of(path)) != expected.lower():
         raise LabError(
             f"{name}: sha256 is {found}, expected {expected.lower()};"
-            " the download is damaged, or the config names another file"
+            " the file is damaged (fetch it again), or the config is wrong (correct it)"
         )
 
 

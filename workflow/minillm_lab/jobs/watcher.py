@@ -63,7 +63,7 @@ def cause_of_death(number: int) -> str:
     memory = f"it had taken {taken / 1e6:.0f} of {memory_limit() / 1e6:.0f} MB of memory"
     if number == signal.SIGKILL:
         return (
-            f"killed ({name}), perhaps by the system because memory ran out: {memory}; take a"
+            f"killed ({name}), probably since the system was out of memory: {memory}; take a"
             " smaller"
             " quantization, or close other programs"
         )
