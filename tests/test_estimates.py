@@ -172,6 +172,14 @@ def test_one_sample_says_nothing_of_how_many_are_needed() -> None:
     assert needed(together({"": [2.0]})[""], 0.02) is None
 
 
+def test_the_least_ratio_is_where_a_difference_of_its_size_reaches_the_p_value() -> None:
+    found = together({"": [2.0, 2.2, 1.9, 2.1]})[""]
+    p = found.p()
+    assert p is not None and found.least(p) == pytest.approx(found.value)
+    assert found.least(p / 10) > found.value > found.least(10 * p) > 1
+    assert together({"": [2.0]})[""].least(0.05) == float("inf")
+
+
 def test_pairing_cancels_drift() -> None:
     drift = [1.0, 0.7, 1.3, 0.8, 1.1]
     fast = [[20 * d, 20.2 * d, 19.8 * d] for d in drift]

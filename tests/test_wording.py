@@ -2,7 +2,7 @@
 
 import pytest
 
-from minillm_lab.wording import as_code, inert
+from minillm_lab.wording import as_code, inert, number
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,14 @@ def test_text_is_made_inert(text: str, shown: str) -> None:
 )
 def test_code_cannot_be_left(text: str, shown: str) -> None:
     assert as_code(text) == shown
+
+
+@pytest.mark.parametrize(
+    "value, shown",
+    [(1234.5, "1234"), (131.46, "131"), (39.04, "39.0"), (0.1281, "0.13"), (0.00213, "0.0021"),
+     (0.00999, "0.0100"), (0, "0.00"), (99.96, "100")],
+)  # fmt: skip
+def test_a_number_has_its_significant_digits_and_only_nothing_reads_0(
+    value: float, shown: str
+) -> None:
+    assert number(value) == shown

@@ -56,9 +56,9 @@ def test_the_result_of_a_real_round_says_what_is_wrong(
     for name in ("round.json", "v.json"):
         found = json.loads((tmp_path / name).read_text(), parse_constant=no_constant)
         assert found["output"]["flaw"] == flaw
-    said = [w for w in found["warnings"] if "no figure of it is ranked" in w]
+    said = [w for w in found["warnings"] if "no figure of this variant is ranked" in w]
     assert said == (
-        [f"the answer means nothing: {flaw}; no figure of it is ranked"] if flaw else []
+        [f"the answer means nothing: {flaw}; no figure of this variant is ranked"] if flaw else []
     )
 
 

@@ -32,8 +32,7 @@ def test_a_sample_over_a_suspend_is_taken_again(monkeypatch: pytest.MonkeyPatch)
     samples, warnings = iter([100.0, 1.0]), list[str]()
     assert undisturbed(lambda: next(samples), "repetition 1", warnings) == 1.0
     assert warnings == [
-        "repetition 1: the machine slept for 60.0 s meanwhile; the sample was thrown away and taken"
-        " again"
+        "repetition 1: the machine slept for 60.0 s during the sample, which was taken again"
     ]
 
 
@@ -95,5 +94,5 @@ def test_a_round_that_was_stopped_measures_that_sample_again(
             started.send_signal(signal.SIGCONT)
             time.sleep(0.1)
     found = json.loads((tmp_path / "round.json").read_text())
-    assert [w for w in found["warnings"] if "the process was stopped meanwhile" in w]
+    assert [w for w in found["warnings"] if "the process was stopped during the sample" in w]
     assert len(found["repetitions"]) == 1

@@ -183,7 +183,7 @@ memory.evict = lambda files: kept(files) and None
 
 @pytest.mark.parametrize(
     ("cold", "reason"),
-    [([1.06, 1.06], "it did not read them alone"), ([0.9, 0.94], "or had some in memory")],
+    [([1.06, 1.06], "it read other data too"), ([0.9, 0.94], "or had some in memory")],
 )
 def test_a_load_that_read_too_much_or_too_little_is_not_cold(
     cold: list[float], reason: str, tiny_gguf: Path, prompt: dict[str, Any], tmp_path: Path
@@ -229,7 +229,7 @@ def test_a_system_that_does_not_tell_bytes_read_has_no_cold_load(
     assert found.load_cold_seconds is None
     assert found.load_warm_seconds is not None  # it follows a load of the same file
     assert found.warnings == [
-        "load_cold_seconds: this system does not tell how many bytes a load reads from storage"
+        "load_cold_seconds: this system does not report how many bytes a load reads from storage"
     ]
 
 

@@ -68,5 +68,5 @@ def test_a_folder_that_is_not_there_is_one_line(tiny_gguf: Path, tmp_path: Path)
     nowhere = tmp_path / "nowhere"
     done = start(tmp_path, tiny_gguf, PROMPT, runtime="llama.cpp", scratch=str(nowhere))
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"error: scratch: {nowhere} is no folder on this machine")
+    assert line.startswith(f"error: scratch: {nowhere} is not a folder on this machine")
     assert not nowhere.exists()

@@ -64,7 +64,7 @@ def test_each_command_prints_its_answer(
     [
         (("pick", "--results", "/nowhere"), "no comparison.json in it"),
         (("diff", "/nowhere/a.json", "/nowhere/b.json"), "No such file"),
-        (("estimate", "q9", "--prompt-tokens", "9", "--answer-tokens", "9"), "there are `f16`"),
+        (("estimate", "q9", "--prompt-tokens", "9", "--answer-tokens", "9"), "choose one of `f16`"),
     ],
 )
 def test_errors_are_one_line(

@@ -64,7 +64,7 @@ def test_a_cold_load_comes_on_top_when_asked_for() -> None:
     blind = known()
     cold_load = blind.metrics["load_cold_seconds"]
     cold_load.value, cold_load.samples = None, []
-    with pytest.raises(LabError, match="leave --cold"):
+    with pytest.raises(LabError, match="leave out --cold"):
         estimate(blind, 100, 100, cold=True)
 
 
@@ -80,7 +80,7 @@ def test_extrapolation_is_said_and_has_an_end() -> None:
     assert "measured up to 512 tokens" in described(known(), 1000, 500, False)
     with pytest.raises(LabError, match="more than 4 times the 512"):
         estimate(known(), 2000, 500)
-    with pytest.raises(LabError, match="one prompt length alone"):
+    with pytest.raises(LabError, match="one prompt length only"):
         estimate(known(()), 10, 20)
 
 

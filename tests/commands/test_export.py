@@ -89,8 +89,10 @@ def test_the_model_card_of_two_models_says_whose_each_file_is() -> None:
 def test_the_model_card_says_what_the_results_warn_of() -> None:
     result = q8_0()
     result.model.files[0].path = "models/m/Q8_0.gguf"
-    unpacked = "the source ships quantized weights alone; F16 unpacked from them counts"
-    flaw = "the answer means nothing: it is one token, repeated; no figure of it is ranked"
+    unpacked = "the source ships only quantized weights; F16 unpacked from them counts"
+    flaw = (
+        "the answer means nothing: it is one token, repeated; no figure of this variant is ranked"
+    )
     result.warnings = [flaw, unpacked, "load: /home/me/m.gguf <b>"]
     card = exported("model-card", made_up("f16", quantization="F16"), result).splitlines()
     for text in (flaw, unpacked, r"load: m.gguf \<b\>"):
@@ -122,5 +124,5 @@ def test_more_variants_than_a_file_may_hold_are_one_line() -> None:
     result = made_up("v")
     comparison = compare({"v": result}, "v", "snakemake")
     comparison.results |= {f"v{i}": result for i in range(MOST)}
-    with pytest.raises(LabError, match="5001 variants are more than one file holds: 5000"):
+    with pytest.raises(LabError, match="5001 variants are too many for one file, which holds 5000"):
         text_of(comparison, "results")

@@ -48,7 +48,7 @@ def test_the_page_says_what_may_be_compared(two: Comparison) -> None:
     page = details(two)
     assert "compare them within a model" in page
     assert "| Bits per byte of the text ↓" in page
-    assert "Unquantized, in bits per byte of the evaluation text: large 1.095" in page
+    assert "Bits per byte of the evaluation text, unquantized: large 1.095" in page
     assert "large predicts it best" in page
 
 

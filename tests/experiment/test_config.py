@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,14 @@ def test_one_key_from_the_command_line(tmp_path: Path) -> None:
 def test_schemas_are_generated_from_the_code(shape: Any, name: str) -> None:
     committed = json.loads((ROOT / f"workflow/schemas/{name}.schema.json").read_text())
     assert committed == shape.model_json_schema()
+
+
+def test_every_key_of_a_config_is_described_in_full_sentences() -> None:
+    schema = Experiment.model_json_schema()
+    for mapping in (schema, *schema["$defs"].values()):
+        for key, described in {"": mapping, **mapping["properties"]}.items():
+            text = described.get("description", "")
+            assert re.fullmatch(r"[A-Z].* .*\.", text, re.DOTALL), (mapping["title"], key, text)
 
 
 def test_a_thread_sweep_is_one_short_list() -> None:

@@ -101,7 +101,9 @@ def test_the_baseline_and_another_node_have_no_trials() -> None:
 
 
 def test_a_name_that_is_not_there_is_one_line_with_those_that_are() -> None:
-    with pytest.raises(SystemExit, match=r"^error: no variant 'q6_k' .*there are: fp16, f16, q8_0"):
+    with pytest.raises(
+        SystemExit, match=r"^error: no variant 'q6_k' .*choose one of: fp16, f16, q8_0"
+    ):
         planned(changed("rounds", 1)).weights("q6_k")
 
 

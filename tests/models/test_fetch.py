@@ -80,7 +80,7 @@ class CommandLine:
         return done.returncode, done.stderr.splitlines()
 
     def command(self, what: str, source: dict[str, Any], name: str = FILE) -> list[str]:
-        module = [sys.executable, "-m", "minillm_lab.models.fetch", "--what", what]
+        module = [sys.executable, "-m", "minillm_lab.models.fetch", "--kind", what]
         return [*module, "--source", json.dumps(source), "--output", str(self.output / name)]
 
     def env(self) -> dict[str, str]:
@@ -250,7 +250,7 @@ def test_one_damaged_file_refuses_the_whole_folder(lab: CommandLine, hub: Hub) -
 
 
 def test_a_wrong_checksum_in_the_config_costs_no_good_file(lab: CommandLine, hub: Hub) -> None:
-    assert "the config names another file" in lab.refuse("gguf", gguf(WRONG))
+    assert "the config is wrong" in lab.refuse("gguf", gguf(WRONG))
     assert hub.sent[FILE].starts == [0]
     assert [sha256(blob.read_bytes()) for blob in lab.blobs()] == [sha256(SMALL)]
 
@@ -563,7 +563,7 @@ def test_a_local_folder_is_linked_file_by_file(lab: CommandLine) -> None:
     ("what", "path", "says"),
     [
         ("gguf", "gone.gguf", "gone.gguf: no such file"),
-        ("safetensors", "gone", "gone: no *.safetensors there"),
+        ("safetensors", "gone", "gone: holds no *.safetensors"),
     ],
 )
 def test_a_missing_local_path_is_one_line(

@@ -47,7 +47,7 @@ string = struct.pack("<Q", 1) + b"x"
 HOSTILE: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "cannot mmap an empty file"),
     "the magic alone": (b"GGUF", "cut short"),
-    "zeroed": (bytes(5000), "does not begin as one"),
+    "zeroed": (bytes(5000), "does not begin with GGUF"),
     "another version": (with_number(4, 1, "<I"), "its version is 1"),
     "big-endian": (with_number(4, 3, ">I"), "its version is 50331648"),
     "no tensors": (with_number(COUNTS, 0), "no tensors"),
@@ -175,8 +175,8 @@ def test_safetensors_that_lie_are_refused_by_name(content: bytes, tmp_path: Path
     [
         ({"weight_map": {"a": "part-1.safetensors", "b": "part-2.safetensors"}}, "part-2"),
         ({"weight_map": {"a": "../../other.safetensors"}}, "../../other"),
-        ({"weight_map": [1]}, "no index"),
-        ([], "no index"),
+        ({"weight_map": [1]}, "not an index"),
+        ([], "not an index"),
     ],
 )
 def test_a_part_that_is_missing_is_named(index: object, said: str, tmp_path: Path) -> None:
@@ -189,4 +189,4 @@ def test_a_part_that_is_missing_is_named(index: object, said: str, tmp_path: Pat
 
 def test_pickles_alone_are_no_weights(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
-    assert "no *.safetensors there" in refused_folder(tmp_path, tmp_path / "out")
+    assert "holds no *.safetensors" in refused_folder(tmp_path, tmp_path / "out")

@@ -8,7 +8,7 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.quality import questions as module
 from minillm_lab.quality.evaluation import opened
 from minillm_lab.quality.intervals import mcnemar, proportion
-from minillm_lab.quality.questions import answer_all, choice_scores, load_questions
+from minillm_lab.quality.questions import choice_scores, choose_all, load_questions
 from minillm_lab.quality.score import question_metrics
 from minillm_lab.quality.text import EvaluationText, open_tokenizer
 from minillm_lab.runtimes import Passage
@@ -41,8 +41,8 @@ def test_the_order_of_the_choices_does_not_matter(text: EvaluationText, tiny_ggu
         for q in text.questions
     ]
     with opened(tiny_gguf, LLAMA, 256) as loaded:
-        before = answer_all(loaded.runtime, text.questions)
-        assert [3 - choice for choice in answer_all(loaded.runtime, turned)] == before
+        before = choose_all(loaded.runtime, text.questions)
+        assert [3 - choice for choice in choose_all(loaded.runtime, turned)] == before
 
 
 def test_shuffled_labels_are_answered_by_chance(tiny_gguf: Path) -> None:
@@ -52,7 +52,7 @@ def test_shuffled_labels_are_answered_by_chance(tiny_gguf: Path) -> None:
     shuffled = [w.model_copy(update={"answer": w.choices[random.integers(4)]}) for w in written]
     asked = [module.tokenized(w, encode, begin) for w in shuffled]
     with opened(tiny_gguf, LLAMA, 512) as loaded:
-        answers = answer_all(loaded.runtime, asked)
+        answers = choose_all(loaded.runtime, asked)
     low, high = question_metrics(answers, answers, asked)["question_accuracy"].ci95 or (1, 0)
     assert low < 0.25 < high
 

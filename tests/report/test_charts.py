@@ -194,8 +194,9 @@ def test_a_hostile_answer_and_name_are_text_everywhere(tmp_path: Path) -> None:
         "charts": pages.charts(comparison, list(CHARTS)),
         "answers": pages.answers(comparison, references),
         "details": pages.details(comparison),
+        "opening": pages.opening(comparison),
     }
-    assert contexts.keys() == PAGES.keys()
+    assert contexts.keys() == {*PAGES, "opening"}
     for name, context in contexts.items():
         page = read(name, context)
         scripts = {"summary": 1, "charts": 2}.get(name, 0)
@@ -212,6 +213,23 @@ def test_a_hostile_answer_and_name_are_text_everywhere(tmp_path: Path) -> None:
     assert "alert(1)</script>" not in tables.markdown(comparison)
 
 
+def test_a_sentence_shows_its_code_and_bold_and_everything_else_as_it_is() -> None:
+    said = pages.marked(r"**`q4`** is 2 * 3 < 7, `<i>` a\*b\_c <b>, 1 ` 2, **bold <i>**")
+    assert said == (
+        "<strong><code>q4</code></strong> is 2 * 3 &lt; 7, <code>&lt;i&gt;</code> a*b_c &lt;b&gt;,"
+        " 1 ` 2, <strong>bold &lt;i&gt;</strong>"
+    )
+
+
+def test_without_quality_the_report_opens_with_no_empty_column() -> None:
+    opening = pages.opening(compared(made_up("f16"), made_up("q4", decode=around(20))))
+    assert [column.split(",")[0] for column in opening["columns"]] == [
+        "Decode ↑", "Memory after generation ↓", "Model size ↓",
+    ]  # fmt: skip
+    (rows,) = opening["machines"].values()
+    assert rows["q4"][0] == "20.0 (×2.00)" and all(len(cells) == 3 for cells in rows.values())
+
+
 def test_where_a_variant_hurts_is_shown_beside_its_answer() -> None:
     hurt, unhurt = with_quality(made_up("q2_k"), 0.5), made_up("f16")
     hurt.quality_by_section = {"prose": QualityMetric(value=0.25, unit="nat", n=9)}
@@ -220,9 +238,16 @@ def test_where_a_variant_hurts_is_shown_beside_its_answer() -> None:
     )
     hurt.quality_hurt_most = [token]
     words = read("answers", pages.answers(compared(hurt, unhurt), {})).words
-    for said in ("Where it hurts", "0.2500", "q2_k: the tokens that", "the sea ", "rises", "4.5"):
+    for said in (
+        "the loss is largest",
+        "0.2500",
+        "q2_k: the tokens with",
+        "the sea ",
+        "rises",
+        "4.5",
+    ):
         assert said in words
-    assert "Where it hurts" not in read("answers", pages.answers(compared(unhurt), {})).words
+    assert "the loss is largest" not in read("answers", pages.answers(compared(unhurt), {})).words
 
 
 def test_an_answer_is_marked_from_where_it_leaves_the_reference() -> None:

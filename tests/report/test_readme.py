@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from builders import compared, made_up
+from builders import around, compared, made_up
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.report.front import front
 from minillm_lab.report.page import BEGIN, END
 from minillm_lab.report.readme import details, experiment, update
+from minillm_lab.result import Result
 
 PAGE = f"# Mine\r\n\n  odd spacing \t\n{BEGIN}\nold\n{END}\nafter, no newline at the end — ñ"
 
@@ -57,7 +58,8 @@ def test_a_page_that_does_not_exist_is_begun(tmp_path: Path) -> None:
 def test_the_section_begins_with_what_to_take() -> None:
     comparison = compared(made_up("f16"), made_up("q4", decode=[[30.0, 30.0]] * 3))
     first = front(comparison, Path("README.md")).splitlines()[0]
-    assert first.startswith("**Recommended**") and "`q4`: decodes 30.0 t/s" in first
+    assert first.startswith("**Recommended**")
+    assert "**`q4`** decodes 30.0 tokens per second (×3.00)" in first
 
 
 def test_an_answer_cannot_leave_its_fence() -> None:
@@ -77,3 +79,47 @@ def test_a_load_that_was_not_measured_is_left_out() -> None:
     assert "Load 1.00 s cold; memory" in told["warm"]
     assert "Load not measured; memory" in told["cold"]
     assert front(compared(made_up("f16"), blind), Path("README.md"))
+
+
+def loaded(name: str, seconds: list[float], decode: float = 10.0) -> Result:
+    """A result whose loads, cold and warm, took so long, a round each."""
+    result = made_up(name, decode=around(decode))
+    for how in ("cold", "warm"):
+        of_rounds = {"samples": [[s] for s in seconds], "n": len(seconds)}
+        value = {"value": sorted(seconds)[len(seconds) // 2], "ci95": None}
+        metric = result.metrics[f"load_{how}_seconds"]
+        result.metrics[f"load_{how}_seconds"] = metric.model_copy(update=of_rounds | value)
+    result.round_times = ["2026-01-01T00:00:00+00:00"] * len(seconds)
+    result.protocol["rounds"] = len(seconds)
+    return result
+
+
+def row(text: str, label: str) -> list[str]:
+    """The cells of a table's row."""
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {label}")]
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+@pytest.mark.parametrize("rounds", [[[0.31], [0.10]], [[0.25, 0.31], [0.08, 0.10]]])
+def test_loads_are_not_ranked_where_a_factor_of_two_would_be_a_tie(
+    rounds: list[list[float]],
+) -> None:
+    """Who reads 0.31 and 0.10 s in bold takes them for equal."""
+    found = compared(loaded("fp16", rounds[0]), loaded("q4", rounds[1]))
+    page, every = front(found, Path("README.md")), details(found)
+    assert row(page, "[Load, cold · warm cache]") == ["0.31 · 0.31", "0.10 · 0.10"]
+    assert row(every, "Load, cold cache") == row(every, "Load, warm cache") == ["0.31", "0.10"]
+    told = "one round" if len(rounds[0]) == 1 else "2 rounds"
+    for text in (page, every):
+        assert f"Loads are not ranked: with {told}, a factor of two" in text
+
+
+def test_loads_are_ranked_where_rounds_tell_them_apart() -> None:
+    level = [0.97, 1.0, 1.03, 1.01, 0.99, 1.0, 1.02, 0.98]
+    found = compared(
+        loaded("fp16", [0.31 * x for x in level]), loaded("q4", [0.10 * x for x in reversed(level)])
+    )
+    page, every = front(found, Path("README.md")), details(found)
+    assert row(page, "[Load, cold · warm cache]") == ["0.31 · 0.31", "**0.10** · **0.10**"]
+    assert row(every, "Load, cold cache")[1].startswith("**0.10** (×0.32)")
+    assert "not ranked" not in page + every

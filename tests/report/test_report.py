@@ -1,5 +1,6 @@
 """The real report in a real browser: every category, the JSON's figures, nothing from elsewhere."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,11 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from conftest import Lab, tiny_config
+from minillm_lab.comparison.shapes import Comparison
+from minillm_lab.records import read_record
 from minillm_lab.report import CHARTS, PAGES
+from minillm_lab.report.recommendation import recommendation
+from minillm_lab.wording import number
 from quality_lab import TEXT
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -106,6 +111,62 @@ def test_every_category_shows_its_pages_and_figures(report: Path, page: Page) ->
         assert (count, drawn) == ((7, 6) if name == "charts" else (1, 0))
 
 
+DECIDING = ("Quality loss", "Decode", "Memory after generation", "Model size")
+
+
+def test_opening_the_report_shows_what_to_take_at_once(report: Path, page: Page, lab: Lab) -> None:
+    comparison = read_record(lab.path("results/comparison.json"), Comparison)
+    page.goto(report.as_uri())
+    opening = page.locator("#app .prose")
+    said = opening.locator("p").first
+    said.wait_for()
+    assert said.inner_text() == re.sub(r"[*`]", "", recommendation(comparison))
+    place = said.bounding_box()
+    assert place and place["y"] > 0 and place["y"] + place["height"] < 800
+    for row, (name, result) in zip(
+        opening.locator("tbody tr").all(), comparison.results.items(), strict=True
+    ):
+        assert row.locator("th").inner_text().removesuffix(" (baseline)") == name
+        cells = [cell.inner_text() for cell in row.locator("td").all()]
+        value = result.metrics["decode_tokens_per_second"].value
+        assert len(cells) == len(DECIDING) and cells[1].split()[0] == number(value or 0)
+    assert opening.locator("li").count() >= 2
+    assert opening.evaluate("e => e.scrollWidth <= e.clientWidth") and fits(page)
+    right = opening.evaluate("e => e.getBoundingClientRect().right - innerWidth")
+    assert right <= 0
+
+
+def test_a_report_of_results_without_an_opening_shows_none(lab: Lab, browser: Browser) -> None:
+    opening, aside = lab.path("results/report/opening.html"), lab.path("aside.html")
+    opening.rename(aside)
+    try:
+        lab.snakemake("--report", "without.html")
+    finally:
+        aside.rename(opening)
+    page = browser.new_page()
+    page.goto(lab.path("without.html").as_uri())
+    shown = page.locator("#app .prose")
+    shown.get_by_text("1. Summary").wait_for()
+    assert "Recommended" not in shown.inner_text() and not shown.locator("table").count()
+    page.close()
+
+
+def test_the_columns_that_decide_are_seen_without_scrolling(report: Path, browser: Browser) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto(report.as_uri())
+    entries(page, PAGES["summary"])
+    show(page, 0)
+    heads = page.frame_locator("#app iframe").locator("thead th")
+    heads.first.wait_for()
+    labels = [head.inner_text() for head in heads.all()]
+    assert len(labels) > 10 and labels[0].startswith("Variant")
+    for label, name in zip(labels[1:], DECIDING, strict=False):
+        assert label.startswith(name)
+    last = heads.nth(len(DECIDING)).bounding_box()
+    assert last and last["x"] + last["width"] <= 1280
+    page.close()
+
+
 def test_the_summarys_figures_are_the_jsons_and_can_be_sorted(
     report: Path, page: Page, lab: Lab
 ) -> None:
@@ -126,9 +187,8 @@ def test_the_summarys_figures_are_the_jsons_and_can_be_sorted(
             assert float(value) == expected if expected is not None else value == ""
             assert cell.inner_text().strip()
     page.get_by_role("button", name="Model size").click()
-    sizes = [
-        float(c.get_attribute("data-value") or 0) for c in page.locator("td:nth-child(2)").all()
-    ]
+    shown = page.locator("td[data-metric=model_bytes]")
+    sizes = [float(cell.get_attribute("data-value") or 0) for cell in shown.all()]
     assert len(sizes) == len(VARIANTS) and sizes == sorted(sizes)
 
 

@@ -13,7 +13,7 @@ from conftest import ROOT
 from minillm_lab.jobs.staleness import PACKAGE, code_file, files_of
 
 RULES = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
-OF_JOBS = {*re.findall(r"python -m minillm_lab\.([\w.]+)", RULES)} - {"job"}
+OF_JOBS = {*re.findall(r"python -m minillm_lab\.([\w.]+)", RULES)} - {"jobs.watcher"}
 OF_JOBS |= {"benchmark.slices", "runtimes.llama_cpp", "runtimes.transformers"}
 LOAD = """
 import ast, importlib, sys
@@ -45,8 +45,8 @@ def test_a_jobs_files_are_those_that_python_loads(module: str) -> None:
 
 def test_every_rule_names_its_own_module() -> None:
     """Fetching aside: new code downloads nothing again."""
-    named = {*re.findall(r'"((?:models|benchmark|quality|report)\.\w+)"', RULES)}
-    assert OF_JOBS - {"models.fetch", "report.failed"} <= named | {
+    named = {*re.findall(r'"((?:models|benchmark|quality|comparison|report)\.[\w.]+)"', RULES)}
+    assert OF_JOBS - {"models.fetch", "report.partial"} <= named | {
         "runtimes.llama_cpp",
         "runtimes.transformers",
     }
@@ -54,8 +54,13 @@ def test_every_rule_names_its_own_module() -> None:
 
 def test_what_a_round_does_not_depend_on() -> None:
     names = {str(file.relative_to(PACKAGE)) for file in files_of("benchmark.round")}
-    assert {"benchmark/round.py", "records.py", "files.py"} <= names
-    assert not names & {"config.py", "result.py", "report/__init__.py", "runtimes/llama_cpp.py"}
+    assert {"benchmark/round.py", "records.py", "jobs/files.py"} <= names
+    assert not names & {
+        "experiment/config.py",
+        "result.py",
+        "report/__init__.py",
+        "runtimes/llama_cpp.py",
+    }
 
 
 def test_a_file_of_code_is_as_old_as_what_it_says(tmp_path: Path) -> None:

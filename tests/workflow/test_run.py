@@ -78,7 +78,8 @@ def test_a_broken_variant_does_not_take_the_others_down(lab: Lab, tiny_gguf: Pat
     again = lab.planned()  # what failed, and the table
     assert again == {
         "fetch_gguf": 1, "prompt": 1, "quantize": 1, "facts": 2, "round": 2, "trial": 2,
-        "provisional": 1, "collect": 2, "compare": 1, "plots": 1, "pages": 1, "readme": 1,
+        "provisional": 1, "collect": 2, "compare": 1,
+        "tables": 1, "charts": 1, "pages": 1, "readme": 1,
     }  # fmt: skip
     lab.config["variants"] = good
     lab.write_config()
@@ -129,7 +130,7 @@ def test_cores_do_not_change_the_threads(lab: Lab, tiny_gguf: Path) -> None:
     assert lab.json("results/f16.json")["runtime"]["threads"] == 2
 
 
-def test_the_readme_shows_the_rule_graph(lab: Lab) -> None:
+def test_the_page_on_architecture_shows_the_rule_graph(lab: Lab) -> None:
     shutil.copy(ROOT / "config.yaml", lab.folder)
     names: dict[str, str] = {}
 
@@ -142,8 +143,8 @@ def test_the_readme_shows_the_rule_graph(lab: Lab) -> None:
         return {(names[a], names[b]) for a, b in pairs}
 
     real = edges(lab.snakemake("--rulegraph", "mermaid-js").stdout.splitlines())
-    readme = (ROOT / "README.md").read_text()
-    shown = readme.split("```mermaid\n")[1].split("```")[0].splitlines()
+    page = (ROOT / "docs/architecture.md").read_text()
+    shown = page.split("```mermaid\n")[1].split("```")[0].splitlines()
     assert edges(shown) == real
 
 

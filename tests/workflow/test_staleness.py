@@ -12,7 +12,7 @@ import pytest
 from conftest import Lab, tiny_config
 from minillm_lab.report.page import BEGIN, END
 
-DRAWN = {"plots": 1, "pages": 1, "readme": 1}
+DRAWN = {"tables": 1, "charts": 1, "pages": 1, "readme": 1}
 FIRST = {"provisional": 1}  # where a first round or trial is another one
 
 
@@ -135,10 +135,10 @@ def test_the_protocol(key: str, jobs: dict[str, int], done: Lab) -> None:
         ("benchmark/trial", TRIALS),
         ("benchmark/slices", TRIALS),
         ("benchmark/yardsticks", ALL),
-        ("machine", ALL),
+        ("benchmark/machine", ALL),
         ("records", ALL),
         ("result", FIRST | collected(3)),
-        ("config", FIRST | collected(3)),
+        ("experiment/sources", FIRST | collected(3)),
     ],
 )
 def test_the_measuring_code(module: str, jobs: dict[str, int], done: Lab) -> None:
@@ -154,14 +154,14 @@ def test_more_rounds_and_trials_cost_only_the_new_ones(done: Lab) -> None:
 @pytest.mark.parametrize(
     "module, jobs",
     [
-        ("report/table", FIRST | {"compare": 1} | DRAWN),
-        ("report/trials", FIRST | {"compare": 1} | DRAWN),
-        ("states", FIRST | {"compare": 1} | DRAWN),
+        ("comparison/trials", {"compare": 1} | DRAWN),
+        ("comparison/states", {"compare": 1} | DRAWN),
+        ("report/table", {"tables": 1, "pages": 1, "readme": 1}),
         ("report/provisional", FIRST),
         ("report/readme", {"readme": 1}),
         ("report/learnings", {"pages": 1, "readme": 1}),
         ("report/pages", {"pages": 1}),
-        ("report/tradeoff", DRAWN),
+        ("report/charts/tradeoff", {"charts": 1, "pages": 1, "readme": 1}),
     ],
 )
 def test_the_words_of_the_report(module: str, jobs: dict[str, int], done: Lab) -> None:
@@ -316,10 +316,10 @@ def test_a_local_model_that_changed(done: Lab) -> None:
 )
 def test_a_variant_that_is_not_there(file: str, done: Lab) -> None:
     said = done.snakemake("-n", file, ok=False).stderr
-    line = "error: no variant 'q6_k' in this experiment; there are: f16, fp16, q4_k_m"
+    line = "error: no variant 'q6_k' in this experiment; choose one of: f16, fp16, q4_k_m"
     assert said.splitlines()[-1] == line and "Traceback" not in said
 
 
 def test_a_model_that_is_not_there(done: Lab) -> None:
     said = done.snakemake("-n", "results/prompts/mine.json", ok=False).stderr
-    assert "error: no model 'mine' in this experiment; there are: tiny" in said.splitlines()
+    assert "error: no model 'mine' in this experiment; choose one of: tiny" in said.splitlines()

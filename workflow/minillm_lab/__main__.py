@@ -1,4 +1,4 @@
-"""``minillm-lab``: what to run, how long it would take, what changed, what to publish."""
+"""``minillm-lab``: choose a variant, estimate a time, compare two runs, export results."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ COMMANDS = {"pick": pick, "estimate": estimate, "diff": diff, "export": export}
 
 
 def main() -> None:
-    """The console script: reads results that the workflow made, and measures nothing."""
+    """Read the results that the workflow made; this program measures nothing itself."""
     parser = argparse.ArgumentParser(prog="minillm-lab", description=main.__doc__)
     parser.add_argument("--version", action="version", version=f"minillm-lab {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

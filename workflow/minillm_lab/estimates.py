@@ -1,15 +1,15 @@
-"""Estimates and how far they can be trusted.
+"""Estimates from trials and rounds, with their intervals.
 
 A trial or a round gives one positive value: the median of its slices or repetitions, which share
-a moment and are not independent. The estimate of several is their Hodges-Lehmann median (the
+a moment and are not independent. The estimate from several is their Hodges-Lehmann median (the
 median of all pairwise means; Hodges and Lehmann 1963) on the logarithm, which one outlying trial
-hardly moves. Its standard error is the spread over √n, times ``ALLOWANCE``: trials that follow
-each other are not independent either. Variants that shared a machine share their spread, which few
-samples of one know little about; where a variant's own is larger, its own counts. The interval is
-Student's.
+hardly moves. Its standard error is the spread over √n, times ``ALLOWANCE``, since trials that
+follow each other are not independent either. Variants on one machine share their spread, which a
+few samples of one variant hardly show; if a variant's own spread is larger, its own counts. The
+interval is Student's.
 
-Every interval is of 95 %, for this machine, in this state, during this run. Coverage by simulation:
-``tests/test_statistics.py``, docs/measurement.md.
+Every interval is a 95 % interval for this machine, in this state, during this run. Coverage by
+simulation: ``tests/test_estimates.py``, docs/measurement.md.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ LEVEL = 0.05  # of all claims on a page together
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval; the interval is None where too few samples give none."""
+    """A value with its 95 % interval, which is None if too few samples give none."""
 
     value: float
     ci95: tuple[float, float] | None
@@ -50,9 +50,15 @@ class Estimate:
             return float(self.value == 1)
         return float(2 * student(self.freedom, -abs(log(self.value)) / self.error))
 
+    def least(self, p: float) -> float:
+        """The smallest ratio above 1 that would have a p-value of ``p``; inf without an error."""
+        if self.error is None:
+            return inf
+        return exp(float(student_quantile(self.freedom, 1 - p / 2)) * self.error)
+
 
 def of_logarithm(value: float, n: int, error: float | None, freedom: float) -> Estimate:
-    """An estimate from its logarithm's standard error; None: there is no interval."""
+    """An estimate by its logarithm's standard error; without one it has no interval."""
     if error is None:
         return Estimate(value, None, n)
     reach = exp(float(student_quantile(freedom, 0.975)) * error)
@@ -60,14 +66,14 @@ def of_logarithm(value: float, n: int, error: float | None, freedom: float) -> E
 
 
 def centre(values: Sequence[float] | NDArray[np.float64]) -> float:
-    """The Hodges-Lehmann median: of the means of all pairs, each value with itself among them."""
+    """The Hodges-Lehmann median: the median of the means of all pairs, also of each with itself."""
     x = np.asarray(values)
     i, j = np.triu_indices(len(x))
     return float(np.median((x[i] + x[j]) / 2))
 
 
 def together(samples: Mapping[str, Sequence[float]]) -> dict[str, Estimate]:
-    """An estimate of each variant's positive samples, their spread taken from all together."""
+    """An estimate from each variant's positive samples, with the spread of all together."""
     logs = {name: np.log(values) for name, values in samples.items() if len(values)}
     centres = {name: centre(x) for name, x in logs.items()}
     squares = {name: float(((x - centres[name]) ** 2).sum()) for name, x in logs.items()}
@@ -84,7 +90,7 @@ def together(samples: Mapping[str, Sequence[float]]) -> dict[str, Estimate]:
 
 
 def product(a: Estimate, b: Estimate, power: int = 1) -> Estimate:
-    """a × b, or a / b with a ``power`` of −1, of independent estimates (Welch, Satterthwaite)."""
+    """a × b of independent estimates (Welch, Satterthwaite); a / b if ``power`` is −1."""
     value, n = a.value * b.value**power, min(a.n, b.n)
     if a.error is None or b.error is None:
         return Estimate(value, None, n)
@@ -97,12 +103,12 @@ def product(a: Estimate, b: Estimate, power: int = 1) -> Estimate:
 
 
 def quotient(a: Estimate, b: Estimate) -> Estimate:
-    """a / b, of independent estimates."""
+    """a / b of independent estimates."""
     return product(a, b, -1)
 
 
 def holm(claims: Mapping[K, float | None]) -> set[K]:
-    """The claims that hold together at ``LEVEL``, by their p-values (Holm 1979); None: untested."""
+    """The claims that hold together at ``LEVEL`` by their p-values (Holm 1979; None: untested)."""
     tested = [(p, key) for key, p in claims.items() if p is not None]
     held: set[K] = set()
     for i, (p, key) in enumerate(sorted(tested, key=lambda claim: claim[0])):
@@ -113,10 +119,10 @@ def holm(claims: Mapping[K, float | None]) -> set[K]:
 
 
 def needed(estimate: Estimate, goal: float) -> int | None:
-    """How many samples in all would bring the interval within ± ``goal`` (0.02: two percent).
+    """The number of samples in all that would bring the interval within ± ``goal`` (0.02 for 2 %).
 
-    From the spread that the samples showed, half-widths shrink as t / √n. None where one sample
-    shows no spread; at most 1000.
+    With the spread of the samples, half-widths shrink as t / √n. The number is at most 1000, and
+    None if there is one sample, which shows no spread.
     """
     if estimate.error is None or estimate.ci95 is None:
         return None
@@ -130,18 +136,18 @@ def needed(estimate: Estimate, goal: float) -> int | None:
 
 
 def of_rounds(rounds: Rounds) -> Estimate:
-    """The estimate of one variant's samples by round; of each round's repetitions their median.
+    """The estimate from one variant's rounds, with the median of each round's repetitions.
 
     A round without samples does not count.
     """
     values = [float(np.median(repetitions)) for repetitions in rounds if len(repetitions)]
-    if min(values) <= 0:  # memory that was not taken: there is no logarithm of it
+    if min(values) <= 0:  # memory may be 0, which has no logarithm
         return Estimate(float(np.median(values)), None, len(values))
     return together({"": values})[""]
 
 
 def paired_ratio(rounds: Rounds, baseline: Rounds) -> Estimate:
-    """The estimate of a round's ratio: its median over the median of the same round of another."""
+    """The estimate of a ratio, from each round's median over that of the baseline's same round."""
     if len(rounds) != len(baseline):
         raise ValueError(f"{len(rounds)} rounds cannot be paired with {len(baseline)}")
     pairs = zip(rounds, baseline, strict=True)

@@ -1,9 +1,8 @@
-"""A model file's own claims, checked strictly before a runtime sees the file.
+"""The header of a model file, checked strictly before a runtime sees the file.
 
-What is downloaded is not trusted. A GGUF file's header (versions 2 and 3, little-endian) is read
-with bounds on every count and length, and nothing is kept of what it says but the tensors; each
-must lie where its runtime expects it, inside the file. Safetensors are opened by their own library,
-which checks the same of them.
+A downloaded file is not trusted. A GGUF file's header (versions 2 and 3, little-endian) is read
+with bounds on every count and length. Each tensor must lie where its runtime expects it, inside the
+file. Safetensors are opened by their own library, which checks the same.
 """
 
 import mmap
@@ -16,7 +15,7 @@ from pathlib import Path
 from minillm_lab.jobs.errors import LabError, first_line
 
 MOST_ENTRIES = 1 << 16  # key-value pairs, and tensors
-MOST_ELEMENTS = 1 << 22  # of all arrays together; the largest vocabularies make 1.3 million
+MOST_ELEMENTS = 1 << 22  # of all arrays together; the largest vocabularies have 1.3 million
 LARGEST_HEADER = 1 << 28  # bytes
 LONGEST_KEY = (1 << 16) - 1
 LONGEST_STRING = 1 << 26
@@ -31,29 +30,29 @@ UNQUANTIZED_TENSORS = ("F64", "F32", "BF16", "F16", "I64", "I32", "I16", "I8")
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor: its name, type, shape with the row's length first, size and place."""
+    """One tensor, with its type, shape (the row's length first), size and place."""
 
     name: str
     type: str
     shape: tuple[int, ...]
     bytes: int
-    offset: int  # from where the data begin
+    offset: int  # in bytes, from where the tensors' data begin
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the lab believes of a GGUF file's header."""
+    """The parts of a GGUF file's header that the lab uses."""
 
     tensors: list[Tensor]
     data: int  # the byte at which the tensors' data begin
-    context: int | None  # tokens that the model is made for; None where it does not say
-    file_type: int | None  # general.file_type, a number of llama.cpp's; likewise
+    context: int | None  # tokens that the model is made for; None if it does not say
+    file_type: int | None  # general.file_type, a number of llama.cpp's; None if it does not say
 
     @property
     def type(self) -> str:
-        """The quantization type of the whole file, as llama.cpp spells it, else ``unknown``.
+        """The quantization type of the whole file, as llama.cpp spells it, or ``unknown``.
 
-        Without quantized tensors it is what most weights are held in, whatever the file says.
+        Without quantized tensors it is the type of most weights, whatever the file says.
         """
         from gguf.constants import LlamaFileType
 
@@ -69,7 +68,7 @@ class Header:
 
 
 class _Cursor:
-    """A place in the header; what reaches beyond it is a ValueError."""
+    """A place in the header; reading beyond its end is a ValueError."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self.data, self.at, self.end = data, 0, min(len(data), LARGEST_HEADER)
@@ -81,10 +80,10 @@ class _Cursor:
         (value,) = struct.unpack_from(f"<{kind}", self.data, start)
         return int(value)
 
-    def count(self, what: str, most: int) -> int:
+    def count(self, counted: str, most: int) -> int:
         value = self.number()
         if value > most:
-            raise ValueError(f"it claims {value} {what}; {most} are the most there can be")
+            raise ValueError(f"it claims {value} {counted}; {most} are the most there can be")
         return value
 
     def skip(self, size: int) -> None:
@@ -92,14 +91,14 @@ class _Cursor:
         if self.at > self.end:
             raise ValueError("its header is cut short, or a length in it lies")
 
-    def text(self, what: str, longest: int) -> str:
-        size = self.count(f"bytes of {what}", longest)
+    def text(self, name: str, longest: int) -> str:
+        size = self.count(f"bytes of {name}", longest)
         start = self.at
         self.skip(size)
         try:
             return self.data[start : self.at].decode()
         except UnicodeDecodeError:
-            raise ValueError(f"{what} at byte {start} is not UTF-8") from None
+            raise ValueError(f"{name} at byte {start} is not UTF-8") from None
 
     def elements_of(self, key: str) -> int:
         count = self.count(f"elements of {key!r:.80}", self.elements)
@@ -108,10 +107,10 @@ class _Cursor:
 
 
 def read_header(path: Path, name: str = "") -> Header:
-    """What a GGUF file holds, every claim held against the file's size.
+    """Read a GGUF file's header and check its claims against the file's size.
 
-    ``name`` says in messages what the file is. Raises LabError with what is wrong with it. Takes
-    time in proportion to the header, at most LARGEST_HEADER, and next to no memory.
+    Messages call the file ``name``. Raises LabError if the header is wrong. It takes time in
+    proportion to the header, which has at most LARGEST_HEADER bytes, and hardly any memory.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -119,12 +118,15 @@ def read_header(path: Path, name: str = "") -> Header:
     except OSError as error:
         raise LabError(f"{name or path}: {error.strerror or error}") from error
     except ValueError as error:
-        raise LabError(f"{name or path}: not a GGUF file that can be used: {error}") from None
+        raise LabError(
+            f"{name or path}: not a GGUF file that can be used: {error}; fetch it again, or name"
+            " another"
+        ) from None
 
 
 def _read(cursor: _Cursor) -> Header:
     if cursor.data[:4] != b"GGUF":
-        raise ValueError("it does not begin as one")
+        raise ValueError("it does not begin with GGUF")
     cursor.skip(4)
     if (version := cursor.number("I")) not in (2, 3):
         raise ValueError(f"its version is {version}; 2 and 3 are known")
@@ -139,7 +141,7 @@ def _read(cursor: _Cursor) -> Header:
 
 
 def _values(cursor: _Cursor, count: int) -> tuple[int, int | None, int | None]:
-    """Pass over the key-value pairs; the alignment of tensors, the context and the file's type."""
+    """Read past the key-value pairs; returns the tensors' alignment, the context, the file type."""
     alignment, context, file_type, seen = DEFAULT_ALIGNMENT, None, None, set()
     for _ in range(count):
         key = cursor.text("a key", LONGEST_KEY)
@@ -159,7 +161,7 @@ def _values(cursor: _Cursor, count: int) -> tuple[int, int | None, int | None]:
             file_type = cursor.number("I")
             continue
         if key == "split.count" and kind == 2 and cursor.number("H") > 1:
-            raise ValueError("it is one part of a split model; merge it with llama-gguf-split")
+            raise ValueError("it is one part of a split model, which llama-gguf-split merges")
         cursor.at = start
         _skip_value(cursor, key, kind)
         if key.startswith("tokenizer.chat_template") and cursor.at - start > LONGEST_TEMPLATE:
@@ -205,7 +207,7 @@ def _tensor(cursor: _Cursor) -> Tensor:
 
 
 def _check_places(entries: list[Tensor], begin: int, alignment: int, size: int) -> None:
-    """Tensors follow one another without overlap, aligned, and all lie inside the file."""
+    """Raise ValueError unless all tensors lie in order, aligned, apart and inside the file."""
     if len({tensor.name for tensor in entries}) < len(entries):
         raise ValueError("two of its tensors have one name")
     expected = 0
@@ -224,15 +226,19 @@ def _check_places(entries: list[Tensor], begin: int, alignment: int, size: int) 
 
 
 def check_safetensors(folder: Path, name: str) -> None:
-    """Raise LabError where a folder's safetensors lie about themselves.
+    """Raise LabError if a folder's safetensors make false claims about themselves.
 
-    The library holds a header against the file's size, and shapes and types against offsets.
+    Their library checks a header against the file's size, and shapes and types against offsets.
     """
     from safetensors import SafetensorError, safe_open
 
     for file in folder.iterdir():
         if file.suffix != ".safetensors" and file.stat().st_size > LARGEST_HEADER:
-            raise LabError(f"{name}: {file.name} has more than {LARGEST_HEADER} bytes")
+            raise LabError(
+                f"{name}: {file.name} has more than {LARGEST_HEADER} bytes, which no such file"
+                " needs;"
+                " remove it"
+            )
     for file in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(file, framework="numpy") as opened:
@@ -240,5 +246,5 @@ def check_safetensors(folder: Path, name: str) -> None:
         except (SafetensorError, OSError) as error:
             raise LabError(
                 f"{name}: {file.name} is not a safetensors file that can be used:"
-                f" {first_line(error)}"
+                f" {first_line(error)}; fetch it again, or name another"
             ) from None

@@ -1,6 +1,6 @@
-"""What jobs hand to each other: the shapes of rounds, trials, prompts and scores, as JSON.
+"""The JSON that jobs hand to each other: rounds, trials, prompts and scores.
 
-A change here makes everything that was measured stale; what is made of it is in ``result.py``.
+A change here makes everything that was measured stale; ``result.py`` has what is made of it.
 """
 
 import json
@@ -13,59 +13,79 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import write_text
 
 R = TypeVar("R", bound="Record")
-TOKENS_AT_DEPTH = 16  # decoded after a prompt of each of the depths
+TOKENS_AT_DEPTH = 16  # tokens decoded after a prompt of each of the depths
 
 
 class Record(BaseModel):
-    """A mapping in a results file: unknown keys and NaN are errors."""
+    """A mapping in a results file; an unknown key or NaN is an error."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Memory(Record):
-    """Memory of the process, in bytes; a part is null where the system does not tell it."""
+    """Memory of the process, in bytes; a part is null where the system does not report it."""
 
-    resident: int = Field(description="resident set; on macOS the physical footprint")
-    anonymous: int | None = Field(description="heap and the like: cannot be dropped")
-    file_backed: int | None = Field(description="mapped files, shared memory included")
+    resident: int = Field(description="It is the resident set; on macOS, the physical footprint.")
+    anonymous: int | None = Field(
+        description="This part (heap and stacks) has no file behind it and cannot be dropped."
+    )
+    file_backed: int | None = Field(
+        description="This part is mapped files and shared memory; the system can drop clean pages."
+    )
 
 
 class Repetition(Record):
-    """One answer: times in seconds."""
+    """One answer to the prompt, with its times in seconds."""
 
     prefill_seconds: float
-    first_token_seconds: float = Field(description="prefill and the choice of the first token")
-    decode_seconds: list[float] = Field(description="of each later token, without sampling")
-    generate_seconds: float = Field(description="the whole answer, prompt and sampling included")
+    first_token_seconds: float = Field(
+        description="It includes prefill and choosing the first token."
+    )
+    decode_seconds: list[float] = Field(
+        description="It holds the engine's time for each later token, without choosing it."
+    )
+    generate_seconds: float = Field(
+        description="It includes the prompt, every token and choosing them."
+    )
 
 
 class Depth(Record):
-    """Speed with a prompt of another length: times in seconds."""
+    """A prompt of another length and some tokens after it, with times in seconds."""
 
     prompt_tokens: int
     prefill_seconds: float
-    decode_seconds: list[float] = Field(description="of each token after the prompt")
+    decode_seconds: list[float] = Field(
+        description="It holds the engine's time for each token after the prompt."
+    )
 
 
 class Reading(Record):
-    """What the two yardsticks read: docs/measurement.md."""
+    """The machine's speed at a moment, by the two yardsticks (docs/measurement.md)."""
 
-    compute_flops: float = Field(gt=0, description="float32 operations per second, in cache")
-    memory_bytes_per_second: float = Field(gt=0, description="bytes read from memory per second")
+    compute_flops: float = Field(
+        gt=0, description="The machine computes this many float32 operations per second in cache."
+    )
+    memory_bytes_per_second: float = Field(
+        gt=0, description="The machine reads this many bytes per second from memory."
+    )
 
 
 class Conditions(Record):
-    """What else the machine did during a round; null where the system does not tell."""
+    """Other work on the machine during a round; null where the system does not report it."""
 
-    other_load_cores: float = Field(description="CPU time of all other processes, in cores")
-    stolen_share: float | None = Field(description="CPU time that the hypervisor took, 0 to 1")
-    frequency_change: float | None = Field(description="CPU clock after the answers over before")
-    governor: str | None
-    on_battery: bool | None
+    other_load_cores: float = Field(description="Other processes kept this many cores busy.")
+    stolen_share: float | None = Field(
+        description="The hypervisor took this share of the CPU time, from 0 to 1."
+    )
+    frequency_change: float | None = Field(
+        description="It is the CPU clock after the answers over the clock before them."
+    )
+    governor: str | None = Field(description="Linux's CPU frequency governor had this name.")
+    on_battery: bool | None = Field(description="The machine ran on its battery.")
 
 
 class Round(Record):
-    """What one fresh process measured."""
+    """The measurements of one fresh process."""
 
     schema_version: Literal[2] = 2
     variant: str
@@ -75,9 +95,11 @@ class Round(Record):
     runtime: dict[str, Any]
     prompt_tokens: int
     generated_tokens: int
-    scratch: bool = Field(False, description="read from a copy on the machine's own disk")
+    scratch: bool = Field(False, description="The weights were a copy on the machine's own disk.")
     load_cold_seconds: float | None
-    load_cold_read_bytes: int | None = Field(description="read from storage during that load")
+    load_cold_read_bytes: int | None = Field(
+        description="The process read this many bytes from storage during that load."
+    )
     load_warm_seconds: float | None
     load_warm_read_bytes: int | None
     memory_before_load: Memory
@@ -89,23 +111,29 @@ class Round(Record):
     repetitions: list[Repetition]
     depths: list[Depth]
     conditions: Conditions
-    before: Reading = Field(description="the machine before the round")
-    after: Reading = Field(description="the machine after it")
+    before: Reading = Field(description="The yardsticks were read before the round.")
+    after: Reading = Field(description="The yardsticks were read after the round.")
     output: "Output"
     warnings: list[str]
 
 
 class Slices(Record):
-    """What one side of a trial did in a block: seconds, one value per slice."""
+    """The times of one side of a trial in a block, in seconds, one value per slice."""
 
     prefill_seconds: list[float]
-    first_token_seconds: list[float] = Field(description="prefill and the choice of a token")
-    decode_seconds: list[float] = Field(description="of one token, without choosing it")
-    step_seconds: list[float] = Field(description="of one token, choosing it included")
+    first_token_seconds: list[float] = Field(
+        description="It includes prefill and choosing the first token."
+    )
+    decode_seconds: list[float] = Field(
+        description="It is the engine's time for one token, without choosing it."
+    )
+    step_seconds: list[float] = Field(
+        description="It is the time for one token, choosing it included."
+    )
 
 
 class Block(Record):
-    """Some cycles of a trial, between two readings of the yardsticks."""
+    """Cycles of a trial between two readings of the yardsticks."""
 
     before: Reading
     after: Reading
@@ -128,17 +156,21 @@ class Trial(Record):
     trial: int
     measured_at: str
     machine: dict[str, Any]
-    generated_tokens: int = Field(description="that an answer is reckoned with")
-    attempts: int = Field(description="how often it was taken, the last one counts")
-    other_load_cores: float = Field(description="CPU time of all other processes, in cores")
-    disturbed: str | None = Field(description="why it does not count, in words; null: it does")
+    generated_tokens: int = Field(description="The time of an answer is for this many tokens.")
+    attempts: int = Field(
+        description="The trial was taken this many times; the last attempt is the one kept."
+    )
+    other_load_cores: float = Field(description="Other processes kept this many cores busy.")
+    disturbed: str | None = Field(
+        description="It says why the trial does not count; null if the trial counts."
+    )
     variant: Side
     baseline: Side
     blocks: list[Block]
 
 
 class NoTrial(Record):
-    """The same file where the two do not fit into memory together."""
+    """The same file, where the two models do not fit into memory together."""
 
     schema_version: Literal[1] = 1
     trial: int
@@ -148,65 +180,76 @@ class NoTrial(Record):
 
 
 class Output(Record):
-    """What the model said."""
+    """The model's answer to the prompt."""
 
     text: str
     token_ids: list[int]
     flaw: str | None = Field(
-        default=None, description="why it means nothing, in words; null: it does"
+        default=None,
+        description="It says why the answer means nothing; null if it has no such flaw.",
     )
 
 
 class Prompt(Record):
-    """The prompt as every variant of a model gets it."""
+    """The prompt as every variant of a model is given it."""
 
     text: str
     token_ids: list[int]
-    chat_template: bool = Field(description="whether the model's own was used")
+    chat_template: bool = Field(description="The text was made by the model's own chat template.")
     tokenizer: str
 
 
 class QualityMetric(Record):
-    """A figure about quality with its 95 % interval; formulas: docs/quality.md."""
+    """A figure of quality with its 95 % interval; docs/quality.md has the formulas."""
 
     value: float | None
     unit: str
     ci95: tuple[float, float] | None = None
-    n: int = Field(description="what it was counted over: tokens, questions")
+    n: int = Field(description="It was computed over this many tokens, questions or prompts.")
 
 
 class HurtToken(Record):
     """A token of the text at which the variant is far from the reference."""
 
-    kld: float = Field(description="nats")
-    section: str | None = Field(description="of the text; null: it has none")
-    before: str = Field(description="the text before it")
-    text: str = Field(description="the text's own token")
-    reference: str = Field(description="the token that the reference finds most likely")
-    variant: str = Field(description="the token that the variant finds most likely")
+    kld: float = Field(description="The KL divergence at this token is in nats.")
+    section: str | None = Field(
+        description="The token is in this section; null if the text has no sections."
+    )
+    before: str = Field(description="This text stands before the token.")
+    text: str = Field(description="The text goes on with this token.")
+    reference: str = Field(description="The reference finds this token most likely.")
+    variant: str = Field(description="The variant finds this token most likely.")
 
 
 class Score(Record):
-    """``results/quality/<variant>.json``."""
+    """``results/quality/<variant>.json``: a variant's quality."""
 
     schema_version: Literal[2] = 2
     variant: str
     protocol: dict[str, Any]
     metrics: dict[str, QualityMetric]
     by_chunk: dict[str, list[float]] = Field(
-        description="means of each chunk: kld_mean, same_top, surprise (nats per token)"
+        description="It holds each chunk's means: kld_mean, same_top, and surprise in nats per"
+        " token."
     )
-    by_section: dict[str, QualityMetric] = Field(description="kld_mean of parts of the text")
+    by_section: dict[str, QualityMetric] = Field(
+        description="It holds kld_mean for each section of the text."
+    )
     bits_by_block: list[tuple[float, float, int]] = Field(
-        description="of blocks of the text: the variant's bits, the reference's, and bytes"
+        description="It holds the variant's bits, the reference's bits and the bytes of each block"
+        " of the text."
     )
-    hurt_most: list[HurtToken] = Field(description="the tokens of the largest divergence")
-    answers: list[int]
+    hurt_most: list[HurtToken] = Field(
+        description="It holds the tokens with the largest divergence, the largest first."
+    )
+    answers: list[int] = Field(
+        description="It holds the number of the variant's choice by question."
+    )
     warnings: list[str] = Field(default_factory=list)
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write a record as JSON, whole or not at all."""
+    """Write a record as JSON, as a whole or not at all."""
     write_text(
         path,
         json.dumps(record.model_dump(mode="json"), ensure_ascii=False, indent=1, allow_nan=False)
@@ -215,7 +258,7 @@ def write_record(path: Path, record: Record) -> None:
 
 
 def read_record(path: Path, shape: type[R]) -> R:
-    """Read a record. Raises LabError with one line when it is not one."""
+    """Read a record. Raises LabError with one line where the file does not hold one."""
     try:
         return shape.model_validate_json(path.read_bytes())
     except OSError as error:

@@ -9,21 +9,27 @@ from minillm_lab.records import HurtToken, Output, QualityMetric, Reading, Recor
 
 
 class TrialSample(Record):
-    """A block of a trial in a result: the median over its slices, by metric."""
+    """A block of a trial: by metric, the median over its slices."""
 
     trial: int
     measured_at: str
-    fingerprint: str = Field(description="of the machine")
+    fingerprint: str = Field(description="The trial ran on the machine with this fingerprint.")
     before: Reading
     after: Reading
-    disturbed: str | None = Field(description="why it is set aside, in words; null: it is not")
-    speeds: dict[str, float] = Field(description="the variant's")
-    baseline_speeds: dict[str, float]
-    ratios: dict[str, float] = Field(description="the variant's over the baseline's, by slice")
+    disturbed: str | None = Field(
+        description="It says why the trial does not count; null if the trial counts."
+    )
+    speeds: dict[str, float] = Field(description="It holds the variant's times and speeds.")
+    baseline_speeds: dict[str, float] = Field(
+        description="It holds the baseline's times and speeds."
+    )
+    ratios: dict[str, float] = Field(
+        description="It holds the medians, over cycles, of the variant's value over the baseline's."
+    )
 
 
 class ModelFile(Record):
-    """One file of the weights."""
+    """A file that holds weights, with its size in bytes."""
 
     path: str
     bytes: int
@@ -31,23 +37,35 @@ class ModelFile(Record):
 
 
 class ModelFacts(Record):
-    """Which model, and what its file really holds."""
+    """The model, and what its file really holds."""
 
     name: str
     source: dict[str, Any]
     revision: str | None
     files: list[ModelFile]
     format: Literal["gguf", "safetensors"]
-    quantization: str = Field(description="as asked for: the file's name, not its content")
+    quantization: str = Field(
+        description="The config asked for this type; tensor_types says what the file holds."
+    )
     parameters: int
     bits_per_weight: float
-    tensor_types: dict[str, float] = Field(description="share of the parameters in each type")
-    rows_not_of_256: dict[str, float] = Field(
-        {}, description="row lengths that 256 does not divide: share of the parameters"
+    tensor_types: dict[str, float] = Field(
+        description="It holds the share of the parameters that each type stores."
     )
-    context: int | None = Field(None, description="tokens the model is made for; null: not said")
+    rows_not_of_256: dict[str, float] = Field(
+        {},
+        description="It holds the share of the parameters in rows of each length that 256 does not"
+        " divide.",
+    )
+    context: int | None = Field(
+        None,
+        description="The model is made for this many tokens of context; null if its files do not"
+        " say.",
+    )
     read_bytes: int | None = Field(
-        None, description="of weights, that decoding a token reads; null: it depends on the token"
+        None,
+        description="Decoding a token reads this many bytes of weights; null if that depends on the"
+        " token.",
     )
 
     @property
@@ -57,14 +75,14 @@ class ModelFacts(Record):
 
     @property
     def share_of_named_type(self) -> float:
-        """The share of the parameters in the type the file is named for; 1 where it names none."""
+        """The share of the parameters stored in the type of the file's name; 1 for safetensors."""
         if self.format != "gguf":
             return 1.0
         return self.tensor_types.get(re.sub("_[SML]$", "", self.quantization), 0.0)
 
 
 class Metric(Record):
-    """A figure: the median, its 95 % interval, and the raw samples by round."""
+    """A figure with its 95 % interval; ``samples`` are the raw values, by round."""
 
     value: float | None
     unit: str
@@ -74,39 +92,49 @@ class Metric(Record):
 
 
 class Result(Record):
-    """``results/<variant>.json``: SI base units, strict JSON."""
+    """``results/<variant>.json``: a variant's result, in SI base units and strict JSON."""
 
     schema_version: Literal[2] = 2
-    lab_version: str = Field(description="of minillm-lab, when the result was put together")
+    lab_version: str = Field(description="This version of minillm-lab put the result together.")
     variant: str
     model: ModelFacts
     runtime: dict[str, Any]
     machine: dict[str, Any]
     protocol: dict[str, Any]
-    metrics: dict[str, Metric] = Field(description="of the rounds")
+    metrics: dict[str, Metric] = Field(description="The metrics are those of the rounds.")
     round_readings: list[tuple[Reading, Reading]] = Field(
-        description="the yardsticks before and after each round"
+        description="The yardsticks were read before and after each round."
     )
-    round_times: list[str] = Field(description="when each round was measured")
+    round_times: list[str] = Field(description="Each round was measured at this time (UTC).")
     trials: list[TrialSample] = Field(
-        description="blocks of trials against the baseline; none of itself"
+        description="It holds the blocks of all trials against the baseline; the baseline has none."
     )
-    no_trials: str | None = Field(None, description="why there are none, where some were asked for")
+    no_trials: str | None = Field(
+        None,
+        description="It says why trials could not be made; null if they were or none were asked"
+        " for.",
+    )
     decode_seconds_by_token: list[float] = Field(
-        description="median time of each token along the answer, from the second on"
+        description="It holds the median time of each token along the answer, from the second on."
     )
-    quality: dict[str, QualityMetric] | None = Field(None, description="null: not measured")
+    quality: dict[str, QualityMetric] | None = Field(
+        None, description="It is null if quality was not measured."
+    )
     quality_by_chunk: dict[str, list[float]] = Field(
-        {}, description="kld_mean, same_top and surprise (nats per token) of each chunk"
+        {},
+        description="It holds each chunk's means: kld_mean, same_top, and surprise in nats per"
+        " token.",
     )
     quality_by_section: dict[str, QualityMetric] = Field(
-        {}, description="kld_mean of parts of the text, where it has any"
+        {}, description="It holds kld_mean for each section of the text."
     )
     quality_bits_by_block: list[tuple[float, float, int]] = Field(
-        [], description="of blocks of the text: the variant's bits, the reference's, and bytes"
+        [],
+        description="It holds the variant's bits, the reference's bits and the bytes of each block"
+        " of the text.",
     )
     quality_hurt_most: list[HurtToken] = Field(
-        [], description="the tokens of the largest divergence"
+        [], description="It holds the tokens with the largest divergence, the largest first."
     )
     output: Output
     measured_at: str
@@ -114,7 +142,7 @@ class Result(Record):
 
 
 def depths(*results: Result) -> list[int]:
-    """The prompt lengths at which speed was measured besides the prompt, shortest first."""
+    """The prompt lengths, other than the prompt's own, at which speed was measured; sorted."""
     found = {
         (int(metric.rpartition("_at_")[2]), r.protocol["prompt_tokens"])
         for r in results

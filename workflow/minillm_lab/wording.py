@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from math import floor, log10
 from typing import Protocol
 
 MARKUP = re.compile(r"[\\`*\[\]<>|~&]|(?<![^\W_])_|_(?![^\W_])")  # q4_k_m needs no escape
@@ -43,7 +44,12 @@ class Interval(Protocol):
 
 
 def number(value: float) -> str:
-    """Three significant digits, never an exponent."""
+    """Three significant digits, at most two after the point, never an exponent.
+
+    Below 0.01 two significant digits, so that nothing but 0 reads 0.00.
+    """
+    if 0 < value < 0.01:
+        return f"{value:.{1 - floor(log10(value))}f}"
     value = float(f"{value:.3g}") if value < 1000 else value
     if value >= 100:
         return f"{value:.0f}"

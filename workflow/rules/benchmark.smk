@@ -31,7 +31,7 @@ rule round:
         settings=lambda w: PLAN.settings(w.variant),
         versions=lambda w: runtime_build(PLAN.runtime(w.variant)),
     shell:
-        "{WATCHED} python -m minillm_lab.benchmark.round"
+        "watched python -m minillm_lab.benchmark.round"
         " --variant {wildcards.variant}"
         " --round {wildcards.round}"
         " --weights {input.weights:q}"
@@ -67,7 +67,7 @@ rule trial:
         settings=lambda w: [PLAN.trial_settings(side) for side in PLAN.pair(w.variant)],
         versions=lambda w: [runtime_build(PLAN.runtime(side)) for side in PLAN.pair(w.variant)],
     shell:
-        "{WATCHED} python -m minillm_lab.benchmark.trial"
+        "watched python -m minillm_lab.benchmark.trial"
         " --trial {wildcards.trial}"
         " --variant {wildcards.variant}"
         " --baseline {params.baseline}"

@@ -32,9 +32,9 @@ gc.set_threshold(100_000)
 PLAN = Plan(EXPERIMENT, LAB)
 RESULTS = EXPERIMENT.results
 ALL_CORES = 1024  # as a job's threads: Snakemake scales it down to every core it has
-# In front of jobs that load a model or download one: they do not outlive snakemake, and what killed
-# one is said (docs/reliability.md).
-WATCHED = "exec python -m minillm_lab.jobs.watcher $PPID"
+# `watched COMMAND` is for jobs that load a model or download one: such a job does not outlive snakemake,
+# and what killed one is said (docs/reliability.md).
+shell.prefix('watched() {{ exec python -m minillm_lab.jobs.watcher $PPID "$@"; }}; ')
 
 
 def page_edits():

@@ -31,8 +31,8 @@ rule fetch_gguf:
         source=lambda w: PLAN.models.fetched(w.model, f"{w.file}.gguf"),
         local=lambda w: PLAN.models.stamps(w.model),
     shell:
-        "{WATCHED} python -m minillm_lab.models.fetch"
-        " --what gguf"
+        "watched python -m minillm_lab.models.fetch"
+        " --kind gguf"
         " --source {params.source:q}"
         " --output {output:q}"
         " --log {log:q}"
@@ -55,8 +55,8 @@ rule fetch_folder:
         source=lambda w: PLAN.models.fetched(w.model, w.part),
         local=lambda w: PLAN.models.stamps(w.model),
     shell:
-        "{WATCHED} python -m minillm_lab.models.fetch"
-        " --what {wildcards.part}"
+        "watched python -m minillm_lab.models.fetch"
+        " --kind {wildcards.part}"
         " --source {params.source:q}"
         " --output {output:q}"
         " --log {log:q}"
@@ -72,7 +72,7 @@ rule fetch_converter:
     conda:
         "../../envs/llama.cpp.yaml"
     shell:
-        "{WATCHED} python -m minillm_lab.models.convert"
+        "watched python -m minillm_lab.models.convert"
         " --unpack-converter"
         " --output {output:q}"
         " --log {log:q}"
@@ -97,7 +97,7 @@ rule convert:
     params:
         dither=lambda w: PLAN.models.dither(w.model, w.type),
     shell:
-        "{WATCHED} python -m minillm_lab.models.convert"
+        "watched python -m minillm_lab.models.convert"
         " --source {input.source:q}"
         " --converter {input.converter:q}"
         " --type {wildcards.type}"
@@ -124,7 +124,7 @@ rule quantize:
     params:
         versions=runtime_build("llama.cpp"),
     shell:
-        "{WATCHED} python -m minillm_lab.models.quantize"
+        "watched python -m minillm_lab.models.quantize"
         " --source {input.source:q}"
         " --type {wildcards.type}"
         " --output {output:q}"
@@ -145,7 +145,7 @@ rule safetensors:
     resources:
         **PLAN.reading_model(),
     shell:
-        "{WATCHED} python -m minillm_lab.models.safetensors"
+        "watched python -m minillm_lab.models.safetensors"
         " --gguf {input.gguf:q}"
         " --output {output:q}"
         " --log {log:q}"
@@ -188,7 +188,7 @@ rule prompt:
         origin=lambda w, input: PLAN.models.origin(w.model, input.tokenizer),
         question=lambda w: EXPERIMENT.prompt,  # braces in it are no wildcards
     shell:
-        "{WATCHED} python -m minillm_lab.models.prompt"
+        "watched python -m minillm_lab.models.prompt"
         " --tokenizer {input.tokenizer:q}"
         " --question {params.question:q}"
         " --output {output:q}"

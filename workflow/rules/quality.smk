@@ -30,7 +30,7 @@ rule text:
         protocol=PLAN.quality_protocol(),
         files=PLAN.quality_stamps(),
     shell:
-        "{WATCHED} python -m minillm_lab.quality.text"
+        "watched python -m minillm_lab.quality.text"
         " --tokenizer {input.tokenizer:q}"
         " --text {input.text:q}"
         " --sections {input.sections:q}"
@@ -61,7 +61,7 @@ rule score:
         shared=lambda w: PLAN.shared_reference(w.variant),
         versions=lambda w: runtime_build(PLAN.runtime(w.variant)),
     shell:
-        "{WATCHED} python -m minillm_lab.quality.score"
+        "watched python -m minillm_lab.quality.score"
         " --variant {wildcards.variant}"
         " --weights {input.weights:q}"
         " --text {input.text:q}"
@@ -93,7 +93,7 @@ if PLAN.reference:
             versions=runtime_build(PLAN.reference.runtime),
             exact="--exact" if EXPERIMENT.quality.exact else "",
         shell:
-            "{WATCHED} python -m minillm_lab.quality.reference"
+            "watched python -m minillm_lab.quality.reference"
             " --model {wildcards.model}"
             " --weights {input.weights:q}"
             " --text {input.text:q}"
@@ -122,7 +122,7 @@ if PLAN.reference:
             generate=EXPERIMENT.generate,
             versions=runtime_build(PLAN.reference.runtime),
         shell:
-            "{WATCHED} python -m minillm_lab.quality.answer"
+            "watched python -m minillm_lab.quality.answer"
             " --model {wildcards.model}"
             " --weights {input.weights:q}"
             " --prompt {input.prompt:q}"

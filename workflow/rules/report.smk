@@ -4,7 +4,7 @@ in   results/<variant>.json of every variant
 out  results/provisional.md   what the first round and trial of every variant say, at once
      results/comparison.md / .csv / .json
      results/<chart>.svg      one file per chart, and the page's picture once more for the dark
-     results/report/*.html    the pages of `snakemake --report`
+     results/report/*.html    the pages of `snakemake --report`, and what it shows first
      results/readme.md        the page's section as it stands between the markers
      results/details.md       that of the page of details
 
@@ -108,7 +108,7 @@ rule pages:
     input:
         comparison=f"{RESULTS}/comparison.json",
         answers=PLAN.answers(),
-        templates=expand(f"{LAB}/report/{{page}}.html", page=["base", *PAGES]),
+        templates=expand(f"{LAB}/report/{{page}}.html", page=["base", "opening", *PAGES]),
         captions=expand(f"{LAB}/report/{{name}}.rst", name=[*CHARTS, *PAGES, "losses"]),
         code=code("report.pages"),
     output:
@@ -121,13 +121,14 @@ rule pages:
             )
             for page, category in PAGES.items()
         ],
+        opening=f"{RESULTS}/report/opening.html",  # what the report shows first: workflow.rst
     log:
         f"{RESULTS}/logs/pages.log",
     conda:
         "../../envs/report.yaml"
     params:
         charts=charts_of(EXPERIMENT),
-        templates=f"{LAB}/report",
+        templates=lambda w, input: os.path.dirname(input.templates[0]),
     shell:
         "python -m minillm_lab.report.pages"
         " --comparison {input.comparison:q}"

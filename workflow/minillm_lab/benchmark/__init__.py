@@ -1,1 +1,1 @@
-"""Speed, load time and memory: one round in a fresh process, and collecting rounds."""
+"""Speed, load time and memory: rounds, trials, and collecting them into a result."""

@@ -1,4 +1,4 @@
-"""Collect a variant's rounds, trials, score and the facts of its file: results/<variant>.json."""
+"""Collect a variant's rounds, trials, score and file facts into ``results/<variant>.json``."""
 
 import argparse
 import json
@@ -56,7 +56,7 @@ PER_REPETITION: dict[str, tuple[str, Callable[[Round, Repetition], float]]] = {
 
 
 def metrics_of(rounds: list[Round]) -> dict[str, Metric]:
-    """Every metric of the rounds: median, interval, raw samples by round."""
+    """Every metric of the rounds: its estimate, interval, and raw samples by round."""
     samples: dict[str, tuple[str, list[list[float]]]] = {}
     for name, (unit, of_round) in PER_ROUND.items():
         values = [of_round(r) for r in rounds]
@@ -74,10 +74,10 @@ def metrics_of(rounds: list[Round]) -> dict[str, Metric]:
             "t/s",
             [[len(d.decode_seconds) / sum(d.decode_seconds)] for d in at],
         )
-    prompt = rounds[0].prompt_tokens  # at which trials measure too: these are the rounds' own
-    for what in ("prefill", "decode"):
-        of_answers = samples[f"{what}_tokens_per_second"]
-        samples.setdefault(f"{what}_tokens_per_second_at_{prompt}", of_answers)
+    prompt = rounds[0].prompt_tokens  # trials measure at this length too; these are the rounds' own
+    for phase in ("prefill", "decode"):
+        of_answers = samples[f"{phase}_tokens_per_second"]
+        samples.setdefault(f"{phase}_tokens_per_second_at_{prompt}", of_answers)
     found = {}
     for name, (unit, by_round) in samples.items():
         if not any(by_round):
@@ -91,7 +91,7 @@ def metrics_of(rounds: list[Round]) -> dict[str, Metric]:
 
 
 def samples_of(trial: Trial) -> list[TrialSample]:
-    """A trial's figures by block: medians over slices; a ratio's, over cycles of two slices."""
+    """A trial's figures by block: medians over slices, and for ratios over cycles."""
     return [
         TrialSample(
             trial=trial.trial,
@@ -107,7 +107,7 @@ def samples_of(trial: Trial) -> list[TrialSample]:
 
 
 def figures_of(trial: Trial, block: Block) -> dict[str, dict[str, float]]:
-    """Both sides' speeds in a block, and the variant's over the baseline's."""
+    """Both sides' speeds in a block, and the ratios of the variant's to the baseline's."""
     ours = speeds_of(block.variant, trial.variant.prompt_tokens, trial.generated_tokens)
     theirs = speeds_of(block.baseline, trial.baseline.prompt_tokens, trial.generated_tokens)
     tokens = trial.variant.prompt_tokens / trial.baseline.prompt_tokens
@@ -122,7 +122,7 @@ def figures_of(trial: Trial, block: Block) -> dict[str, dict[str, float]]:
 
 
 def speeds_of(side: Slices, prompt: int, tokens: int) -> dict[str, float]:
-    """One side's figures; an answer is its first token and as many steps as are left of it."""
+    """One side's figures; an answer takes its first token and a step for each other token."""
     first, step = median(side.first_token_seconds), median(side.step_seconds)
     answer = first + (tokens - 1) * step
     return {
@@ -134,9 +134,9 @@ def speeds_of(side: Slices, prompt: int, tokens: int) -> dict[str, float]:
     }
 
 
-def by_cycle(block: Block, what: str) -> float:
-    """The median over cycles of the variant's seconds over the baseline's."""
-    pairs = zip(getattr(block.variant, what), getattr(block.baseline, what), strict=True)
+def by_cycle(block: Block, timed: str) -> float:
+    """The median over cycles of the variant's seconds over the baseline's, for one field."""
+    pairs = zip(getattr(block.variant, timed), getattr(block.baseline, timed), strict=True)
     return float(median(ours / theirs for ours, theirs in pairs))
 
 
@@ -147,20 +147,20 @@ def collect(
     answer: Output | None = None,
     trials: Sequence[Trial | NoTrial] = (),
 ) -> Result:
-    """One result of all rounds of a variant. Raises LabError when they do not belong together."""
+    """The result of a variant. Raises LabError if its rounds ran on several machines."""
     first = rounds[0]
     machines = {r.machine["fingerprint"] for r in rounds}
     if len(machines) > 1:
         raise LabError(
             f"{first.variant}: its rounds come from {len(machines)} machines; delete the rounds of"
-            " all but one (results/rounds/), and they are measured again; on a cluster, name the"
-            " kind of node (docs/scaling.md)"
+            " all but one (results/rounds/) to measure them again; on a cluster, name the kind of"
+            " node (docs/scaling.md)"
         )
     warnings = list(dict.fromkeys(w for r in rounds for w in r.warnings)) + instabilities(rounds)
     if any(r.output.token_ids != first.output.token_ids for r in rounds):
-        warnings.append("greedy answers differ between rounds; the first is kept")
+        warnings.append("greedy answers differ between rounds; the result has the first")
     if flaw := next((r.output.flaw for r in rounds if r.output.flaw), None):
-        warnings.insert(0, f"the answer means nothing: {flaw}; no figure of it is ranked")
+        warnings.insert(0, f"the answer means nothing: {flaw}; no figure of this variant is ranked")
     taken = [trial for trial in trials if isinstance(trial, Trial)]
     samples = [sample for trial in taken for sample in samples_of(trial)]
     no_trials = next((t.reason for t in trials if isinstance(t, NoTrial)), None)
@@ -212,13 +212,13 @@ def collect(
 
 
 def unpacked(model: ModelFacts) -> list[str]:
-    """The caveat of a source that ships only quantized weights."""
+    """The warning about a source that ships only quantized weights."""
     source = Model.model_validate(model.source)
     if not source.unpacked:
         return []
     moved = f", each weight {source.moved}," if source.moved else ""
     return [
-        "the source ships quantized weights alone; F16 unpacked from them"
+        "the source ships only quantized weights; F16 unpacked from them"
         f"{moved} counts as unquantized"
     ]
 
@@ -226,7 +226,7 @@ def unpacked(model: ModelFacts) -> list[str]:
 def quality_of(
     output: Output, score: Score | None, answer: Output | None
 ) -> dict[str, QualityMetric] | None:
-    """The variant's score, and its answer beside the reference's; None where not measured."""
+    """The variant's score, and its answer compared with the reference's; None if not measured."""
     if score is None or not score.metrics:
         return None
     compared = beside(output.token_ids, answer.token_ids) if answer and not answer.flaw else {}
@@ -243,11 +243,11 @@ def revision_of(source: dict[str, Any]) -> str | None:
 
 
 def read_trial(path: Path) -> Trial | NoTrial:
-    """A trial, or why there is none."""
+    """Read a trial, or the record that says why there is none."""
     try:
         without = "reason" in json.loads(path.read_bytes())
     except (OSError, ValueError, TypeError):
-        without = False  # reading it as a trial says what is wrong
+        without = False  # the error comes from reading it as a trial
     return read_record(path, NoTrial) if without else read_record(path, Trial)
 
 
@@ -264,7 +264,7 @@ def main(arguments: argparse.Namespace) -> None:
         )
     except (ValueError, TypeError) as error:
         raise LabError(
-            f"{arguments.facts}: not the facts of a model file; delete it, and it is made again"
+            f"{arguments.facts}: not the facts of a model file; delete it to make it again"
         ) from error
     score = read_record(arguments.score, Score) if arguments.score else None
     answer = read_record(arguments.answer, Output) if arguments.answer else None
@@ -280,7 +280,7 @@ if __name__ == "__main__":
     parser.add_argument("--score", type=Path, nargs="?", help="the variant's quality")
     parser.add_argument("--answer", type=Path, nargs="?", help="the reference's answer")
     parser.add_argument("--model", required=True, help="the model's name")
-    parser.add_argument("--source", required=True, help="its entry in the config, as JSON")
+    parser.add_argument("--source", required=True, help="the model's entry in the config, as JSON")
     parser.add_argument("--form", required=True, help="a quantization type, or safetensors")
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

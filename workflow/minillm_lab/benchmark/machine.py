@@ -1,4 +1,4 @@
-"""The machine that measures: what it is, its fingerprint, what else it does meanwhile."""
+"""The machine that measures: its facts, its fingerprint, and its other load."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from minillm_lab.jobs.limits import allowed_cpus, physical_cores
 from minillm_lab.records import Conditions
 
 SLEEP_SHOWS = 0.05  # seconds; two clocks that are read one after the other differ by less
-_stops = 0  # how often this process was continued
+_stops = 0  # times that this process was stopped and continued
 
 
 def cpu_model() -> str:
@@ -35,7 +35,7 @@ def cpu_model() -> str:
 
 
 def accelerators() -> list[dict[str, str]]:
-    """NVIDIA GPUs with driver and memory, as nvidia-smi names them; empty where there is none."""
+    """NVIDIA GPUs with driver and memory, as nvidia-smi names them; empty if there is none."""
     names = ("name", "driver", "memory")
     return [
         dict(zip(names, row, strict=True))
@@ -44,14 +44,14 @@ def accelerators() -> list[dict[str, str]]:
 
 
 def accelerator_memory_free() -> int | None:
-    """Bytes free on the NVIDIA GPU that has most of them; None where there is none."""
+    """Free bytes on the NVIDIA GPU that has most of them; None if there is no GPU."""
     free = ask_nvidia("memory.free", "csv,noheader,nounits")  # in MiB
     return max((int(row[0]) << 20 for row in free if row[0].isdigit()), default=None)
 
 
-def ask_nvidia(what: str, form: str) -> list[list[str]]:
-    """What nvidia-smi says of each GPU; empty where there is none."""
-    query = ["nvidia-smi", f"--query-gpu={what}", f"--format={form}"]
+def ask_nvidia(fields: str, format_: str) -> list[list[str]]:
+    """The values of nvidia-smi's ``fields`` for each GPU; empty if there is none."""
+    query = ["nvidia-smi", f"--query-gpu={fields}", f"--format={format_}"]
     try:
         listed = subprocess.run(
             query, capture_output=True, text=True, timeout=20, check=True
@@ -63,23 +63,23 @@ def ask_nvidia(what: str, form: str) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class Interruptions:
-    """What took the machine or the process out of a measurement, counted up to now."""
+    """Suspends of the machine and stops of the process, counted up to now."""
 
     asleep: float  # seconds that the machine was suspended since it started
     stops: int  # how often this process was stopped (Ctrl-Z, SIGSTOP) and continued
 
     def since(self, before: "Interruptions") -> str | None:
-        """What happened after ``before``, in words; None where nothing did."""
+        """The interruption after ``before``, in words; None if there was none."""
         if (slept := self.asleep - before.asleep) > SLEEP_SHOWS:
             return f"the machine slept for {slept:.1f} s"
         return "the process was stopped" if self.stops > before.stops else None
 
 
 def interruptions() -> Interruptions:
-    """Read the counts. The clocks that time samples stand still while the machine sleeps.
+    """The counts now. The clocks that time samples stand still while the machine sleeps.
 
-    Linux: CLOCK_BOOTTIME counts sleep and CLOCK_MONOTONIC does not; macOS: CLOCK_MONOTONIC does
-    and CLOCK_UPTIME_RAW does not. A virtual machine that its host pauses cannot tell.
+    On Linux CLOCK_BOOTTIME counts sleep and CLOCK_MONOTONIC does not; on macOS CLOCK_MONOTONIC does
+    and CLOCK_UPTIME_RAW does not. A virtual machine does not notice that its host pauses it.
     """
     if hasattr(time, "CLOCK_BOOTTIME"):
         counting, standing = time.CLOCK_BOOTTIME, time.CLOCK_MONOTONIC
@@ -91,7 +91,7 @@ def interruptions() -> Interruptions:
 
 
 def notice_stops() -> None:
-    """Count from now on how often this process is continued after it was stopped."""
+    """Count from now on how often this process is stopped and continued."""
 
     def continued(*_: object) -> None:
         global _stops
@@ -101,16 +101,16 @@ def notice_stops() -> None:
 
 
 SHORTEST_WATCH = 0.2  # seconds; the system counts CPU time in steps of 0.01
-OTHER_LOAD = 0.2  # cores kept busy by other processes, beyond which a sample is doubtful
+OTHER_LOAD = 0.2  # cores; if other processes keep more busy, a sample is doubtful
 
 
 def disturbing(load: float, threads: int) -> bool:
-    """Whether other processes' load, in cores, takes from what ``threads`` threads compute on."""
+    """Whether other processes' load, in cores, takes cores from ``threads`` inference threads."""
     return load > OTHER_LOAD + max(0, len(allowed_cpus()) - threads)
 
 
 class Watch:
-    """Watches what else the machine does, from its making until ``conditions``."""
+    """Watches the machine's other load, from its making until ``conditions``."""
 
     def __init__(self) -> None:
         self.start = time.monotonic()
@@ -119,17 +119,17 @@ class Watch:
         self.clocks: list[float | None] = [None, None]
 
     def clock_starts(self) -> None:
-        """Note the CPU clock under load, before what is measured."""
+        """Note the CPU clock under load, before the measurement."""
         self.clocks[0] = _frequency()
 
     def clock_ends(self) -> None:
-        """Note it again, after what is measured."""
+        """Note the CPU clock again, after the measurement."""
         self.clocks[1] = _frequency()
 
     def other_load(self, helped: float = 0.0) -> float | None:
         """Cores that other processes kept busy since the start; None after too short a time.
 
-        ``helped``: CPU seconds since then of processes that count as this one.
+        ``helped`` is the CPU seconds since then of processes that belong to this one.
         """
         elapsed = time.monotonic() - self.start
         if elapsed < SHORTEST_WATCH:
@@ -157,7 +157,7 @@ class Watch:
 
 
 def _cpu_seconds() -> tuple[float, float | None]:
-    """CPU seconds spent by everything since boot, and those stolen by a hypervisor."""
+    """CPU seconds of all processes since boot, and those stolen by a hypervisor."""
     times = psutil.cpu_times()
     waiting = times.idle + getattr(times, "iowait", 0.0)
     stolen: float | None = getattr(times, "steal", None)
@@ -183,7 +183,7 @@ def _governor() -> str | None:
 
 
 def describe() -> dict[str, Any]:
-    """The machine as a result records it. ``fingerprint`` is stable while its parts are."""
+    """The machine as a result records it; ``fingerprint`` is the same while the hardware is."""
     facts: dict[str, Any] = {
         "cpu": cpu_model(),
         "architecture": platform.machine(),

@@ -13,10 +13,10 @@ from minillm_lab.records import Memory
 
 
 def measure() -> Memory:
-    """The resident set now, and how much of it is anonymous and file-backed.
+    """The resident set now, with its anonymous and file-backed parts.
 
-    Linux: RssAnon, and RssFile + RssShmem, of /proc/self/status. Mapped weights count as
-    file-backed only as far as their pages are in this process.
+    On Linux these are RssAnon, and RssFile + RssShmem, of /proc/self/status. Mapped weights count
+    as file-backed only if their pages are in this process.
     """
     if STATUS.exists():
         fields = status()
@@ -31,9 +31,10 @@ def measure() -> Memory:
 
 
 def storage_bytes_read() -> int | None:
-    """Bytes that this process made the system read from storage so far (Linux), or None.
+    """Bytes that the system has read from storage for this process (Linux), or None.
 
-    ``read_bytes`` of /proc/self/io: page-cache hits do not count, read-ahead for mapped files does.
+    They are ``read_bytes`` of /proc/self/io, which counts read-ahead for mapped files, but not
+    page-cache hits.
     """
     try:
         lines = Path("/proc/self/io").read_text().splitlines()
@@ -43,7 +44,7 @@ def storage_bytes_read() -> int | None:
 
 
 def physical_footprint() -> int:
-    """macOS: what Activity Monitor calls Memory, from proc_pid_rusage(RUSAGE_INFO_V2)."""
+    """On macOS, the Memory of Activity Monitor, from proc_pid_rusage(RUSAGE_INFO_V2)."""
     info = (ctypes.c_uint64 * 64)()
     ctypes.CDLL(None).proc_pid_rusage(os.getpid(), 2, ctypes.byref(info))
     # struct rusage_info_v2: uuid (2 words), then user, system, pkg_idle, interrupt, pageins,
@@ -52,9 +53,9 @@ def physical_footprint() -> int:
 
 
 def evict(files: list[Path]) -> str | None:
-    """Drop the files' pages from the page cache; say why they are still there, or None.
+    """Drop the files' pages from the page cache; return why they are still there, or None.
 
-    Needs posix_fadvise; pages that another process has mapped stay.
+    It needs posix_fadvise, and pages that another process has mapped stay.
     """
     if not hasattr(os, "posix_fadvise"):
         return "this system cannot drop a file from its page cache"
@@ -72,13 +73,13 @@ def evict(files: list[Path]) -> str | None:
     why = (
         f"mapped by {', '.join(holders)}; end that program"
         if holders
-        else "no other program that this one may look into has it mapped"
+        else "no other visible program has it mapped"
     )
     return f"{100 * stayed:.0f} % of the file stayed in the page cache: {why}"
 
 
 def programs_mapping(files: list[Path]) -> set[str]:
-    """The names of other programs that have one of the files mapped, as far as /proc shows them."""
+    """The names of other programs in /proc that have one of the files mapped."""
     places = {str(file.resolve()) for file in files}
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
@@ -94,7 +95,7 @@ def programs_mapping(files: list[Path]) -> set[str]:
 
 
 def resident_share(file: Path) -> float:
-    """The share of a file's pages that are in the page cache (mincore), 0 to 1."""
+    """The share of a file's pages that are in the page cache (mincore), from 0 to 1."""
     size = file.stat().st_size
     if not size:
         return 0.0

@@ -1,6 +1,6 @@
-"""One round of one variant, in a fresh process: timed answers, then loads, cold and warm.
+"""One round of one variant, in a fresh process: timed answers, then a cold and a warm load.
 
-What is in which clock: docs/measurement.md.
+docs/measurement.md says what each clock includes.
 """
 
 import argparse
@@ -42,15 +42,15 @@ from minillm_lab.runtimes import (
 )
 
 T = TypeVar("T")
-TRIES = 3  # for one sample
-LOADS = 2  # until the bytes read show what was timed
+TRIES = 3  # attempts for one sample
+LOADS = 2  # attempts until the bytes read show that the load was of its kind
 
 
 def answer(runtime: Runtime, prompt: list[int], tokens: int) -> tuple[Repetition, list[int]]:
-    """Generate exactly ``tokens`` tokens, greedily, end-of-text ignored; time each step.
+    """Generate exactly ``tokens`` tokens, greedily, end of text ignored; time each step.
 
-    The engine's clocks (prefill, decode) hold the runtime alone; choosing the token is outside
-    them and inside first_token_seconds and generate_seconds, which are what a user waits for.
+    The engine's times (prefill, decode) include only the runtime. first_token_seconds and
+    generate_seconds, for which a user waits, include choosing the token as well.
     """
     clock = time.perf_counter
     runtime.clear()
@@ -75,7 +75,7 @@ def answer(runtime: Runtime, prompt: list[int], tokens: int) -> tuple[Repetition
 
 
 def flaw_of(ids: list[int], text: str, finite: bool) -> str | None:
-    """Why an answer means nothing, or None. ``finite``: whether the last logits were numbers."""
+    """Why an answer means nothing, or None; ``finite``: whether the last logits were numbers."""
     if not finite:
         return "the model computes values that are not numbers"
     if len(ids) > 1 and len({*ids}) == 1:
@@ -83,34 +83,36 @@ def flaw_of(ids: list[int], text: str, finite: bool) -> str | None:
     return None if text.strip() else "it is empty"
 
 
-def undisturbed(take: Callable[[], T], what: str, warnings: list[str]) -> T:
-    """A sample during which the machine did not sleep and did little else.
+def undisturbed(take: Callable[[], T], sample_name: str, warnings: list[str]) -> T:
+    """A sample during which the machine neither slept nor had much other load.
 
-    One that was disturbed is thrown away with a warning and taken again. Where that does not help
-    it is kept, if other load is all that disturbed it. Raises LabError where the machine slept or
-    the process was stopped each time.
+    A disturbed sample is repeated, after an interruption with a warning. If only other load
+    disturbs it every time, the last sample is kept. Raises LabError if the machine slept or the
+    process was stopped every time.
     """
     busy: list[T] = []
     for _ in range(TRIES):
         before, watch = machine.interruptions(), machine.Watch()
         sample = take()
         if (told := machine.interruptions().since(before)) is not None:
-            warnings.append(f"{what}: {told} meanwhile; the sample was thrown away and taken again")
+            warnings.append(f"{sample_name}: {told} during the sample, which was taken again")
         elif (load := watch.other_load() or 0.0) <= machine.OTHER_LOAD:
             return sample
         else:
             busy.append(sample)
-            log.info("%s: other processes kept %.1f cores busy", what, load)
+            log.info("%s: other processes kept %.1f cores busy", sample_name, load)
     if busy:
         return busy[-1]
-    raise LabError(f"{what}: interrupted {TRIES} times; run it while the machine stays awake")
+    raise LabError(
+        f"{sample_name}: interrupted {TRIES} times; run it while the machine stays awake"
+    )
 
 
 def at_depth(runtime: Runtime, prompt: list[int], depth: int) -> Depth:
     """Time a prompt of ``depth`` tokens (the prompt, repeated) and some tokens after it."""
     ids = (prompt * (depth // len(prompt) + 1))[:depth]
     runtime.clear()
-    runtime.prefill(ids)  # the first of a new length may allocate
+    runtime.prefill(ids)  # the first prompt of a new length may allocate
     runtime.clear()
     start = time.perf_counter()
     runtime.prefill(ids)
@@ -124,32 +126,35 @@ def at_depth(runtime: Runtime, prompt: list[int], depth: int) -> Depth:
 
 
 def doubt(read: int | None, size: int, cold: bool) -> str | None:
-    """Why a load that read ``read`` bytes from storage was not a cold or a warm one of ``size``."""
+    """Why a load was not cold (or warm), by its bytes read from storage; None if it was.
+
+    ``size`` is the weights' bytes.
+    """
     if read is None:
-        untold = "this system does not tell how many bytes a load reads from storage"
-        return untold if cold else None  # a warm one follows another load of the same file
+        untold = "this system does not report how many bytes a load reads from storage"
+        return untold if cold else None  # a warm load follows another load of the same file
     told = (
-        f"the load read {read / 1e6:.1f} MB from storage where the weights hold {size / 1e6:.1f} MB"
+        f"the load read {read / 1e6:.1f} MB from storage, and the weights hold {size / 1e6:.1f} MB"
     )
     if not cold:
         return f"{told}: they were not all in memory" if read >= 0.01 * size else None
     if read > 1.05 * size:
-        return f"{told}: it did not read them alone"
+        return f"{told}: it read other data too"
     if read < 0.95 * size:
-        return f"{told}: the system did not count them, or had some in memory"
+        return f"{told}: the system did not count all, or had some in memory"
     return None
 
 
 def timed_load(
     runtime: Runtime, weights: Path, options: Options, cold: bool, warnings: list[str]
 ) -> tuple[float | None, int | None]:
-    """Seconds until every weight has been read and a context is made; bytes read from storage.
+    """Seconds until every weight is read and a context is made, and bytes read from storage.
 
-    Frees the model first; a cold load evicts its file, a warm one finds it in the page cache. The
-    bytes must say so, else the seconds are None and a warning says why. Not for a process's first
-    load, which initializes libraries as well.
+    The model is freed first. A cold load evicts its file, a warm load finds it in the page cache.
+    If the bytes do not show this, the seconds are None and a warning says why. A process's first
+    load is not timed so, since it also initializes libraries.
     """
-    what, files = f"load_{'cold' if cold else 'warm'}_seconds", weight_files(weights)
+    metric, files = f"load_{'cold' if cold else 'warm'}_seconds", weight_files(weights)
     size = sum(file.stat().st_size for file in files)
 
     def take() -> tuple[float | None, int | None, str | None]:
@@ -166,18 +171,18 @@ def timed_load(
         return seconds, read, doubt(read, size, cold)
 
     for _ in range(LOADS):
-        seconds, read, reason = undisturbed(take, what, warnings)
+        seconds, read, reason = undisturbed(take, metric, warnings)
         if reason is None:
             return seconds, read
-        log.info("%s: %s", what, reason)
-    warnings.append(f"{what}: {reason}")
+        log.info("%s: %s", metric, reason)
+    warnings.append(f"{metric}: {reason}")
     return None, read
 
 
 def measure_round(
     variant: str, number: int, weights: Path, prompt: dict[str, Any], settings: dict[str, Any]
 ) -> Round:
-    """Run one round. Raises LabError where the model cannot be loaded or does not fit."""
+    """Run one round. Raises LabError if the model cannot be loaded or does not fit."""
     options = resolved(settings)
     tokens, generate = len(prompt["token_ids"]), settings["generate"]
     if tokens + generate > options.context:
@@ -198,7 +203,7 @@ def measured(
     settings: dict[str, Any],
     options: Options,
 ) -> Round:
-    """The round itself. Raises LabError where the model cannot be loaded."""
+    """The round itself. Raises LabError if the model cannot be loaded."""
     measured_at = datetime.now(UTC).isoformat(timespec="seconds")
     warnings: list[str] = []
     ids, generate = prompt["token_ids"], settings["generate"]
@@ -215,12 +220,15 @@ def measured(
     own_ids = runtime.tokenize(prompt["text"], not prompt["chat_template"])
     if own_ids != ids:
         warnings.append(
-            f"tokenizers disagree on the prompt: {len(own_ids)} tokens here, {len(ids)} from the"
-            f" model's source ({prompt['tokenizer']}); the source's were used"
+            f"tokenizers disagree on the prompt: {len(own_ids)} tokens by this runtime, {len(ids)}"
+            " by"
+            f" the model's source ({prompt['tokenizer']}); the source's were used"
         )
     facts = described(settings["runtime"], options, runtime)
     if settings["device"] == "gpu" and facts["backend"] == "CPU":
-        warnings.append("device: gpu was asked for, but this build found none; it ran on the CPU")
+        warnings.append(
+            "device: gpu was asked for, but the runtime found no GPU and ran on the CPU"
+        )
 
     warmups, repetitions, answers, depths, finite = [], [], [], [], True
     steps = settings["warmups"] + settings["repetitions"] + len(settings["depths"])
@@ -231,23 +239,23 @@ def measured(
             advance(1)
         watch.clock_starts()
         for i in range(settings["repetitions"]):
-            what = f"repetition {i + 1} of {settings['repetitions']}"
-            advance(0, what)
-            repetition, said = undisturbed(lambda: answer(runtime, ids, generate), what, warnings)
+            stage = f"repetition {i + 1} of {settings['repetitions']}"
+            advance(0, stage)
+            repetition, said = undisturbed(lambda: answer(runtime, ids, generate), stage, warnings)
             repetitions.append(repetition)
             answers.append(said)
             finite = finite and bool(np.isfinite(runtime.logits().max()))
             advance(1)
         if any(said != answers[0] for said in answers):
-            warnings.append("greedy answers differ between repetitions; the first is kept")
+            warnings.append("greedy answers differ between repetitions; the result has the first")
         watch.clock_ends()
         text = runtime.detokenize(answers[0])
         after_generation = memory.measure()
         for depth in settings["depths"]:
-            what = f"prompt of {depth} tokens"
-            advance(0, what)
+            stage = f"prompt of {depth} tokens"
+            advance(0, stage)
             take = partial(at_depth, runtime, ids, depth)
-            depths.append(undisturbed(take, what, warnings))
+            depths.append(undisturbed(take, stage, warnings))
             advance(1)
     memory_peak, accelerator_peak = limits.peak(), runtime.accelerator_memory_peak()
 

@@ -1,4 +1,4 @@
-"""A round's own copy of its weights on the machine's own disk: a cold load is then that disk's.
+"""A round's own copy of its weights on the machine's own disk, so that a cold load measures it.
 
 On network storage, evicting a file drops this machine's page cache and not the server's.
 """
@@ -23,8 +23,8 @@ MEGABYTE = 10**6
 def copied(weights: Path, folder: str | None) -> Iterator[Path]:
     """A copy of a GGUF file or a model's folder in ``folder``, removed when the block ends.
 
-    Without a folder, the weights themselves. Raises LabError, with nothing copied, where the
-    folder is not there or has too little room.
+    Without a folder, yields the weights themselves. Raises LabError, with nothing copied, if the
+    folder is missing or has too little room.
     """
     if folder is None:
         yield weights
@@ -32,7 +32,7 @@ def copied(weights: Path, folder: str | None) -> Iterator[Path]:
     scratch = Path(folder)
     if not (scratch.is_dir() and os.access(scratch, os.W_OK | os.X_OK)):
         raise LabError(
-            f"scratch: {scratch} is no folder on this machine that can be written to;"
+            f"scratch: {scratch} is not a folder on this machine that can be written to;"
             " make it, or name another"
         )
     remove_left_overs(scratch)
@@ -55,7 +55,7 @@ def copied(weights: Path, folder: str | None) -> Iterator[Path]:
 
 
 def flushed_copy(source: Path, target: Path) -> Iterator[None]:
-    """Copy a file to the disk itself, for pages not yet written cannot be evicted.
+    """Copy a file and flush it to the disk, since unwritten pages cannot be evicted.
 
     Yields after each megabyte.
     """
@@ -68,7 +68,7 @@ def flushed_copy(source: Path, target: Path) -> Iterator[None]:
 
 
 def lock(folder: Path) -> int | None:
-    """Lock a folder until this process ends, or closes the number returned; None if it cannot."""
+    """Lock a folder until this process ends or closes the returned number; None if it is locked."""
     opened = None
     try:
         opened = os.open(folder, os.O_RDONLY)
@@ -81,7 +81,7 @@ def lock(folder: Path) -> int | None:
 
 
 def remove_left_overs(scratch: Path) -> None:
-    """Remove the copies of rounds that were killed: those that no process holds a lock of."""
+    """Remove the copies of killed rounds, which no process has locked."""
     for left_over in scratch.glob(f"{PREFIX}*"):
         if (held := lock(left_over)) is not None:
             shutil.rmtree(left_over, ignore_errors=True)

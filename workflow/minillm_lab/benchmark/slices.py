@@ -1,12 +1,12 @@
-"""One side of a trial: a process that holds a model and works in short slices when told to.
+"""One side of a trial: a process that holds a model and works in short slices on command.
 
-It reads commands from its standard input, one a line, and answers each with a line of JSON:
+It reads commands from its standard input, one per line, and reports each with a line of JSON:
 
-    prefill     the prompt, from an empty context, and the choice of the first token
-    decode N    N tokens after it; they continue the answer, which starts over at its end
+    prefill     process the prompt from an empty context and choose the first token
+    decode N    decode N more tokens of the answer, which starts over at its end
 
-The process was stopped before a command: its threads are asleep and its caches belong to the other
-side. One token is decoded before the clock starts.
+Before a command the process was stopped: its threads are asleep and the caches hold the other
+side's data. So one token is decoded before the clock starts.
 """
 
 import argparse
@@ -25,7 +25,7 @@ clock = time.perf_counter
 
 
 class Slices:
-    """A model in its runtime, and where its answer stands."""
+    """A model in its runtime, and its position in the answer."""
 
     def __init__(self, weights: Path, prompt: list[int], settings: dict[str, Any]) -> None:
         options = resolved(settings)
@@ -37,7 +37,7 @@ class Slices:
         self.start_over()
 
     def start_over(self) -> tuple[float, float]:
-        """Process the prompt from an empty context; seconds for it, and with the first token."""
+        """Process the prompt from an empty context; seconds without and with the first token."""
         self.runtime.clear()
         start = clock()
         self.runtime.prefill(self.prompt)
@@ -46,7 +46,7 @@ class Slices:
         return prefilled - start, clock() - start
 
     def step(self) -> float:
-        """Decode one token; seconds in the engine."""
+        """Decode one token; the engine's seconds."""
         before = clock()
         self.runtime.decode(self.token)
         seconds = clock() - before
@@ -55,7 +55,7 @@ class Slices:
         return seconds
 
     def prefill(self) -> dict[str, float]:
-        """Seconds for the prompt, and with the choice of the first token."""
+        """Seconds for the prompt, without and with choosing the first token."""
         if self.done >= self.room:
             self.start_over()
         self.step()
@@ -63,7 +63,7 @@ class Slices:
         return {"prefill_seconds": prefill, "first_token_seconds": first}
 
     def decode(self, tokens: int) -> dict[str, float]:
-        """Seconds for one token of ``tokens``, without choosing it and with."""
+        """Mean seconds for one of ``tokens`` tokens, without and with choosing it."""
         if self.done + tokens + 1 > self.room:
             self.start_over()
         self.step()
@@ -73,19 +73,19 @@ class Slices:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no answer
+    reports = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # libraries print to standard error, apart from the reports
 
-    def say(answer: dict[str, Any]) -> None:
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+    def report(line: dict[str, Any]) -> None:
+        reports.write(json.dumps(line) + "\n")
+        reports.flush()
 
     prompt = read_record(arguments.prompt, Prompt).token_ids
     side = Slices(arguments.weights, prompt, json.loads(arguments.settings))
-    say({"runtime": side.facts, "prompt_tokens": len(prompt)})
-    for command in sys.stdin:
-        what, _, tokens = command.strip().partition(" ")
-        say(side.prefill() if what == "prefill" else side.decode(int(tokens)))
+    report({"runtime": side.facts, "prompt_tokens": len(prompt)})
+    for line in sys.stdin:
+        command, _, tokens = line.strip().partition(" ")
+        report(side.prefill() if command == "prefill" else side.decode(int(tokens)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What makes a figure doubtful, in words: spread, other load, throttling, power.
+"""Warnings about doubtful figures: spread, other load, throttling, power.
 
-The thresholds follow pyperf's rules (a standard deviation over 10 % of the mean is unstable). How
-much trials scatter is in their intervals, and which states the machine was in, under the table.
+The thresholds follow pyperf's rules (a standard deviation over 10 % of the mean is unstable). The
+scatter of trials is in their intervals, and the states of the machine are shown under the table.
 """
 
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ CLOCK_DROP = 0.10
 
 
 def instabilities(rounds: list[Round]) -> list[str]:
-    """Warnings on a variant's rounds, most telling first; empty when all was quiet."""
+    """Warnings about a variant's rounds, the most important first; empty if all was quiet."""
     return list(chain(_surroundings(rounds), _slowdown(rounds), _spread(rounds)))
 
 
 def decode_speed(repetition: Repetition) -> float:
-    """Tokens per second of one answer, engine alone."""
+    """The engine's decode speed in one answer, in tokens per second."""
     return len(repetition.decode_seconds) / sum(repetition.decode_seconds)
 
 
@@ -34,7 +34,8 @@ def _surroundings(rounds: list[Round]) -> Iterator[str]:
     if busy:
         yield (
             f"other load on the machine in {busy} of {len(rounds)} rounds: other processes kept"
-            f" up to {max(load):.1f} cores busy; close them and run again, or give 'threads' the"
+            f" up to {max(load):.1f} cores busy; close them and run again, or lower 'threads' to"
+            " the"
             " cores that they leave"
         )
     stolen = max((c.stolen_share for c in conditions if c.stolen_share is not None), default=0)
@@ -44,18 +45,18 @@ def _surroundings(rounds: list[Round]) -> Iterator[str]:
     if changes and min(changes) < 1 - CLOCK_DROP:
         yield f"the CPU clock fell during a round, to {min(changes):.0%} of what it was"
     if any(c.governor == "powersave" for c in conditions):
-        yield "the CPU governor is powersave; performance gives steadier figures"
+        yield "the CPU governor is powersave; with performance, figures are steadier"
     if any(c.on_battery for c in conditions):
         yield "measured on battery power; plug in and run again"
 
 
 def _slowdown(rounds: list[Round]) -> Iterator[str]:
-    """Throttling: the last answers of the rounds against their first, warm-ups among them."""
+    """Throttling shows in the last answer of a round compared with its first, warm-ups included."""
     answers = [[decode_speed(x) for x in (*r.warmups, *r.repetitions)] for r in rounds]
     change = median(speeds[-1] / speeds[0] for speeds in answers)
     if change < 1 - SLOWDOWN:
         yield (
-            f"decode slows down within a round, to {change:.0%} from the first answer to the last:"
+            f"decode slows down within a round, to {change:.0%} from the first answer to the last;"
             " the machine may be throttling"
         )
 

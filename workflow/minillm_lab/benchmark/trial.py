@@ -1,10 +1,10 @@
 """One trial: a variant and the baseline, both loaded and alive, take turns at short slices of work.
 
-The side that waits is stopped by a signal, since its threads would wait by spinning and take the
-other's cores. The two slices of a cycle are some tenths of a second apart, and they take turns at
-going first: whatever the machine does hits both sides alike. Cycles come in blocks, and the
-yardsticks are read before and after each block: a state of the machine may last no longer than some
-seconds. A trial during which other programs ran is taken again.
+The waiting side is stopped by a signal, since its threads would spin and take the other's cores.
+The two slices of a cycle are some tenths of a second apart, and the sides alternate in going first,
+so a change of the machine affects both alike. Cycles come in blocks, and the yardsticks are read
+before and after each block, since a state of the machine may last only some seconds. A trial during
+which other programs ran is repeated.
 """
 
 import argparse
@@ -35,16 +35,16 @@ from minillm_lab.runtimes import resolved, size_in
 
 SLICE = 8  # tokens decoded at a time
 PREFILLS = 2  # slices of prefill in a block
-BLOCKS = 2  # at least, each of prefills, then decoding along one answer
-CHANGED = 0.10  # of a yardstick from before a block to after it: another state
-MOST = 4  # blocks, where the machine goes from state to state
+BLOCKS = 2  # least blocks, each of prefills, then decoding along one answer
+CHANGED = 0.10  # change of a yardstick's logarithm over a block that shows another state
+MOST = 4  # most blocks, if the machine changes between states
 ATTEMPTS = 3
-SPARE = 1.2  # times the weights: what two models need to lie in memory together
+SPARE = 1.2  # times the weights; two models need this memory together
 Samples = dict[str, list[float]]  # seconds, by what was timed
 
 
 class Live:
-    """The process of one side: stopped, but while it works."""
+    """The process of one side, which is stopped except while it works."""
 
     def __init__(self, variant: str, weights: Path, prompt: Path, settings: str) -> None:
         self.variant, self.weights = variant, weights
@@ -69,39 +69,39 @@ class Live:
         self.said.close()
 
     def loaded(self) -> dict[str, Any]:
-        """Wait until the model is loaded, stop; what the runtime says of itself."""
-        facts: dict[str, Any] = self._answer()
+        """Wait until the model is loaded and stop the process; the runtime's facts."""
+        facts: dict[str, Any] = self._report()
         self.process.send_signal(signal.SIGSTOP)
         return facts
 
     def work(self, command: str) -> dict[str, float]:
-        """Wake up, do a slice, stop; seconds by what was timed."""
+        """Wake the process for one slice and stop it again; seconds by field of ``Slices``."""
         assert self.process.stdin
         self.process.send_signal(signal.SIGCONT)
         try:
             self.process.stdin.write(f"{command}\n")
         except OSError:  # it died while it waited
             self._explain()
-        answer: dict[str, float] = self._answer()
+        seconds: dict[str, float] = self._report()
         self.process.send_signal(signal.SIGSTOP)
-        return answer
+        return seconds
 
     def cpu_seconds(self) -> float:
-        """CPU time taken so far."""
+        """The CPU time that the process has taken so far."""
         try:
             times = psutil.Process(self.process.pid).cpu_times()
         except psutil.Error:
             self._explain()
         return float(times.user + times.system)
 
-    def _answer(self) -> Any:
+    def _report(self) -> Any:
         assert self.process.stdout
         if line := self.process.stdout.readline():
             return json.loads(line)
         self._explain()
 
     def _explain(self) -> NoReturn:
-        """Raise LabError with what ended the process; all that it said goes to the log."""
+        """Raise LabError with the reason why the process ended; its output goes to the log."""
         status = self.process.wait()
         self.said.seek(0)
         said = self.said.read().strip().splitlines()
@@ -115,22 +115,22 @@ class Live:
 
 
 def block(sides: list[Live], generate: int, turns: Iterator[int]) -> tuple[list[Samples], float]:
-    """Prefills, then decoding along one answer of ``generate`` tokens.
+    """One block: prefills, then decoding along an answer of ``generate`` tokens.
 
-    Samples of each side, and other programs' load meanwhile, in cores.
+    Returns the samples of each side, and other programs' load during the block in cores.
     """
     samples: list[Samples] = [{}, {}]
     before, watch = sum(side.cpu_seconds() for side in sides), machine.Watch()
     for command in commands(generate):
         for i in (0, 1) if next(turns) % 2 else (1, 0):
-            for what, taken in sides[i].work(command).items():
-                samples[i].setdefault(what, []).append(taken)
+            for field, seconds in sides[i].work(command).items():
+                samples[i].setdefault(field, []).append(seconds)
     own = sum(side.cpu_seconds() for side in sides) - before
     return samples, watch.other_load(own) or 0.0
 
 
 def commands(generate: int) -> list[str]:
-    """The slices of a block."""
+    """The commands of a block, one for each slice."""
     tokens = max(1, min(SLICE, generate - 2))
     decodes = max(1, (generate - 1) // (tokens + 1))
     return ["prefill"] * PREFILLS + [f"decode {tokens}"] * decodes
@@ -139,10 +139,10 @@ def commands(generate: int) -> list[str]:
 def blocks(
     sides: list[Live], settings: dict[str, Any], threads: int, read: Callable[[], Reading]
 ) -> tuple[list[Block], float]:
-    """Blocks for at least the seconds of a trial, with readings in between; other programs' load.
+    """The blocks of a trial, with readings in between, and other programs' load in the last.
 
-    They go on, to MOST, until BLOCKS of them began and ended in one state, and end with the first
-    during which other programs ran.
+    Blocks continue for at least the seconds of a trial, and until BLOCKS of them began and ended in
+    one state or there are MOST. They end early with the first during which other programs ran.
     """
     generate, seconds = settings["generate"], settings["seconds"]
     for command in dict.fromkeys(commands(generate)):  # the first of each kind is not counted
@@ -164,23 +164,23 @@ def blocks(
 
 
 def changed(before: Reading, after: Reading) -> bool:
-    """Whether the machine went into another state between two readings."""
+    """Whether the machine changed its state between two readings."""
     pairs = zip(before.model_dump().values(), after.model_dump().values(), strict=True)
     return any(abs(math.log(b / a)) > CHANGED for a, b in pairs)
 
 
 def disturbance(load: float, threads: int) -> str | None:
-    """Why a trial does not count, in words; None: it does."""
+    """Why a trial does not count, in words; None if it counts."""
     if not machine.disturbing(load, threads):
         return None
     return (
-        f"other processes kept {load:.1f} cores busy; close them and run again, or give"
-        " 'threads' the cores that they leave"
+        f"other processes kept {load:.1f} cores busy; close them and run again, or lower"
+        " 'threads' to the cores that they leave"
     )
 
 
 def fits_twice(sides: dict[str, tuple[Path, dict[str, Any]]]) -> str | None:
-    """Why the sides do not fit into memory together, or None where they do."""
+    """Why the two models do not fit into memory together; None if they do."""
     sizes = {
         name: size_in(weights, settings.get("dtype", "float16"))
         for name, (weights, settings) in sides.items()
@@ -190,17 +190,17 @@ def fits_twice(sides: dict[str, tuple[Path, dict[str, Any]]]) -> str | None:
     if needed <= there:
         return None
     return (
-        f"{' and '.join(sizes)} do not fit into memory together: they need {needed / 1e6:.0f} MB,"
-        f" and there are {there / 1e6:.0f} MB"
+        f"{' and '.join(sizes)} do not fit into memory together: they need {needed / 1e6:.0f} MB of"
+        f" the {there / 1e6:.0f} MB there are"
     )
 
 
 def measure_trial(
     number: int, names: list[str], weights: list[Path], prompts: list[Path], settings: list[str]
 ) -> Trial | NoTrial:
-    """Run one trial; the variant comes first in every list, then the baseline.
+    """Run one trial; every list has the variant first, then the baseline.
 
-    Raises LabError where a model cannot be loaded.
+    Raises LabError if a model cannot be loaded.
     """
     parsed = [json.loads(s) for s in settings]
     if reason := fits_twice(dict(zip(names, zip(weights, parsed, strict=True), strict=True))):
@@ -257,8 +257,10 @@ if __name__ == "__main__":
     parser.add_argument("--trial", type=int, required=True)
     parser.add_argument("--variant", required=True)
     parser.add_argument("--baseline", required=True)
-    parser.add_argument("--weights", type=Path, help="the variant's, the baseline's", **two)
-    parser.add_argument("--prompts", type=Path, help="of their models, tokenized", **two)
-    parser.add_argument("--settings", help="of each, as JSON", **two)
+    parser.add_argument("--weights", type=Path, help="those of the variant and the baseline", **two)
+    parser.add_argument(
+        "--prompts", type=Path, help="the prompts of their models, tokenized", **two
+    )
+    parser.add_argument("--settings", help="the settings of each, as JSON", **two)
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

@@ -1,8 +1,8 @@
 """Two yardsticks of the machine: how fast it computes in cache, and how fast it reads memory.
 
-Both run on as many threads as the inference, each thread on numbers of its own. They tell apart
-states of the machine that the system does not report (docs/measurement.md), and they are a limit
-that a model's speed can be held against: no token is decoded before its weights have been read.
+Both run on as many threads as the inference, each thread on numbers of its own. They distinguish
+states of the machine that the system does not report (docs/measurement.md). They also limit a
+model's speed, since no token is decoded before its weights have been read.
 """
 
 import argparse
@@ -18,9 +18,9 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.watcher import talking
 from minillm_lab.records import Reading
 
-ROWS = 192  # of the square matrices: three of them, float32, are 442 kB and stay in a core's cache
-READ_BYTES = 256 << 20  # of memory in all: several times a processor's last cache
-SECONDS = 0.1  # that each yardstick takes
+ROWS = 192  # of each square matrix; three in float32 are 442 kB and stay in a core's cache
+READ_BYTES = 256 << 20  # of memory in all, several times a processor's last cache
+SECONDS = 0.1  # for each yardstick
 ONE_THREAD = (
     "OPENBLAS_NUM_THREADS",
     "OMP_NUM_THREADS",
@@ -31,22 +31,24 @@ ONE_THREAD = (
 
 @contextmanager
 def yardsticks(threads: int) -> Iterator[Callable[[], Reading]]:
-    """What reads both yardsticks, in 0.2 s, as often as it is called.
+    """A function that reads both yardsticks in 0.2 s, as often as it is called.
 
-    In a process of its own, so that neither its memory nor its threads are in the caller's
-    figures; it sleeps between readings. Raises LabError where it cannot read.
+    It reads in a process of its own, which sleeps between readings, so that its memory and threads
+    are not in the caller's figures. Raises LabError if it cannot read.
     """
     command = [sys.executable, "-m", "minillm_lab.benchmark.yardsticks", "--threads", str(threads)]
     process = talking(command, env=os.environ | dict.fromkeys(ONE_THREAD, "1"))
     assert process.stdin and process.stdout
-    commands, answers = process.stdin, process.stdout
+    commands, readings = process.stdin, process.stdout
 
     def read() -> Reading:
         try:
             print("read", file=commands)
-            return Reading.model_validate_json(answers.readline())
+            return Reading.model_validate_json(readings.readline())
         except (OSError, ValueError) as error:
-            raise LabError("the machine's speed cannot be read: its process ended") from error
+            raise LabError(
+                "the machine's speed cannot be read, since the yardsticks' process ended; run again"
+            ) from error
 
     try:
         yield read
@@ -56,13 +58,13 @@ def yardsticks(threads: int) -> Iterator[Callable[[], Reading]]:
 
 
 def read_once(threads: int) -> Reading:
-    """Both yardsticks now, by a process that is gone afterwards with the memory it read."""
+    """Both yardsticks now, by a process that ends afterwards and frees its memory."""
     with yardsticks(threads) as read:
         return read()
 
 
 class Yardsticks:
-    """Both yardsticks in this process; its BLAS must be held to one thread."""
+    """Both yardsticks in this process, whose BLAS must use one thread."""
 
     def __init__(self, threads: int) -> None:
         import numpy as np
@@ -79,7 +81,7 @@ class Yardsticks:
         self.memory = [sum_up() for _ in range(threads)]
 
     def read(self) -> dict[str, float]:
-        """Operations and bytes per second."""
+        """A reading: operations and bytes per second."""
         return {
             "compute_flops": 2 * ROWS**3 * rate(self.compute),
             "memory_bytes_per_second": READ_BYTES / len(self.memory) * rate(self.memory),
@@ -87,7 +89,7 @@ class Yardsticks:
 
 
 def rate(work: list[Callable[[], object]]) -> float:
-    """How often per second all threads together do their work; the first time is not counted."""
+    """Times per second that all threads together do their work; the first is not counted."""
 
     def repeat(task: Callable[[], object]) -> float:
         task()

@@ -1,1 +1,1 @@
-"""The console program."""
+"""The console program ``minillm-lab``: one module for each command."""

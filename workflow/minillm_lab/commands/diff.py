@@ -1,7 +1,6 @@
-"""What changed between two runs of the lab, beyond what chance and the machine's drift explain.
+"""Show what changed between two runs of the lab, beyond chance and the machine's drift.
 
-Machine against machine, yesterday against today, build against build: two results folders, or
-published files.
+Each run is a results folder or a published file, so two machines, days or builds can be compared.
 """
 
 import argparse
@@ -26,12 +25,12 @@ UNITS = {"seconds": (1.0, "s"), "bytes": (1e-6, "MB"), "second": (1.0, "t/s")}
 
 
 def read_either(path: Path) -> Published:
-    """A results folder, or a published file, in the published form."""
+    """A results folder or a published file, as published results."""
     return publish(folder.read_comparison(path)) if path.is_dir() else read_published(path)
 
 
 def shown(pair: Pair, figure: Figure) -> str:
-    """A figure with its unit."""
+    """A figure of a pair with its unit."""
     if pair.kind == "ratios":
         return f"×{number(figure.value)}"
     if pair.kind == "quality":
@@ -45,11 +44,11 @@ def row(change: Change) -> list[str]:
     pair = change.pair
     sign = "" if pair.kind == "quality" else "×"
     low, high = change.ci95
-    what = label(pair.metric) + (", to the baseline" if pair.kind == "ratios" else "")
+    name = label(pair.metric) + (", to the baseline" if pair.kind == "ratios" else "")
     difference = f"{change.value:+.3g}" if not sign else f"×{change.value:.3g}"
     return [
         as_code(pair.variant),
-        what,
+        name,
         shown(pair, pair.before),
         shown(pair, pair.after),
         f"{difference} ({low:.3g} to {high:.3g})",
@@ -57,7 +56,7 @@ def row(change: Change) -> list[str]:
 
 
 def markdown(difference: Difference, before: str, after: str, drift: float = DRIFT) -> str:
-    """The difference as Markdown, what the runs themselves differ in first."""
+    """The difference as Markdown; the differences between the runs themselves come first."""
     parts = [f"## {inert(before)} → {inert(after)}"]
     if difference.identity:
         parts.append("\n".join(f"- {line}" for line in difference.identity))
@@ -69,11 +68,11 @@ def markdown(difference: Difference, before: str, after: str, drift: float = DRI
         parts.append(tabulate(rows, headers=header, tablefmt="github", disable_numparse=True))
     compared = len(difference.changed) + len(difference.unchanged)
     if not compared:
-        parts.append("**No figure of the two can be compared.**")
+        parts.append("**No figures of the two runs can be compared.**")
     elif not difference.changed:
         parts.append(f"**No difference**: none of {compared} figures changed beyond its interval.")
     else:
-        parts.append(f"{len(difference.unchanged)} of {compared} figures: no change to be claimed.")
+        parts.append(f"{len(difference.unchanged)} of {compared} figures show no change.")
     if smallest := difference.smallest(drift):
         listed = ", ".join(f"{as_code(n)} {100 * share:.0f} %" for n, share in smallest.items())
         parts.append(f"The smallest change of decode speed that would have been claimed: {listed}.")
@@ -81,33 +80,34 @@ def markdown(difference: Difference, before: str, after: str, drift: float = DRI
         lines = "\n".join(f"- {line}" for line in difference.not_compared)
         parts.append(f"Not compared:\n\n{lines}")
     parts.append(
-        "Claims hold together at 5 %: two runs of one thing show any in one of twenty comparisons"
-        " at most. Speeds and ratios from trials are compared in one state of the machine. Up to"
-        f" {100 * drift:g} % of a time, a speed and a ratio is taken for its drift, and"
-        f" {100 * MEMORY_DRIFT:g} % of memory for the allocator's."
+        "All claims hold together at 5 %: of twenty comparisons of a run with its like, at most one"
+        " claims any change. Speeds and ratios from trials are compared in one state of the"
+        " machine."
+        f" Up to {100 * drift:g} % of a time, a speed or a ratio counts as the machine's drift, and"
+        f" up to {100 * MEMORY_DRIFT:g} % of memory as the allocator's."
     )
     return "\n\n".join(parts)
 
 
 def share(given: str) -> float:
-    """20% or 20 as 0.2."""
+    """A share on the command line: 20% or 20 is 0.2."""
     try:
         found = float(given.removesuffix("%").strip()) / 100
     except ValueError:
         found = -1.0
     if not 0 <= found < 10:
-        raise argparse.ArgumentTypeError(f"{given!r} is no share; write it as 20%")
+        raise argparse.ArgumentTypeError(f"{given!r} is not a share; write it as 20%")
     return found
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("before", type=Path, help="a results folder or a published file")
-    parser.add_argument("after", type=Path, help="another")
+    parser.add_argument("after", type=Path, help="another results folder or published file")
     parser.add_argument(
         "--drift",
         type=share,
         default=DRIFT,
-        help="of speeds between runs that is no news (default: 20%%)",
+        help="changes of speed up to this share are not claimed (default: 20%%)",
     )
 
 

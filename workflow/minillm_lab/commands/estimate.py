@@ -1,10 +1,10 @@
-"""How long an answer would take here, from the speeds measured at several prompt lengths.
+"""Estimate how long an answer would take here, from the speeds at several prompt lengths.
 
-The time that a token takes grows with what stands before it: attention looks at all of it. A
+The time of a token grows with the number of tokens before it, since attention reads all of them. A
 prompt of n tokens therefore costs c + a·n + b·n² seconds, and a token decoded with k tokens in the
 cache costs a + b·k. The coefficients, none below zero, are fitted to each round by itself, by least
-squares on relative errors; the estimates of all rounds then give a median and its interval as any
-other figure's.
+squares on relative errors. The median over rounds and its interval are computed as for every other
+figure.
 """
 
 import argparse
@@ -24,21 +24,21 @@ from minillm_lab.records import TOKENS_AT_DEPTH
 from minillm_lab.result import Result, depths
 from minillm_lab.wording import as_code, number
 
-FARTHEST = 4  # times the longest context measured; beyond that a fit says nothing
-WIDE = 1.5  # times the value: an interval that goes so far says that a round was disturbed
+FARTHEST = 4  # times the longest context measured; beyond that no fit is used
+WIDE = 1.5  # times the value; an interval that reaches so far shows that a round was disturbed
 CACHE_STEP = {"llama.cpp": 256}  # cells that attention works on at once, filled or not
 Point = tuple[float, float]  # tokens, seconds
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What an answer would take, in seconds."""
+    """The estimated time of an answer and of its parts, in seconds."""
 
     prompt: Estimate
     answer: Estimate
     load: Estimate | None
     whole: Estimate
-    measured_to: int  # tokens of context at which the speeds were measured, at most
+    measured_to: int  # tokens of the longest context at which speeds were measured
 
 
 def curve(points: Sequence[Point], powers: Sequence[int]) -> dict[int, float]:
@@ -51,18 +51,18 @@ def curve(points: Sequence[Point], powers: Sequence[int]) -> dict[int, float]:
 
 
 def cells(result: Result, context: int, tokens: int) -> NDArray[np.int64]:
-    """What attention works on at each of ``tokens`` tokens decoded after ``context`` others.
+    """The cache cells that attention reads at each of ``tokens`` tokens after ``context`` others.
 
-    llama.cpp's cost is a staircase: it takes its cache in steps.
+    In llama.cpp the number is a staircase, since it takes its cache in steps.
     """
     step = CACHE_STEP.get(result.runtime["name"], 1)
     return -(-np.arange(context + 1, context + tokens + 1) // step) * step
 
 
 def points(result: Result, round_: int) -> tuple[list[Point], list[Point], float]:
-    """Of a round: (prompt tokens, seconds), (cells, seconds per token), and choosing a token.
+    """A round's (prompt tokens, seconds) and (cells, seconds per token), and seconds per choice.
 
-    A decode speed is a mean over several tokens, and stands at the mean of their cells.
+    A decode speed is a mean over several tokens, so it is placed at the mean of their cells.
     """
 
     def median(metric: str) -> float:
@@ -86,7 +86,7 @@ def points(result: Result, round_: int) -> tuple[list[Point], list[Point], float
 def seconds(
     result: Result, round_: int, prompt_tokens: int, answer_tokens: int
 ) -> tuple[float, float]:
-    """Of one round's speeds: seconds until the prompt is read, and for the answer after it."""
+    """Seconds for the prompt, and for the answer after it, by one round's speeds."""
     prefill, decode, choosing = points(result, round_)
     read = sum(c * prompt_tokens**power for power, c in curve(prefill, (0, 1, 2)).items())
     step = curve(decode, (0, 1))
@@ -95,28 +95,31 @@ def seconds(
 
 
 def estimate(result: Result, prompt_tokens: int, answer_tokens: int, cold: bool = False) -> Answer:
-    """Seconds for an answer as a user waits for it; with ``cold``, loading from disk included.
+    """Seconds that a user waits for an answer; ``cold`` includes loading from disk.
 
-    Raises LabError where the measured speeds do not reach that far.
+    Raises LabError if the speeds were not measured, or not at lengths near enough.
     """
     measured_to = max(result.protocol["prompt_tokens"], *depths(result), 0)
     needed, context = prompt_tokens + answer_tokens, result.model.context
     name = as_code(result.variant)
     if context and needed > context:
-        raise LabError(f"{needed} tokens exceed the {context} that the model of {name} can take")
+        raise LabError(
+            f"{needed} tokens exceed the {context} that the model of {name} is made for; ask for"
+            " fewer"
+        )
     if needed > FARTHEST * measured_to:
         raise LabError(
             f"{needed} tokens are more than {FARTHEST} times the {measured_to} at which {name} was"
-            " measured; measure a longer prompt (depths and context in the config) and ask again"
+            " measured; measure a longer prompt (depths and context in the config), then ask again"
         )
     if len(depths(result)) < 1:
-        raise LabError(f"{name} was measured at one prompt length alone; set depths in the config")
+        raise LabError(f"{name} was measured at one prompt length only; set depths in the config")
     for metric in ("prefill_tokens_per_second", "decode_tokens_per_second"):
         if result.metrics[metric].value is None:
-            raise LabError(f"{name}: {metric} was not measured")
+            raise LabError(f"{name}: {metric} was not measured; its warnings say why")
     load = result.metrics["load_cold_seconds"]
     if cold and load.value is None:
-        raise LabError(f"{name}: a cold load could not be measured on this system; leave --cold")
+        raise LabError(f"{name}: its cold load could not be measured; leave out --cold")
     rounds = result.protocol["rounds"]
     parts = [seconds(result, r, prompt_tokens, answer_tokens) for r in range(rounds)]
     loads = [load.value or 0.0 if cold else 0.0] * rounds
@@ -132,13 +135,13 @@ def estimate(result: Result, prompt_tokens: int, answer_tokens: int, cold: bool 
 
 
 def text(estimate: Estimate) -> str:
-    """Seconds with their interval: 5.10 s (4.81 to 5.42)."""
+    """Seconds with their interval, such as 5.10 s (4.81 to 5.42)."""
     interval = " to ".join(number(bound) for bound in estimate.ci95 or ())
     return f"{number(estimate.value)} s" + (f" ({interval})" if interval else "")
 
 
 def described(result: Result, prompt_tokens: int, answer_tokens: int, cold: bool) -> str:
-    """The estimate as Markdown, its parts and what it does not know."""
+    """The estimate as Markdown, with its parts and its limits."""
     found = estimate(result, prompt_tokens, answer_tokens, cold)
     lines = [
         f"{as_code(result.variant)}: about **{text(found.whole)}** for a prompt of {prompt_tokens}"
@@ -152,11 +155,12 @@ def described(result: Result, prompt_tokens: int, answer_tokens: int, cold: bool
     if found.whole.ci95 is None:
         lines.append("- No interval: one round was measured.")
     elif found.whole.ci95[1] > WIDE * found.whole.value:
-        lines.append("- The rounds disagree: measure again, or more of them, on a quiet machine.")
+        lines.append("- The rounds disagree: measure again, or more rounds, on a quiet machine.")
     if prompt_tokens + answer_tokens > found.measured_to + TOKENS_AT_DEPTH:
         lines.append(
-            f"- Speeds were measured up to {found.measured_to} tokens of context; beyond that this"
-            " is extrapolated, and the interval does not know how well."
+            f"- Speeds were measured up to {found.measured_to} tokens of context. Beyond that this"
+            " is"
+            " an extrapolation, whose error the interval does not include."
         )
     lines.append("- The interval holds for the time of the measurement; the machine itself drifts.")
     return "\n".join(lines)
@@ -165,12 +169,12 @@ def described(result: Result, prompt_tokens: int, answer_tokens: int, cold: bool
 def tokens(given: str) -> int:
     """A number of tokens on the command line, at least 1."""
     if not given.isascii() or not given.isdigit() or int(given[:9]) < 1:
-        raise argparse.ArgumentTypeError(f"{given!r} is no number of tokens")
+        raise argparse.ArgumentTypeError(f"{given!r} is not a number of tokens; write it as 500")
     return int(given[:9])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("variant")
+    parser.add_argument("variant", help="a variant's name")
     parser.add_argument("--prompt-tokens", type=tokens, required=True, metavar="N")
     parser.add_argument("--answer-tokens", type=tokens, required=True, metavar="N")
     parser.add_argument("--cold", action="store_true", help="load the model from disk first")

@@ -1,8 +1,8 @@
-"""What was measured, for others: a model card's table, llama-bench's lines, one small file.
+"""Export results for others: a model card's table, llama-bench's lines, or one small file.
 
-model-card: Markdown for the page of people who publish the files. llama-bench: JSON lines with
-the fields of ``llama-bench -o jsonl``, one line per test, llama.cpp's variants alone; what the lab
-does not know is null. results: the published form that ``minillm-lab diff`` reads.
+model-card is Markdown for the page of a publisher of model files. llama-bench is JSON lines with
+the fields of ``llama-bench -o jsonl``, one line per test of llama.cpp's variants; a field that the
+lab does not know is null. results is the published file that ``minillm-lab diff`` reads.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from minillm_lab.report.legend import warned
 from minillm_lab.result import Metric, Result, depths
 from minillm_lab.wording import as_code, inert, number
 
-UNKNOWN = (  # of llama-bench's fields: what a result of the lab does not hold
+UNKNOWN = (  # fields of llama-bench that a result of the lab does not hold
     "build_number", "cpu_mask", "cpu_strict", "poll", "n_cpu_moe", "split_mode", "main_gpu",
     "no_kv_offload", "devices", "tensor_split", "tensor_buft_overrides", "lazy_mode", "embeddings",
     "no_op_offload", "no_host", "repack", "fit_target", "fit_min_ctx",
@@ -33,7 +33,7 @@ FLASH_ATTENTION = {"disabled": 0, "off": 0, "enabled": 1, "on": 1}
 
 
 def model_card(results: dict[str, Result], command: str) -> str:
-    """A table of the files, and how it came about. The results are those of one machine."""
+    """A table of one machine's model files, and how they were measured, as Markdown."""
     header = ["File", "Size, MB", "Bits per weight"]
     header += ["KL divergence ↓, nats", "Same top token ↑, %", "Perplexity ↓, × the reference's"]
     header += ["Prefill ↑, t/s", "Decode ↑, t/s", "Memory ↓, MB"]
@@ -64,9 +64,9 @@ def model_card(results: dict[str, Result], command: str) -> str:
 
 
 def file_of(result: Result, of_several: bool = False) -> str:
-    """The file of a variant and what ran it; of several files, their folder.
+    """The name of a variant's file and its runtime; for several files, the name of their folder.
 
-    With ``of_several`` models, the model's name before it.
+    If the results are ``of_several`` models, the model's name comes first.
     """
     files = result.model.files
     path = PurePath(files[0].path)
@@ -90,7 +90,7 @@ def card_row(result: Result, of_several: bool) -> list[str]:
 
 
 def cell(measured: Metric | None, scale: float) -> str:
-    """A median with its interval where that can be read; – where it was not measured."""
+    """A median, with its interval if its digits differ; – if it was not measured."""
     if measured is None or measured.value is None:
         return "–"
     text = number(scale * measured.value)
@@ -99,7 +99,7 @@ def cell(measured: Metric | None, scale: float) -> str:
 
 
 def llama_bench(results: dict[str, Result]) -> Iterator[dict[str, Any]]:
-    """Rows as llama-bench's: a test of prefill or decode each, at a depth of context."""
+    """llama-bench's rows: each is a test of prefill or decode at a depth of context."""
     for result in results.values():
         if result.runtime["name"] != "llama.cpp":
             continue
@@ -121,7 +121,7 @@ def llama_bench(results: dict[str, Result]) -> Iterator[dict[str, Any]]:
 def llama_bench_row(
     result: Result, speeds: list[float], n_prompt: int, n_gen: int, n_depth: int
 ) -> dict[str, Any]:
-    """One test. ``speeds`` in tokens per second, of every repetition of every round."""
+    """One test's row; ``speeds`` are those of every repetition of every round, in tokens/s."""
     model, runtime, settings = result.model, result.runtime, result.runtime["settings"]
     nanoseconds = [round(1e9 * (n_prompt + n_gen) / speed) for speed in speeds]
     kv_cache = settings.get("kv_cache")
@@ -159,7 +159,7 @@ def llama_bench_row(
 
 
 def text_of(comparison: Comparison, format_: str, asked: str | None = None) -> str:
-    """The export in one of the formats; ``asked``: a machine's fingerprint."""
+    """The export in one of the formats; ``asked`` is a machine's fingerprint."""
     if format_ == "results":
         return json.dumps(publish(comparison).model_dump(mode="json"), ensure_ascii=False)
     results = folder.of_one_machine(comparison.results, asked)
@@ -167,7 +167,9 @@ def text_of(comparison: Comparison, format_: str, asked: str | None = None) -> s
         return model_card(results, comparison.command)
     rows = [json.dumps(row, allow_nan=False) for row in llama_bench(results)]
     if not rows:
-        raise LabError("no variant ran in llama.cpp; llama-bench's lines are for its variants")
+        raise LabError(
+            "no variant ran in llama.cpp, so llama-bench has no lines; choose model-card"
+        )
     return "\n".join(rows)
 
 

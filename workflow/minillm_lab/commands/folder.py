@@ -1,4 +1,4 @@
-"""A results folder as the commands read it: its comparison, and the variants of one machine."""
+"""Reading a results folder for the commands: its comparison, and the variants of one machine."""
 
 import argparse
 from pathlib import Path
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--results", type=Path, default=Path("results"), metavar="FOLDER", help="default: results"
     )
-    parser.add_argument("--machine", metavar="FINGERPRINT", help="default: this one")
+    parser.add_argument("--machine", metavar="FINGERPRINT", help="default: this machine")
 
 
 def read_comparison(folder: Path) -> Comparison:
@@ -32,10 +32,10 @@ def read_comparison(folder: Path) -> Comparison:
 def of_one_machine(
     results: dict[str, Result], asked: str | None, here: str | None = None
 ) -> dict[str, Result]:
-    """The results of the machine asked for, else of this one, else of the only one there is.
+    """The results of the machine ``asked`` for, else of this machine, else of the only machine.
 
-    Figures of several machines are never mixed. ``here`` is this machine's fingerprint, found out
-    when it is not given. Raises LabError where it is not clear which machine is meant.
+    Figures of several machines are never mixed. ``here`` is this machine's fingerprint, which is
+    read if it is not given. Raises LabError if it is not clear which machine is meant.
     """
     groups = by_machine(results)
     wanted = asked or here or machine.describe()["fingerprint"]
@@ -50,8 +50,8 @@ def of_one_machine(
 
 
 def chosen(results: dict[str, Result], variant: str) -> Result:
-    """One variant's result. Raises LabError that lists the names there are."""
+    """One variant's result. Raises LabError that lists the names if there is no such variant."""
     if variant not in results:
         listed = ", ".join(as_code(name) for name in results)
-        raise LabError(f"no variant {as_code(variant)} was measured here; there are {listed}")
+        raise LabError(f"no variant {as_code(variant)} was measured here; choose one of {listed}")
     return results[variant]

@@ -1,4 +1,4 @@
-"""Which variant to take on this machine, within limits, and why."""
+"""Choose the variant to take on this machine, within limits, and say why."""
 
 import argparse
 import re
@@ -17,29 +17,33 @@ BYTES = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "G
 
 
 def bytes_of(given: str) -> float:
-    """600MB, 1.5GiB, … in bytes."""
+    """A size on the command line (600MB, 1.5GiB, …) in bytes."""
     found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?) ?([a-zA-Z]+)", given, re.ASCII)
     units = {unit.lower(): factor for unit, factor in BYTES.items()}
     if not found or found[2].lower() not in units:
-        raise argparse.ArgumentTypeError(f"{given!r} is no size; write it as 600MB or 1.5GiB")
+        raise argparse.ArgumentTypeError(f"{given!r} is not a size; write it as 600MB or 1.5GiB")
     return float(found[1]) * units[found[2].lower()]
 
 
 def speed_of(given: str) -> float:
-    """Tokens per second: a number, not below zero."""
+    """A speed on the command line: tokens per second, not below zero."""
     if not re.fullmatch(r"\d{1,9}(\.\d{1,6})?", given, re.ASCII):
-        raise argparse.ArgumentTypeError(f"{given!r} is no speed; write tokens per second, as 20")
+        raise argparse.ArgumentTypeError(
+            f"{given!r} is not a speed; write tokens per second, as 20"
+        )
     return float(given)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-memory", type=bytes_of, help="default: this machine's free memory")
-    parser.add_argument("--min-speed", type=speed_of, help="of decoding, in tokens per second")
+    parser.add_argument(
+        "--min-speed", type=speed_of, help="least decode speed, in tokens per second"
+    )
     parser.add_argument(
         "--max-accelerator-memory", type=bytes_of, help="default: this accelerator's free memory"
     )
     parser.add_argument("--max-loss", choices=LEVELS, help=f"default: {DEFAULT_LOSS}")
-    parser.add_argument("--max-size", type=bytes_of, help="of the model's file")
+    parser.add_argument("--max-size", type=bytes_of, help="largest model file; default: any")
     folder.add_arguments(parser)
 
 
@@ -57,7 +61,7 @@ def main(arguments: argparse.Namespace) -> None:
     notes = []
     if limits.memory is None:
         limits = replace(limits, memory=float(memory_available()))
-        notes.append(f"memory at most the {number((limits.memory or 0) / 1e6)} MB free here now")
+        notes.append(f"at most the {number((limits.memory or 0) / 1e6)} MB of memory free here now")
     on_accelerator = any(r.runtime["backend"] != "CPU" for r in results.values())
     if (
         limits.accelerator is None
@@ -65,16 +69,16 @@ def main(arguments: argparse.Namespace) -> None:
         and (free := machine.accelerator_memory_free())
     ):
         limits = replace(limits, accelerator=float(free))
-        notes.append(f"accelerator memory at most the {number(free / 1e6)} MB free here now")
+        notes.append(f"at most the {number(free / 1e6)} MB of accelerator memory free here now")
     if limits.loss is None and (default := default_limits(results).loss):
         limits = replace(limits, loss=default)
-        notes.append(f"loss at most {default}")
+        notes.append(f"at most {default} loss")
     elif limits.loss is None:
-        notes.append("loss not considered, since quality was not measured")
+        notes.append("any loss, since quality was not measured")
     lines = [advice(group_of(comparison, results), limits), ""]
     if notes:
         lines.append(f"Assumed: {'; '.join(notes)}.")
     measured = next(iter(results.values())).machine["fingerprint"]
-    other = "" if measured == here else f", which is not this one ({as_code(here)})"
+    other = "" if measured == here else f", which is not this machine ({as_code(here)})"
     lines.append(f"Measured on machine {as_code(measured)}{other}.")
     print("\n".join(lines))

@@ -1,1 +1,1 @@
-"""All variants together: ratios, ties, what limits them, which to take."""
+"""All variants together: ratios, ties, states, the limit of decoding, and the one to take."""

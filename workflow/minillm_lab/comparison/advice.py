@@ -1,14 +1,15 @@
-"""Which variant to take, given limits, from the measured figures and their intervals.
+"""Advice: the variant to take, given limits, from the measured figures and their intervals.
 
-A variant whose answer means nothing is never taken. A limit is met when the whole interval of the
-figure is within it (loss: when the verdict proves it). Where only the value is, the variant is
-taken only where none is safe. Of the variants of a model that meet the limits, those to which
-another is measurably better in something and measurably worse in nothing are left out; of the rest
-the fastest in decoding is taken. A tie goes to the one that lost measurably less, then to less
-memory, then to the smaller file, where these differ by more than ``RESOLUTION``.
+A variant whose answer means nothing is never taken. A figure meets a limit if its whole interval is
+within it (for loss: if the verdict proves it). A variant with a figure that meets its limit only by
+its value is taken only if no variant meets all limits. Of the variants of a model that meet the
+limits, one is left out if another is measurably better in something and measurably worse in
+nothing. Of the rest, the fastest in decoding is taken. A tie goes to the variant that lost
+measurably less, then to less memory, then to the smaller file, if these differ by more than
+``RESOLUTION``.
 
-Losses of two models have two references and are never compared: between the models' choices, bits
-per byte of the evaluation text decide, and where those tie, decode speed.
+Losses of two models have two references and are never compared. Between the variants chosen for
+each model, bits per byte of the evaluation text decide, and if those tie, decode speed.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,45 +31,45 @@ SAFE, BY_VALUE, FAILED, UNKNOWN = range(4)
 
 @dataclass(frozen=True)
 class Limits:
-    """What a variant may cost at most, and how fast it must be; None: no limit."""
+    """The limits that a variant must meet; None stands for no limit."""
 
-    memory: float | None = None  # bytes that the process takes at most
-    accelerator: float | None = None  # bytes on the accelerator at most
-    speed: float | None = None  # tokens decoded per second, at least
-    loss: str | None = None  # one of LEVELS
-    size: float | None = None  # bytes of the file
+    memory: float | None = None  # most bytes that the process may take
+    accelerator: float | None = None  # most bytes on the accelerator
+    speed: float | None = None  # least tokens decoded per second
+    loss: str | None = None  # worst loss, one of LEVELS
+    size: float | None = None  # most bytes of the file
 
 
 def default_limits(results: dict[str, Result]) -> Limits:
-    """What is asked for where nobody says more: at most minor loss, where quality was measured."""
+    """The limits without a user's own: at most minor loss, if quality was measured."""
     measured = any(loss(result.quality) for result in results.values())
     return Limits(loss=DEFAULT_LOSS if measured else None)
 
 
 @dataclass(frozen=True)
 class Check:
-    """How one figure stands to its limit."""
+    """The comparison of one figure with its limit."""
 
     outcome: int
-    beyond: float  # log of the figure over its limit, the worse the larger
+    beyond: float  # log of the figure over its limit; larger is worse
     text: str
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The variant to take and the next; None where there is none. ``nearest`` to the limits."""
+    """The variant to take and the runner-up; if there is none, the one nearest to the limits."""
 
     taken: str | None
     runner_up: str | None
     nearest: str | None
-    why: str  # what put the taken variant before the others
-    beaten: dict[str, str]  # by another that meets the limits as well
+    why: str  # the reason for the taken variant
+    beaten: dict[str, str]  # variants left out, and the one that is better
     checks: dict[str, list[Check]]  # by variant
-    of_models: dict[str, str] = field(default_factory=dict)  # the others' choices, by model
+    of_models: dict[str, str] = field(default_factory=dict)  # by other model, its best variant
 
 
 def interval(metric: Metric, speed: bool) -> tuple[float, float] | None:
-    """What a figure may be: a speed's interval; memory's samples, ``RESOLUTION`` at least."""
+    """The range of a figure: a speed's interval; of memory its samples, at least ``RESOLUTION``."""
     if speed or not metric.samples:
         return metric.ci95
     value = metric.value or 0.0
@@ -76,10 +77,10 @@ def interval(metric: Metric, speed: bool) -> tuple[float, float] | None:
     return min(*found, value / (1 + RESOLUTION)), max(*found, value * (1 + RESOLUTION))
 
 
-def against(what: str, unit: str, measured: Metric | None, limit: float) -> Check:
-    """A measured figure against a limit: at least for speed (t/s), at most for bytes (MB)."""
+def limit_check(name: str, unit: str, measured: Metric | None, limit: float) -> Check:
+    """A figure compared with its limit: a least speed (``unit`` t/s), or most bytes (MB)."""
     if measured is None or measured.value is None:
-        return Check(UNKNOWN, inf, f"its {what} was not measured, so it cannot be judged")
+        return Check(UNKNOWN, inf, f"its {name} was not measured, so it cannot be judged")
     speed = unit == "t/s"
 
     def shown(value: float) -> str:
@@ -90,23 +91,23 @@ def against(what: str, unit: str, measured: Metric | None, limit: float) -> Chec
     ends = interval(measured, speed)
     low, high = ends or (measured.value, measured.value)
     worst_is_within = low >= limit if speed else high <= limit
-    said, asked = f"{what} {shown(measured.value)}", f"the {shown(limit)} asked for"
+    said, asked = f"{name} {shown(measured.value)}", f"the {shown(limit)} asked for"
     if beyond > 0:
         how_far = f" by {100 * abs(1 - ratio_):.0f} %" if limit else ""
         relation = "is short of" if speed else "is over"
         return Check(FAILED, beyond, f"{said} {relation} {asked}{how_far}")
     if ends is None:
-        text = f"{said} meets {asked}, but measured once it has no interval"
+        text = f"{said} meets {asked}, but one measurement gives no interval"
         return Check(BY_VALUE, beyond, text)
     if not worst_is_within:
         end = shown(low if speed else high)
-        text = f"{said} meets {asked} by its value alone: it may be {end}"
+        text = f"{said} meets {asked} by its value, but it may be {end}"
         return Check(BY_VALUE, beyond, text)
     return Check(SAFE, beyond, f"{said} meets {asked}")
 
 
 def loss_check(result: Result, limit: str) -> Check:
-    """The verdict against the worst level allowed."""
+    """The verdict compared with the worst level allowed."""
     found, most = loss(result.quality), LEVELS.index(limit)
     if found is None:
         return Check(UNKNOWN, inf, "its quality was not measured, so its loss cannot be judged")
@@ -114,28 +115,28 @@ def loss_check(result: Result, limit: str) -> Check:
         worse = max(found.by_value, found.best)
         text = f"{found} is more than the {limit} loss asked for"
         if found.best <= most:
-            text = f"{found}: by its values more than the {limit} loss asked for"
+            text = f"{found}: its values show more than the {limit} loss asked for"
         return Check(FAILED, (worse - most) * log(2), text)
     if found.worst > most:
-        return Check(BY_VALUE, 0.0, f"{found}: at most {limit} is not proven")
+        return Check(BY_VALUE, 0.0, f"{found}: at most {limit} loss is not proven")
     return Check(SAFE, 0.0, str(found))
 
 
 def checks_of(result: Result, limits: Limits) -> Iterator[Check]:
-    """Every limit that is set, that the answer means something, and that there is a speed."""
+    """The checks of every limit that is set, of the answer's sense, and of a measured speed."""
     metrics = result.metrics
     if result.output.flaw:
         yield Check(FAILED, inf, f"its answer means nothing: {result.output.flaw}")
     if limits.memory is not None:
-        yield against("memory", "MB", metrics.get(MEMORY), limits.memory)
+        yield limit_check("memory", "MB", metrics.get(MEMORY), limits.memory)
     if limits.accelerator is not None and result.runtime["backend"] != "CPU":
-        yield against("accelerator memory", "MB", metrics.get(ACCELERATOR), limits.accelerator)
+        yield limit_check("accelerator memory", "MB", metrics.get(ACCELERATOR), limits.accelerator)
     if limits.size is not None:
         size = float(result.model.size)
         exact = Metric(value=size, unit="B", ci95=(size, size), n=1, samples=[])
-        yield against("file", "MB", exact, limits.size)
+        yield limit_check("file", "MB", exact, limits.size)
     if limits.speed is not None:
-        yield against("decode speed", "t/s", metrics.get(SPEED), limits.speed)
+        yield limit_check("decode speed", "t/s", metrics.get(SPEED), limits.speed)
     elif metrics[SPEED].value is None:
         yield Check(UNKNOWN, inf, "its decode speed was not measured, so it cannot be ranked")
     if limits.loss is not None:
@@ -143,7 +144,7 @@ def checks_of(result: Result, limits: Limits) -> Iterator[Check]:
 
 
 def memory_of(result: Result) -> float:
-    """Peak memory in bytes; infinite where it was not measured."""
+    """Peak memory in bytes; infinite if it was not measured."""
     measured = result.metrics.get(MEMORY)
     return measured.value if measured and measured.value is not None else inf
 
@@ -157,7 +158,7 @@ def speed_of(result: Result) -> float:
 
 
 def faster(a: str, b: str, group: Group) -> bool | None:
-    """Whether ``a`` decodes measurably faster than ``b``; None: their speeds were not tested."""
+    """Whether ``a`` decodes measurably faster than ``b``; None if that was not tested."""
     ratios = group.ratios(SPEED)
     if not {a, b} <= ratios.keys():
         return None
@@ -169,7 +170,7 @@ def faster(a: str, b: str, group: Group) -> bool | None:
 def dominates(a: str, b: str, group: Group) -> bool:
     """Whether ``a`` is measurably better than ``b`` in something, and worse in nothing.
 
-    What was not tested counts against it where its value is the worse.
+    An untested difference counts against ``a`` if its value is the worse one.
     """
     x, y = group.results[a], group.results[b]
     better = False
@@ -190,7 +191,7 @@ def dominates(a: str, b: str, group: Group) -> bool:
 
 
 def beaten(names: list[str], group: Group) -> dict[str, str]:
-    """Variants of one model that another dominates, and which; none where all are."""
+    """The variants of one model that another dominates, and which one; none if that are all."""
     found = {
         name: other
         for name in names
@@ -201,19 +202,19 @@ def beaten(names: list[str], group: Group) -> dict[str, str]:
 
 
 ONLY = (
-    "of its model's variants that meet the limits, every other is measurably worse in something and"
-    " better in nothing"
+    "every other variant that meets the limits is measurably worse in something and better in"
+    " nothing"
 )
 
 
 def first(names: list[str], group: Group) -> tuple[str, str]:
-    """The one to take of one model's variants, and why."""
+    """The variant of one model to take, and why."""
     results = group.results
     if len(names) == 1:
         return names[0], ONLY
     if not (tied := group.tied(SPEED, names)):
         taken = max(names, key=lambda n: (speed_of(results[n]), -memory_of(results[n])))
-        return taken, "it is the fastest that meets the limits, by its value"
+        return taken, "it is the fastest that meets the limits, by its value alone"
     if len(tied) == 1:
         return tied[0], "it is the fastest that meets the limits"
 
@@ -242,7 +243,7 @@ def first(names: list[str], group: Group) -> tuple[str, str]:
     if len(left) > 1:
         reasons.append("is the fastest by its value alone")
     *earlier, last = reasons
-    among = f"of those of them that {' and '.join(earlier)}" if earlier else "of them"
+    among = f"of those that {' and '.join(earlier)}" if earlier else "of these"
     return taken, f"its decode speed is tied with that of {others}; {among} it {last}"
 
 
@@ -259,16 +260,16 @@ def of_one_model(names: list[str], group: Group) -> tuple[str, str | None, str]:
 
 
 def between_models(taken: dict[str, str], results: dict[str, Result]) -> tuple[str, str]:
-    """The model whose choice to take, and by which figure, in words."""
+    """The model whose variant to take, of one variant for each, and the reason in words."""
     bits = {m: (results[n].quality or {}).get("bits_per_byte") for m, n in taken.items()}
     known = {m: b.value for m, b in bits.items() if b and b.value is not None}
     level = list(taken)
-    how = "of the models' choices it decodes fastest; their bits per byte were not compared"
+    how = "it decodes fastest of the models' best; their bits per byte were not compared"
     if len(known) == len(taken):
         least = min(known, key=lambda m: known[m])
         better = {m: predicts_better(results[taken[least]], results[taken[m]]) for m in taken}
         if all(better[m] for m in taken if m != least):
-            return least, "its model predicts the evaluation text best, in bits per byte"
+            return least, "its model predicts the evaluation text best, by bits per byte"
         if None not in (better[m] for m in taken if m != least):
             level = [m for m in taken if not better[m]]
             how = "the models' bits per byte do not differ measurably, and it decodes fastest"
@@ -276,7 +277,7 @@ def between_models(taken: dict[str, str], results: dict[str, Result]) -> tuple[s
 
 
 def choose(group: Group, limits: Limits) -> Choice:
-    """The variant to take among the results of one machine, and the next best."""
+    """The variant to take among the results of one machine, and the runner-up."""
     results = group.results
     checks = {name: list(checks_of(result, limits)) for name, result in results.items()}
     worst = {n: max((c.outcome for c in found), default=SAFE) for n, found in checks.items()}

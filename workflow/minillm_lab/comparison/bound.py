@@ -1,24 +1,35 @@
-"""What limits decoding: the memory that it reads, beside what the machine reads at most."""
+"""The limit of decoding: the memory that it reads, compared with the most the machine reads."""
 
 from minillm_lab.comparison.claims import DECODE
 from minillm_lab.comparison.shapes import Comparison
 from minillm_lab.result import Result
 from minillm_lab.runtimes import BYTES
 
+SMALLEST = 64e6  # bytes of weights per token; fewer may stay in the CPU's caches
+
 
 def bytes_per_token(result: Result) -> float | None:
-    """Bytes of weights that decoding a token reads, as they are held; None where not known.
+    """Bytes of weights, as held in memory, that decoding a token reads; None if not known.
 
-    What a token reads of the context is not in it.
+    They do not include the context that a token reads.
     """
     read, held = result.model.read_bytes, BYTES.get(result.runtime["settings"].get("dtype", ""))
     return read * 8 * held / result.model.bits_per_weight if read and held else read
 
 
 def read_share(comparison: Comparison, result: Result) -> float | None:
-    """The memory that decoding reads per second over what the yardstick reads, in one state."""
+    """The bytes that decoding reads per second over those of the yardstick in the same state.
+
+    None if that is not known, or if the weights are so small that caches may hold them.
+    """
     states = comparison.states.get(result.machine["fingerprint"])
     decode, read = result.metrics[DECODE].value, bytes_per_token(result)
-    if not states or not decode or not read or result.runtime["backend"] != "CPU":
+    if (
+        not states
+        or not decode
+        or not read
+        or read < SMALLEST
+        or result.runtime["backend"] != "CPU"
+    ):
         return None
     return read * decode / states[0].memory_bytes_per_second

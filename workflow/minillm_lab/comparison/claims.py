@@ -1,4 +1,4 @@
-"""Everything that the pages claim of all machines, judged together (Holm 1979)."""
+"""All claims that the pages make about all machines, judged together (Holm 1979)."""
 
 from minillm_lab.comparison.factors import steps
 from minillm_lab.comparison.group import (
@@ -16,11 +16,11 @@ from minillm_lab.result import Result
 
 METRICS_COMPARED = (*LOADS, *MEMORY, *TRIED)
 DECODE = "decode_tokens_per_second"
-Key = tuple[str, ...]  # of a claim: what is claimed, where, of which variant and metric
+Key = tuple[str, ...]  # a claim's kind, then its place on the page, variant and metric
 
 
 class Claims:
-    """Everything that is claimed of all machines, judged together."""
+    """All claims about all machines, judged together."""
 
     def __init__(self, results: dict[str, Result], baseline: str) -> None:
         self.groups = {f: Group(rs, baseline) for f, rs in by_machine(results).items()}
@@ -43,7 +43,7 @@ class Claims:
         self.held = holm(self.claims)
 
     def _estimate(self, fingerprint: str, group: Group) -> None:
-        """Every ratio that one machine's part of the page shows."""
+        """Estimate every ratio that one machine's part of the page shows."""
         found: dict[Key, Estimate] = {
             ("cold", name): e for name, e in cold_over_warm(group.results).items()
         }
@@ -81,7 +81,7 @@ class Claims:
         return found
 
     def best(self, metric: str) -> list[str]:
-        """On each machine the best, and who ties with it."""
+        """The best variant of each machine, and those tied with it."""
         found = []
         for fingerprint in self.groups:
             first, others = self.firsts[fingerprint, metric]

@@ -1,4 +1,4 @@
-"""Which of two variants lost measurably less, and which of two models predicts better."""
+"""Comparing quality: which of two variants lost less, which of two models predicts better."""
 
 import numpy as np
 
@@ -10,8 +10,9 @@ from minillm_lab.result import Result
 def closer(a: Result, b: Result) -> bool | None:
     """Whether ``a`` is measurably closer to the reference than ``b``.
 
-    By the differences chunk by chunk of the text, with Student's interval; else where the intervals
-    of both part. None where that cannot be told: another model, another text, or no interval.
+    The differences are taken chunk by chunk of the text, with Student's interval. Without chunks in
+    common, the two intervals must not overlap. None if that cannot be known: another model, another
+    text, or no interval.
     """
     if not same_text(a, b) or a.model.name != b.model.name:
         return None
@@ -26,9 +27,9 @@ def closer(a: Result, b: Result) -> bool | None:
 def predicts_better(a: Result, b: Result, unquantized: bool = False) -> bool | None:
     """Whether the model of ``a`` needs measurably fewer bits per byte of the text than ``b``'s.
 
-    By the difference of the two ratios over blocks of the text that both have, whatever their
-    tokenizers (Cochran 1977, section 6.3), with Student's interval. ``unquantized``: their
-    references instead. None where that cannot be told.
+    The difference of the two ratios is taken over blocks of the text, which two tokenizers have in
+    common (Cochran 1977, section 6.3), with Student's interval. ``unquantized`` compares the two
+    references instead. None if that cannot be known.
     """
     if not same_text(a, b):
         return None
@@ -46,7 +47,7 @@ def predicts_better(a: Result, b: Result, unquantized: bool = False) -> bool | N
 
 
 def lower(a: QualityMetric | None, b: QualityMetric | None) -> bool | None:
-    """Whether a figure is measurably lower than another: the intervals part; None without them."""
+    """Whether the interval of ``a`` lies below that of ``b``; None if either has none."""
     if not (a and b and a.ci95 and b.ci95):
         return None
     return a.ci95[1] < b.ci95[0]

@@ -24,9 +24,10 @@ def compare(
     goal: float | None = None,
     failed: dict[str, str] | None = None,
 ) -> Comparison:
-    """Everything that the table, the README and the learnings say, computed once.
+    """Compute everything that the table, the README and the learnings say.
 
-    Without a result of the baseline there are no ratios.
+    ``goal`` is the precision asked for (0.02 for 2 %); ``failed`` says by variant why it has no
+    result. Without a result of the baseline there are no ratios.
     """
     claims = Claims(results, baseline)
     groups = list(claims.groups.values())
@@ -55,7 +56,7 @@ def compare(
 
 
 def measured_in(state: InState, metric: str, name: str) -> Metric | None:
-    """A variant's speed in a state; its samples are those of its trials, else the baseline's."""
+    """A variant's speed in a state. The samples are those of its trials; the baseline's, of all."""
     found = state.speeds[metric].get(name)
     if found is None:
         return None
@@ -68,9 +69,9 @@ def measured_in(state: InState, metric: str, name: str) -> Metric | None:
 
 
 def with_speeds_of_trials(result: Result, group: Group) -> Result:
-    """A result whose speeds are those of trials in its machine's most frequent state.
+    """A result with the speeds of trials in its machine's most frequent state.
 
-    Where it has trials and none counts, its speeds are withheld, and a warning says why.
+    If it has trials and none counts, its speeds are withheld, and a warning says why.
     """
     name, metrics = result.variant, dict(result.metrics)
     warnings = list(result.warnings)
@@ -81,19 +82,22 @@ def with_speeds_of_trials(result: Result, group: Group) -> Result:
         found = measured_in(group.main, metric, name) if group.main else None
         metrics[metric] = found or nothing
     if not result.trials and metrics[DECODE].value is None:
-        warnings.append("no speeds: there is no trial of it that counts")
+        warnings.append("no speeds: no trial of it counts")
     elif metrics[DECODE].value is None:
         told = [t.disturbed for t in result.trials if t.disturbed]
-        why = told[0] if told else "the machine was in another state, or changed it, in every trial"
+        why = (
+            told[0] if told else "in every trial the machine was in another state or changed state"
+        )
         tried = len({t.trial for t in result.trials})
         warnings.append(f"no speeds and ratios: none of {tried} trials counts: {why}")
     return result.model_copy(update={"metrics": metrics, "warnings": warnings})
 
 
 def in_all(needed: int | None, counted: int, taken: int) -> int | None:
-    """How many trials bring ``needed`` of them into one state, where ``counted`` of ``taken`` were.
+    """The number of trials in all that bring ``needed`` of them into one state.
 
-    More than were taken, unless those were enough.
+    So far ``counted`` of ``taken`` were in it. The number is larger than ``taken`` unless those are
+    enough.
     """
     if needed is None or needed <= counted:
         return needed and max(needed, taken)
@@ -101,7 +105,7 @@ def in_all(needed: int | None, counted: int, taken: int) -> int | None:
 
 
 def precision(groups: list[Group], baseline: str, goal: float) -> Precision:
-    """Whether every decode ratio to the baseline is known as well as was asked."""
+    """The precision of every decode ratio to the baseline, beside the goal."""
     found: dict[str, Estimate] = {}
     needed: list[int | None] = []
     for group in groups:
@@ -119,7 +123,7 @@ def precision(groups: list[Group], baseline: str, goal: float) -> Precision:
 
 
 def memory_ratios(groups: Iterable[Group], baseline: str) -> Iterator[tuple[str, str, Ratio]]:
-    """Memory over the baseline's: no interval, and a tie within ``RESOLUTION``."""
+    """Ratios of memory to the baseline's, without intervals; ties lie within ``RESOLUTION``."""
     for group in groups:
         for name in group.results if baseline in group.results else ():
             for metric in MEMORY:
@@ -130,7 +134,7 @@ def memory_ratios(groups: Iterable[Group], baseline: str) -> Iterator[tuple[str,
 
 
 def states(claims: Claims) -> dict[str, list[StateFigures]]:
-    """By machine, its states: the ratios of the first one are those of the table."""
+    """The states of each machine; the ratios of the first state are those of the table."""
     return {
         fingerprint: [
             state_figures(
@@ -147,7 +151,7 @@ def states(claims: Claims) -> dict[str, list[StateFigures]]:
 def state_figures(
     state: InState, group: Group, ratios: dict[str, dict[str, Ratio]]
 ) -> StateFigures:
-    """A state as the comparison keeps it."""
+    """A state and its figures as the comparison holds them."""
     names = [n for n in group.results if n in state.trials or n == group.baseline]
     return StateFigures(
         compute_flops=state.state.compute_flops,
@@ -173,7 +177,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, nargs="+", required=True)
     parser.add_argument("--baseline", required=True)
-    parser.add_argument("--experiment-command", required=True, help="what made these results")
-    parser.add_argument("--precision", nargs="?", help="the goal for decode ratios, as 2%%")
+    parser.add_argument(
+        "--experiment-command", required=True, help="the command that made these results"
+    )
+    parser.add_argument("--precision", nargs="?", help="the goal for decode ratios, such as 2%%")
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

@@ -1,21 +1,20 @@
-"""What changed between two runs of the lab, beyond what chance and the machine's drift explain.
+"""The changes between two runs of the lab, beyond chance and the machine's drift.
 
-Machine against machine, yesterday against today, build against build: two results folders, or
-published files. A figure changed when its interval and the other run's do not explain the
-difference:
+Two machines, two days or two builds can be compared, as results folders or published files. A
+figure has changed if its two intervals do not explain the difference:
 
 - Times, speeds and memory are compared on the logarithm. The noise of a figure is the standard
-  error that its interval stands for, taken for a normal one.
+  error of its interval, as if the interval were a normal one.
 - Speeds and ratios are compared in the state that the machine was in during both runs, by its
-  yardsticks; where it was in no state twice, they are not compared.
-- An interval holds for one state during one run. Between runs the machine differs besides, by up
-  to ``DRIFT``; only what lies beyond is claimed. So is memory beyond ``MEMORY_DRIFT``, which the
-  allocator takes or not.
+  yardsticks. Without such a state they are not compared.
+- An interval holds for one state during one run. Between runs the machine itself drifts by up to
+  ``DRIFT``, and only a larger difference is claimed. For memory it is ``MEMORY_DRIFT``, which an
+  allocator may or may not take.
 - Quality is computed and not timed, so divergence, same top token and perplexity are compared chunk
-  by chunk of the text: only by how much their differences vary are they uncertain. A thousandth is
-  taken for the order of sums.
-- All figures are judged together (Holm 1979), so that two runs of one thing give a false claim in
-  at most 5 % of all comparisons, however many figures they hold.
+  by chunk of the text, and only the spread of these differences makes them uncertain. A thousandth
+  is allowed for the order of summation.
+- All figures are judged together (Holm 1979), so two runs of one thing give a false claim in at
+  most 5 % of all comparisons, however many figures they hold.
 """
 
 from collections.abc import Iterator
@@ -39,10 +38,10 @@ from minillm_lab.wording import as_code, inert
 LEVEL = 0.05
 DRIFT = 0.20  # of times, speeds and ratios between two runs; docs/measurement.md
 MEMORY_DRIFT = 0.02
-ROUNDING = 0.001  # of a figure of quality: the order of sums changes with threads and kernels
+ROUNDING = 0.001  # of a figure of quality; threads and kernels change the order of sums
 NORMAL = float(norm.ppf(0.975))
-SMALLEST = 1e-12  # of a time, speed or size; below it a figure is no measurement
-PROTOCOL = {  # what must be equal for a metric to be the same metric in both runs
+SMALLEST = 1e-12  # time, speed or size; a smaller figure is not a measurement
+PROTOCOL = {  # the parts of the protocol that must be equal for a metric to be the same in both
     "load": ("context", "scratch"),
     "memory": ("context", "prompt_tokens", "generated_tokens"),
     "prefill": ("prompt_tokens",),
@@ -66,7 +65,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Change:
-    """A compared figure: after over before (quality: minus), its interval, and the verdict."""
+    """A compared figure: after over before (for quality, minus), its interval and p-value."""
 
     pair: Pair
     value: float
@@ -76,7 +75,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Difference:
-    """What two runs differ in."""
+    """The differences between two runs."""
 
     identity: list[str]
     changed: list[Change]
@@ -84,9 +83,9 @@ class Difference:
     not_compared: list[str]
 
     def smallest(self, drift: float) -> dict[str, float]:
-        """By variant, the least change of decode speed (a share) that would have been claimed.
+        """By variant, the smallest change of decode speed (a share) that would have been claimed.
 
-        It is what the strictest level of Holm's procedure asks of a change.
+        It is the change that passes the strictest level of Holm's procedure.
         """
         both = [*self.changed, *self.unchanged]
         strictest = float(norm.isf(LEVEL / (2 * max(1, len(both)))))
@@ -107,14 +106,14 @@ def needs(kind: str, metric: str) -> tuple[str, ...]:
 
 
 def standard_error(figure: Figure) -> float | None:
-    """Of the logarithm, from the interval; None where there is none."""
+    """The standard error of a figure's logarithm, by its interval; None if it has none."""
     if figure.ci95 is None or figure.ci95[0] < SMALLEST:
         return None
     return (log(figure.ci95[1]) - log(figure.ci95[0])) / (2 * NORMAL)
 
 
 def by_ratio(pair: Pair, drift: float) -> Change | None:
-    """After over before; None where one round or a zero gives nothing to judge by."""
+    """After over before; None without two intervals above zero."""
     errors = [standard_error(figure) for figure in (pair.before, pair.after)]
     if None in errors:
         return None
@@ -128,7 +127,7 @@ def by_ratio(pair: Pair, drift: float) -> Change | None:
 
 
 def same_state(old: Variant, new: Variant) -> tuple[InState, InState] | None:
-    """The states of two runs that are nearest to each other, where they are one state."""
+    """The nearest two states of two runs, if they count as one state; else None."""
 
     def apart(pair: tuple[InState, InState]) -> float:
         a, b = pair
@@ -142,7 +141,7 @@ def same_state(old: Variant, new: Variant) -> tuple[InState, InState] | None:
 
 
 def by_difference(pair: Pair) -> Change | None:
-    """After minus before, for quality: chunk by chunk, else the intervals taken for normal ones."""
+    """After minus before, for quality: chunk by chunk, or else from the two intervals."""
     if len(pair.differences) > 1:
         return by_chunks(pair)
     if pair.before.ci95 is None or pair.after.ci95 is None:
@@ -170,7 +169,7 @@ def by_chunks(pair: Pair) -> Change:
 
 
 def chunks(metric: str, old: Variant, new: Variant) -> tuple[float, ...]:
-    """After minus before on each chunk of the same text; empty where there is nothing to pair."""
+    """After minus before on each chunk of the same text; empty if the chunks do not pair."""
     key = "surprise" if metric == "perplexity_ratio" else metric
     first, second = (v.quality_by_chunk.get(key, []) for v in (old, new))
     if len(first) != len(second):
@@ -179,18 +178,18 @@ def chunks(metric: str, old: Variant, new: Variant) -> tuple[float, ...]:
 
 
 def pairs(before: Published, after: Published) -> Iterator[Pair | str]:
-    """Every figure that both runs hold, or why it is not compared."""
+    """Every figure that both runs hold; or, as text, why figures are not compared."""
     for name, old in before.variants.items():
         new = after.variants.get(name)
         if new is None:
             continue
-        if what := unlike(old, new):
-            yield f"{as_code(name)}: {what}"
+        if reason := unlike(old, new):
+            yield f"{as_code(name)}: {reason}"
             continue
         refused: dict[str, list[str]] = {}
         in_both = same_state(old, new)
         if old.states and new.states and not in_both:
-            yield f"{as_code(name)}, speeds: the machine was in no state in both runs"
+            yield f"{as_code(name)}, speeds: the two runs have no state of the machine in common"
         sources: list[tuple[str, dict[str, Figure], dict[str, Figure]]] = [
             ("metrics", old.metrics, new.metrics),
             ("quality", old.quality, new.quality),
@@ -216,11 +215,11 @@ def pairs(before: Published, after: Published) -> Iterator[Pair | str]:
 
 
 def unlike(old: Variant, new: Variant) -> str | None:
-    """Why two variants of one name are not the same thing; None where they are."""
-    for what in ("model", "quantization", "runtime", "backend"):
-        first, second = getattr(old, what), getattr(new, what)
+    """Why two variants of one name cannot be compared; None if they can."""
+    for key in ("model", "quantization", "runtime", "backend"):
+        first, second = getattr(old, key), getattr(new, key)
         if first != second:
-            return f"another {what} ({inert(first)} → {inert(second)})"
+            return f"another {key} ({inert(first)} → {inert(second)})"
     return None
 
 
@@ -232,12 +231,12 @@ def label(metric: str) -> str:
 
 
 def identity(before: Published, after: Published) -> list[str]:
-    """What the two runs themselves differ in: machines, versions, files, protocol, variants."""
+    """The differences between the runs: machines, versions, files, protocol, variants."""
     lines = []
     for name in before.variants.keys() - after.variants.keys():
-        lines.append(f"{as_code(name)}: before only")
+        lines.append(f"{as_code(name)}: only before")
     for name in after.variants.keys() - before.variants.keys():
-        lines.append(f"{as_code(name)}: after only")
+        lines.append(f"{as_code(name)}: only after")
     lines.sort()
     if before.baseline != after.baseline:
         lines.append(f"baseline: {as_code(before.baseline)} → {as_code(after.baseline)}")
@@ -250,7 +249,7 @@ def identity(before: Published, after: Published) -> list[str]:
 
 
 def differences(old: Variant, new: Variant) -> Iterator[str]:
-    """What a variant differs in between two runs, in words."""
+    """The differences of a variant between two runs, in words."""
     if old.machine.fingerprint != new.machine.fingerprint:
         yield f"another machine: {machine(old)} → {machine(new)}"
     elif old.machine.os != new.machine.os:
@@ -260,12 +259,12 @@ def differences(old: Variant, new: Variant) -> Iterator[str]:
     if old.threads != new.threads:
         yield f"threads {old.threads} → {new.threads}"
     if sorted(old.sha256) != sorted(new.sha256):
-        yield "the model's file is another one (sha256)"
+        yield "another model file (by its sha256)"
     for key in type(old.protocol).model_fields:
         first, second = getattr(old.protocol, key), getattr(new.protocol, key)
         if first != second and key in ("text", "questions"):
             one_sided = None in (first, second)
-            yield f"{key} of quality: {'in one run alone' if one_sided else 'not the same'}"
+            yield f"{key} of quality: {'only in one run' if one_sided else 'not the same'}"
         elif first != second:
             yield f"{key.replace('_', ' ')} {first} → {second}"
 
@@ -281,17 +280,24 @@ def versions(variant: Variant) -> str:
 
 
 def compare_runs(before: Published, after: Published, drift: float = DRIFT) -> Difference:
-    """The figures that changed, at a family-wise level of 5 % (Holm's step-down procedure)."""
+    """The figures that changed, at a family-wise level of 5 % (Holm's step-down procedure).
+
+    ``drift`` is the share by which speeds may differ between runs without a claim.
+    """
     compared, not_compared = [], []
+    untested: dict[str, dict[str, None]] = {}  # metrics by variant, each once
     for pair in pairs(before, after):
         if isinstance(pair, str):
             not_compared.append(pair)
             continue
         change = by_difference(pair) if pair.kind == "quality" else by_ratio(pair, drift)
         if change is None:
-            not_compared.append(f"{as_code(pair.variant)}, {label(pair.metric)}: no interval")
+            untested.setdefault(as_code(pair.variant), {})[label(pair.metric)] = None
         else:
             compared.append(change)
+    not_compared += [
+        f"{name}, {', '.join(metrics)}: no interval" for name, metrics in untested.items()
+    ]
     ordered = sorted(compared, key=lambda change: change.p)
     left = len(ordered)
     claims = 0

@@ -1,30 +1,30 @@
-"""Where a speed-up comes from: the way from the baseline to a variant, one change at a time."""
+"""Factors of a speed-up: the steps from the baseline to a variant, one change at a time."""
 
 from minillm_lab.experiment.sources import UNQUANTIZED
 from minillm_lab.result import Result
 
 
 def same_conditions(result: Result) -> tuple[str, str, int]:
-    """What must be equal where runtime, device and quantization are told apart."""
+    """Conditions that must be equal for the effect of one change to be known."""
     return result.model.name, result.machine["fingerprint"], result.runtime["threads"]
 
 
 def steps(name: str, baseline: str, results: dict[str, Result]) -> list[tuple[str, str, str]]:
-    """(change, start, end): the way from the baseline to a variant, one change at a time.
+    """(change, start, end) of each step from the baseline to a variant, one change at a time.
 
-    The steps go through variants of the experiment that differ in runtime, device or quantization
-    alone; a step with no such variant is merged with the next, and its name says so.
+    The steps go through variants of the experiment that differ only in runtime, device or
+    quantization. A step without such a variant is merged with the next, and its name says so.
     """
     start_from, ours = results[baseline], results[name]
     if same_conditions(start_from) != same_conditions(ours):
-        return []  # another model, machine or number of threads is none of these three changes
+        return []  # they differ in model, machine or threads, which is none of these changes
     if start_from.output.flaw or ours.output.flaw:
         return []
 
     def key(result: Result) -> tuple[str, str, str]:
-        form = result.model.quantization
-        plain = form == "safetensors" or form in UNQUANTIZED
-        return result.runtime["name"], result.runtime["backend"], "unquantized" if plain else form
+        type_ = result.model.quantization
+        plain = type_ == "safetensors" or type_ in UNQUANTIZED
+        return result.runtime["name"], result.runtime["backend"], "unquantized" if plain else type_
 
     comparable = {
         key(r): n

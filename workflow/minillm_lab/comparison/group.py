@@ -1,7 +1,7 @@
 """The results of one machine, and every ratio between them.
 
-Times and speeds that trials measure have their ratios from trials; loads, from rounds of the same
-number; memory is one value over another, and differs where it differs by more than ``RESOLUTION``.
+Ratios of times and speeds come from trials, those of loads from rounds of the same number. A ratio
+of memory is one value over another, which counts as a difference beyond ``RESOLUTION``.
 """
 
 from collections.abc import Iterable
@@ -23,12 +23,12 @@ MEMORY = (
     "memory_model_bytes",
     "memory_peak_bytes",
 )
-RESOLUTION = 0.02  # of memory: an allocator takes that much more or less
-HOUR = 3600.0  # seconds between two rounds, beyond which they form no ratio
+RESOLUTION = 0.02  # of memory; an allocator may take that much more or less
+HOUR = 3600.0  # seconds; two rounds farther apart form no ratio
 
 
 def by_machine(results: dict[str, Result]) -> dict[str, dict[str, Result]]:
-    """Results by the fingerprint of their machine: figures of two machines are never compared."""
+    """Results by the fingerprint of their machine; figures of two machines are never compared."""
     groups: dict[str, dict[str, Result]] = {}
     for name, result in results.items():
         groups.setdefault(result.machine["fingerprint"], {})[name] = result
@@ -36,14 +36,14 @@ def by_machine(results: dict[str, Result]) -> dict[str, dict[str, Result]]:
 
 
 def same_hour(a: Result, b: Result) -> list[int]:
-    """The rounds of two results that were measured within an hour of each other, from 0 on."""
+    """The rounds (from 0 on) of two results that were measured within an hour of each other."""
     times = zip(a.round_times, b.round_times, strict=False)
     apart = [datetime.fromisoformat(x) - datetime.fromisoformat(y) for x, y in times]
     return [i for i, t in enumerate(apart) if abs(t.total_seconds()) <= HOUR]
 
 
 def by_rounds(results: dict[str, Result], over: Result, metric: str) -> dict[str, Estimate]:
-    """Ratios to one result, each from rounds of the same number, where both have the metric."""
+    """Ratios to the result ``over``, from rounds of the same number that both have the metric."""
     samples = {}
     for name, result in results.items():
         if metric not in result.metrics or metric not in over.metrics:
@@ -58,7 +58,7 @@ def by_rounds(results: dict[str, Result], over: Result, metric: str) -> dict[str
 class Group:
     """The results of one machine, and every ratio between them as an estimate.
 
-    ``cutoff``: the largest p-value of a difference that is claimed.
+    ``cutoff`` is the largest p-value of a difference that is claimed.
     """
 
     def __init__(self, results: dict[str, Result], baseline: str, cutoff: float = LEVEL) -> None:
@@ -68,11 +68,11 @@ class Group:
 
     @property
     def main(self) -> InState | None:
-        """The state in which the machine was most of the time; None: there was no trial."""
+        """The state in which the machine was most of the time; None if there was no trial."""
         return self.states[0] if self.states else None
 
     def _ratios(self, metric: str) -> dict[str, Estimate]:
-        """Ratios to the baseline, by variant, the baseline's own (1, without error) among them."""
+        """Ratios to the baseline, by variant; the baseline's own is 1, without error."""
         base = self.results.get(self.baseline)
         one = {self.baseline: Estimate(1.0, None, 1, 0.0)}
         if metric in TRIED:
@@ -90,7 +90,7 @@ class Group:
     ) -> tuple[str | None, dict[str, float | None]]:
         """The variant with the best value, and the p-value of each other's difference from it.
 
-        A variant whose answer means nothing is not among them.
+        A variant whose answer means nothing is left out.
         """
         among = self.results if names is None else names
         sound = {n: self.results[n] for n in among if not self.results[n].output.flaw}
@@ -116,32 +116,32 @@ class Group:
         return first, {n: e.p() for n, e in by_rounds(rest, sound[first], metric).items()}
 
     def tied(self, metric: str, names: Iterable[str] | None = None) -> list[str]:
-        """The best of some variants, and those that tie with it; empty where nothing was tested."""
+        """The best of some variants, and those tied with it; empty if nothing was tested."""
         first, others = self.best(metric, names)
         claimed = {n for n, p in others.items() if p is not None and p <= self.cutoff}
         return ties(first, others, claimed)
 
 
 def group_of(comparison: Comparison, results: dict[str, Result]) -> Group:
-    """Some results of one machine, held to be different as the comparison's page does."""
+    """Some results of one machine, with the comparison's cutoff for claims."""
     return Group(results, comparison.baseline, comparison.cutoff)
 
 
 def ties(first: str | None, others: dict[str, float | None], claimed: set[str]) -> list[str]:
-    """The best and who ties with it: what was not tested is not tied."""
+    """The best variant and those tied with it; one that was not tested is not tied."""
     if first is None or all(p is None for p in others.values()):
         return []
     return [first, *(n for n, p in others.items() if p is not None and n not in claimed)]
 
 
 def value_of(result: Result, metric: str) -> float | None:
-    """A metric's value; None where it was not measured."""
+    """A metric's value; None if it was not measured."""
     measured = result.metrics.get(metric)
     return measured.value if measured else None
 
 
 def cold_over_warm(results: dict[str, Result]) -> dict[str, Estimate]:
-    """How much longer a cold load takes than a warm one, from rounds that have both."""
+    """The ratio of cold to warm load time, by variant, from rounds that have both."""
     samples = {}
     for name, result in results.items():
         pairs = zip(*(result.metrics[metric].samples for metric in LOADS), strict=False)

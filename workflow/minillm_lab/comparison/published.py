@@ -1,7 +1,7 @@
-"""The published form of results: one small JSON file without samples and without answers.
+"""Published results: one small JSON file without samples and without answers.
 
 It may come from anyone, so reading it trusts nothing: its size is limited before it is parsed,
-every text and list has a longest length, numbers are finite, unknown keys are errors.
+every text and list has a largest length, numbers are finite, and an unknown key is an error.
 """
 
 import hashlib
@@ -34,13 +34,13 @@ Count = Annotated[int, Field(ge=0, le=10**15)]
 
 
 class Untrusted(Record):
-    """A mapping in a file from someone else: types are not converted either."""
+    """A mapping in a file from someone else; types are not converted."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class Figure(Untrusted):
-    """A value and its 95 % interval; null where one round gives none."""
+    """A value with its 95 % interval, which is null where one round gives none."""
 
     value: Number
     ci95: Annotated[list[Number], Field(min_length=2, max_length=2)] | None
@@ -59,7 +59,7 @@ SCORED = Field(pattern=f"^({'|'.join(QUALITY)})$")
 
 
 class Machine(Untrusted):
-    """What measured."""
+    """The machine that measured."""
 
     fingerprint: Annotated[str, Field(pattern="^[0-9a-z]{1,32}$")]
     cpu: Text
@@ -69,17 +69,17 @@ class Machine(Untrusted):
 
 
 class Protocol(Untrusted):
-    """What must be equal where figures are compared, and how many rounds made them."""
+    """The protocol: figures are compared only where it is equal; and the number of rounds."""
 
     prompt_tokens: Count
     generated_tokens: Count
     context: Count | None
     rounds: Annotated[int, Field(ge=1, le=10**6)]
-    text: Text | None = Field(description="checksum of evaluation text, its protocol, reference")
-    questions: Text | None = Field(description="checksum")
-    scratch: bool = Field(
-        False, description="whether copies on the machine's own disk were measured"
+    text: Text | None = Field(
+        description="It is a checksum of the evaluation text, its protocol and the reference."
     )
+    questions: Text | None = Field(description="It is a checksum of the questions.")
+    scratch: bool = Field(False, description="The weights were a copy on the machine's own disk.")
 
 
 class InState(Untrusted):
@@ -92,7 +92,7 @@ class InState(Untrusted):
 
 
 class Variant(Untrusted):
-    """One variant's figures and what they belong to."""
+    """One variant's figures, with its model, runtime, machine and protocol."""
 
     model: Text
     quantization: Text
@@ -110,7 +110,9 @@ class Variant(Untrusted):
     quality: dict[Annotated[str, SCORED], Figure]
     quality_by_chunk: dict[
         Annotated[str, CHUNKED], Annotated[list[Number], Field(max_length=10_000)]
-    ] = Field({}, description="means over chunks of the text, where two runs are held together")
+    ] = Field(
+        {}, description="It holds each chunk's means, so that two runs are compared in pairs."
+    )
     measured_at: Text
 
 
@@ -124,12 +126,12 @@ class Published(Untrusted):
 
 
 def rounded(value: float) -> float:
-    """Six digits that count: more says nothing, and makes the file longer."""
+    """A number with six significant digits; more would only make the file longer."""
     return float(f"{value:.6g}")
 
 
 def figure(measured: Metric | QualityMetric | Any) -> Figure | None:
-    """A measured figure as published; None where it was not measured."""
+    """A measured figure as it is published; None where it was not measured."""
     if measured is None or measured.value is None:
         return None
     ends = measured.ci95 and [rounded(end) for end in measured.ci95]
@@ -184,7 +186,7 @@ def published_variant(result: Result, states: list[StateFigures]) -> Variant:
             [
                 *METRICS,
                 *(() if states else SPEEDS.split("|")),
-                *(f"{what}_at_{n}" for what in SPEEDS.split("|") for n in depths(result)),
+                *(f"{speed}_at_{n}" for speed in SPEEDS.split("|") for n in depths(result)),
             ],
         ),
         states=[in_state(state, result.variant) for state in states],
@@ -204,9 +206,11 @@ def digest(value: Any) -> str:
 
 
 def publish(comparison: Comparison) -> Published:
-    """A comparison in its published form. Raises LabError where it has too many variants."""
+    """A comparison as it is published. Raises LabError where it has too many variants."""
     if (number := len(comparison.results)) > MOST:
-        raise LabError(f"{number} variants are more than one file holds: {MOST}; publish fewer")
+        raise LabError(
+            f"{number} variants are too many for one file, which holds {MOST}; publish fewer"
+        )
     return Published(
         baseline=comparison.baseline,
         variants={
@@ -224,14 +228,17 @@ def publish(comparison: Comparison) -> Published:
 
 
 def read_published(path: Path) -> Published:
-    """A published file, from a stranger. Raises LabError with one line when it is not one."""
+    """Read a published file from a stranger. Raises LabError with one line where it is not one."""
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)
     except OSError as error:
         raise LabError(f"{visible(str(path))}: {error.strerror}") from error
     if len(content) > LARGEST:
-        raise LabError(f"{visible(str(path))}: larger than a published results file can be")
+        raise LabError(
+            f"{visible(str(path))}: has more than {LARGEST} bytes, so it is no published results"
+            " file; name a file that `minillm-lab export --format results` wrote"
+        )
     try:
         return Published.model_validate_json(content)
     except ValidationError as error:
@@ -239,5 +246,5 @@ def read_published(path: Path) -> Published:
         key = visible(".".join(str(part) for part in first["loc"]))[:100]
         raise LabError(
             f"{visible(str(path))}: not a published results file of this version"
-            f" ({key}: {visible(first['msg'])[:200]})"
+            f" ({key}: {visible(first['msg'])[:200]}); export it again with this version"
         ) from error

@@ -1,4 +1,4 @@
-"""The shape of ``results/comparison.json``: everything that the pages say, computed once."""
+"""The shape of ``results/comparison.json``, which holds everything that the pages say."""
 
 from pydantic import Field
 
@@ -7,59 +7,94 @@ from minillm_lab.result import Metric, Result
 
 
 class Ratio(Record):
-    """One variant's metric over another's, with its 95 % interval; null: it was not tested."""
+    """A metric of one variant over that of another; its interval is null if it was not tested."""
 
     value: float
     ci95: tuple[float, float] | None
-    tie: bool = Field(description="tested, and the data do not support a difference")
+    tie: bool = Field(
+        description="The ratio was tested, and the data do not support a difference from 1."
+    )
 
 
 class Factor(Record):
-    """One step between the baseline and a variant, and what it does to decode speed."""
+    """One step on the way from the baseline to a variant, and its effect on decode speed."""
 
-    change: str = Field(description="runtime, device, quantization, or several together")
-    start: str = Field(description="the variant before the step")
-    end: str = Field(description="the variant after it")
-    decode: Ratio
+    change: str = Field(
+        description="The step changes the runtime, the device, the quantization, or several of"
+        " them."
+    )
+    start: str = Field(description="The step starts from this variant.")
+    end: str = Field(description="The step ends at this variant.")
+    decode: Ratio = Field(description="It is the decode speed at the end over that at the start.")
 
 
 class Precision(Record):
-    """How near the decode ratios are to the precision asked for."""
+    """The precision of the decode ratios, beside the goal that the config sets."""
 
-    goal: float = Field(description="half-width of the interval over the value: 0.02 for 2%")
-    reached: dict[str, float | None] = Field(description="by variant; null: one trial only")
-    trials: int | None = Field(description="trials in all that would reach it for every variant")
+    goal: float = Field(
+        description="It is the interval's half-width over the value, such as 0.02 for 2%."
+    )
+    reached: dict[str, float | None] = Field(
+        description="It holds each variant's precision; null if one trial gives none."
+    )
+    trials: int | None = Field(
+        description="This many trials in all would bring every variant within the goal."
+    )
 
 
 class StateFigures(Record):
-    """A state of the machine, and the figures of trials in it."""
+    """A state of the machine, and the figures of the trials in it, by variant."""
 
-    compute_flops: float = Field(description="median of the compute yardstick in this state")
-    memory_bytes_per_second: float = Field(description="median of the memory yardstick in it")
-    share: float = Field(description="of all readings of the yardsticks")
-    trials: dict[str, int] = Field(description="by variant")
-    metrics: dict[str, dict[str, Metric]] = Field(description="by variant, by metric")
-    ratios: dict[str, dict[str, Ratio]] = Field(description="to the baseline, by variant")
+    compute_flops: float = Field(
+        description="It is the median of the compute yardstick in this state."
+    )
+    memory_bytes_per_second: float = Field(
+        description="It is the median of the memory yardstick in this state."
+    )
+    share: float = Field(
+        description="This share of all readings of the yardsticks is in the state."
+    )
+    trials: dict[str, int] = Field(description="It holds each variant's number of trials.")
+    metrics: dict[str, dict[str, Metric]] = Field(description="It holds each variant's metrics.")
+    ratios: dict[str, dict[str, Ratio]] = Field(
+        description="It holds each variant's ratios to the baseline, by metric."
+    )
 
 
 class Comparison(Record):
-    """``results/comparison.json``.
+    """``results/comparison.json``: all variants of an experiment, compared.
 
-    Speeds in ``results`` are those of trials in the most frequent state of their machine.
+    The speeds in ``results`` are those of trials in the most frequent state of their machine.
     """
 
     schema_version: int = 2
     baseline: str
     command: str
-    results: dict[str, Result] = Field(description="by variant, in the config's order")
-    ratios: dict[str, dict[str, Ratio]] = Field(description="to the baseline, by variant")
-    best: dict[str, list[str]] = Field(description="by metric: the best, and who ties with it")
-    factors: dict[str, list[Factor]]
-    cold_loads: dict[str, Ratio] = Field(description="cold over warm load, by variant")
-    states: dict[str, list[StateFigures]] = Field(
-        description="by the machine's fingerprint, the most frequent first"
+    results: dict[str, Result] = Field(
+        description="It holds each variant's result, in the config's order."
     )
-    claims: int = Field(description="how many comparisons the page makes")
-    cutoff: float = Field(description="the largest p-value of what the page claims; 0: nothing")
-    precision: Precision | None = Field(description="null: no goal was set")
-    failed: dict[str, str] = Field({}, description="why a variant has no result, by variant")
+    ratios: dict[str, dict[str, Ratio]] = Field(
+        description="It holds each variant's ratios to the baseline, by metric."
+    )
+    best: dict[str, list[str]] = Field(
+        description="For each metric, it names the best variant and those tied with it."
+    )
+    factors: dict[str, list[Factor]] = Field(
+        description="It holds the steps from the baseline to each variant."
+    )
+    cold_loads: dict[str, Ratio] = Field(
+        description="It holds each variant's cold load over its warm load."
+    )
+    states: dict[str, list[StateFigures]] = Field(
+        description="It holds the states of each machine by its fingerprint, the most frequent"
+        " first."
+    )
+    claims: int = Field(description="The page makes this many comparisons.")
+    cutoff: float = Field(
+        description="It is the largest p-value of a difference that the page claims; 0 if it claims"
+        " none."
+    )
+    precision: Precision | None = Field(description="It is null if the config sets no goal.")
+    failed: dict[str, str] = Field(
+        {}, description="For each variant that has no result, it says why."
+    )

@@ -1,13 +1,13 @@
 """States of a machine: how fast it computes and reads memory at a time, by its yardsticks.
 
 A host moves a virtual machine, a laptop heats up or runs on its battery: speeds and even ratios
-change, and no average over such states is a figure of anything. The rule that finds them:
+change, and an average over such states describes none of them. The rule that finds states:
 
-- Two readings are near when neither yardstick differs by more than ``NEAR``.
-- A reading is common when enough readings are near it: a twentieth of all, at least ``FEWEST``.
+- Two readings are near if neither yardstick differs by more than ``NEAR``.
+- A reading is common if enough readings are near it: a twentieth of all, and at least ``FEWEST``.
 - Common readings that are near each other, directly or through others, make one state; readings
   near one of them belong to it.
-- What is left belongs to no state: the machine was passing from one to another, or was disturbed.
+- The rest belong to no state: the machine was changing between states, or was disturbed.
 
 This is DBSCAN (Ester et al. 1996) on the logarithms of both yardsticks, with the larger difference
 as the distance.
@@ -40,12 +40,12 @@ class State:
 
 
 def find_states(readings: Sequence[Reading]) -> tuple[list[State], list[int | None]]:
-    """The states, the most frequent first, and which of them each reading is in."""
+    """The states, the most frequent first, and the state's number of each reading (or None)."""
     if not readings:
         return [], []
     values = np.array([[r.compute_flops, r.memory_bytes_per_second] for r in readings])
     labels: list[int | None] = []
-    for enough in (max(FEWEST, SHARE * len(values)), 2, 1):  # where so many are nowhere near, fewer
+    for enough in (max(FEWEST, SHARE * len(values)), 2, 1):  # fewer if no reading has that many
         labels = clusters(np.log(values), NEAR, enough)
         if any(label is not None for label in labels):
             break
@@ -61,10 +61,11 @@ def find_states(readings: Sequence[Reading]) -> tuple[list[State], list[int | No
 
 
 def clusters(points: NDArray[np.float64], near: float, enough: float) -> list[int | None]:
-    """DBSCAN: a cluster's number for each of the points, shape (n, dimensions); None: noise.
+    """DBSCAN: the number of a cluster for each of the points, None for noise.
 
-    Points in one cell of a grid of ``near`` are near each other, so cells are joined instead of
-    points: tens of thousands of readings, nearly all near each other, take a second.
+    ``points`` has the shape (n, dimensions). Points in one cell of a grid of ``near`` are near each
+    other, so cells are joined instead of points; tens of thousands of readings, nearly all near
+    each other, take a second.
     """
     tree = KDTree(points)
     common = tree.query_ball_point(points, near, p=np.inf, return_length=True) >= enough

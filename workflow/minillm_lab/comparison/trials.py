@@ -1,8 +1,8 @@
 """Speeds and ratios from trials, one set of figures for each state of the machine.
 
-A ratio is estimated from the trials of its variant, from those of their blocks that began and ended
-in the state. A speed is the baseline's, from all trials in the state, times the variant's ratio: so
-a speed and the ratio beside it are one figure and cannot contradict each other.
+A ratio is estimated from those blocks of the variant's trials that began and ended in the state. A
+speed is the baseline's speed, from all trials in the state, times the variant's ratio, so a speed
+and the ratio beside it cannot contradict each other.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from minillm_lab.estimates import Estimate, product
 from minillm_lab.records import Reading
 from minillm_lab.result import Result, TrialSample
 
-METRICS = {  # that trials measure, and their units
+METRICS = {  # the metrics that trials measure, and their units
     "first_token_seconds": "s",
     "prefill_tokens_per_second": "t/s",
     "decode_tokens_per_second": "t/s",
@@ -26,7 +26,7 @@ Estimates = dict[str, dict[str, Estimate]]  # by metric, by variant
 
 @dataclass(frozen=True)
 class Trial:
-    """What one trial says of a state: the centre of its blocks in it, by metric."""
+    """One trial's figures in a state: by metric, the centre of its blocks in that state."""
 
     speeds: dict[str, float]
     baseline_speeds: dict[str, float]
@@ -35,7 +35,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class InState:
-    """The figures of one state, from trials; the baseline's ratio is 1, without error."""
+    """The figures of trials in one state; the baseline's ratio is 1, without error."""
 
     state: State
     trials: dict[str, list[Trial]]  # by variant
@@ -44,9 +44,9 @@ class InState:
 
 
 def by_state(results: dict[str, Result], baseline: str) -> list[InState]:
-    """The figures of each state of one machine in which there were trials, the most frequent first.
+    """The figures of each state of one machine in which there were trials.
 
-    The order is that of the readings of rounds and trials alike.
+    The most frequent state comes first, by the readings of rounds and trials together.
     """
     trials = {name: usable(result) for name, result in results.items()}
     pairs: list[tuple[Reading, Reading]] = [
@@ -70,13 +70,13 @@ def by_state(results: dict[str, Result], baseline: str) -> list[InState]:
 
 
 def usable(result: Result) -> list[TrialSample]:
-    """The blocks of trials that nothing disturbed, taken on the machine of the result's rounds."""
+    """The blocks of undisturbed trials that ran on the same machine as the result's rounds."""
     here = result.machine["fingerprint"]
     return [t for t in result.trials if not t.disturbed and t.fingerprint == here]
 
 
 def combined(blocks: list[TrialSample]) -> list[Trial]:
-    """The blocks of a variant in one state, trial by trial."""
+    """The blocks of a variant in one state, combined for each trial."""
     by_trial: dict[int, list[TrialSample]] = {}
     for block in blocks:
         by_trial.setdefault(block.trial, []).append(block)

@@ -1,1 +1,1 @@
-"""What config.yaml may say, and which files and settings follow from it."""
+"""The experiment: what config.yaml may say, and which files and settings follow from it."""

@@ -1,6 +1,7 @@
-"""What config.yaml may say, checked: the single source of its format.
+"""What config.yaml may say: the single source of its format, and the check of a config.
 
-``workflow/schemas/`` is generated from it (``python -m minillm_lab.experiment.schemas``).
+``workflow/schemas/`` is generated from it (``python -m minillm_lab.experiment.schemas``), so every
+description here is a full sentence for people who write a config.
 """
 
 import re
@@ -19,6 +20,7 @@ from pydantic import (
 
 from minillm_lab.experiment.messages import described
 from minillm_lab.experiment.sources import (
+    LONGEST,
     AbsolutePath,
     AnyPath,
     Hub,
@@ -27,91 +29,29 @@ from minillm_lab.experiment.sources import (
     Model,
     Name,
     Package,
-    QuantizationType,
     RelativePath,
     Strict,
 )
 from minillm_lab.experiment.sweeps import with_sweeps
+from minillm_lab.experiment.variants import LlamaCppVariant, Node, TransformersVariant, Variant
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.records import TOKENS_AT_DEPTH
 
 RESERVED = {"all", "comparison", "provisional", "readme", "reference", "report"}
-LONGEST = 2**31 - 1  # tokens; llama.cpp counts them in 32 bits
 SECRET = r"\bhf_[A-Za-z0-9]{20,}|://[^/\s]+@"
 
 
-class Node(Strict):
-    """A kind of node of a Slurm cluster, as sbatch names it: docs/scaling.md."""
-
-    account: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    partition: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._,-]*$")
-    constraint: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9(\[][A-Za-z0-9._&|*()\[\]-]*$", description="of its features"
-    )
-    gpus: int | None = Field(None, ge=1, le=64)
-
-
-class Settings(Strict):
-    """What every variant may set for itself."""
-
-    model: Name | None = Field(None, description="the model, where not the experiment's own")
-    device: Literal["cpu", "gpu"] = Field("cpu", description="what to run on, if it is there")
-    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] | None = Field(
-        None, description="inference threads, where not the experiment's own"
-    )
-    context: int | None = Field(
-        None,
-        ge=16,
-        le=LONGEST,
-        description="context size in tokens, where not the experiment's own",
-    )
-    node: Name | None = Field(None, description="on Slurm, the kind of node it is measured on")
-
-
-class TransformersVariant(Settings):
-    """Safetensors in PyTorch through Transformers."""
-
-    runtime: Literal["transformers"]
-    dtype: Literal["float16", "bfloat16", "float32"] = Field(
-        "float16", description="what the weights are held and computed in"
-    )
-
-
-class LlamaCppVariant(Settings):
-    """A GGUF file in llama.cpp through llama-cpp-python."""
-
-    runtime: Literal["llama.cpp"]
-    quantization: QuantizationType = Field(description="as llama.cpp spells it: Q4_K_M, Q8_0, …")
-    gpu_layers: int | None = Field(
-        None,
-        ge=0,
-        le=10_000,
-        description="layers offered to the GPU; all of them where device is gpu",
-    )
-    flash_attention: Literal["auto", "on", "off"] = Field(
-        "auto", description="auto is llama.cpp's own default"
-    )
-
-
-def form_of(settings: TransformersVariant | LlamaCppVariant) -> str:
-    """What a runtime reads: ``safetensors``, or a quantization type as GGUF."""
-    return settings.quantization if settings.runtime == "llama.cpp" else "safetensors"
-
-
-Variant = Annotated[TransformersVariant | LlamaCppVariant, Discriminator("runtime")]
-
-
 class ReferenceFile(Strict):
-    """A reference made elsewhere, for a machine on which the unquantized model does not fit."""
+    """A reference may be a file made elsewhere, where the unquantized model does not fit here."""
 
     file: str = Field(
         pattern=r"^([^{}\x00-\x1f]|\{model\})+$",
-        description="an .npz file; {model} stands for the model's name",
+        description="This path leads to the .npz file; {model} in it stands for the model's name.",
     )
 
 
 def kind_of_reference(reference: Any) -> str | None:
-    """Which of the forms a ``reference`` takes."""
+    """Which kind of ``reference`` it is, as pydantic's tag; None where it is none."""
     if not isinstance(reference, dict):
         runtime = getattr(reference, "runtime", None)
         return runtime or ("a file" if isinstance(reference, ReferenceFile) else "a name")
@@ -120,30 +60,39 @@ def kind_of_reference(reference: Any) -> str | None:
 
 
 class Quality(Strict):
-    """How far variants are from the reference: docs/quality.md."""
+    """Quality is a variant's distance from the reference; docs/quality.md says how it is taken."""
 
-    text: AnyPath = Field("own", description="evaluation text, a path; own: the lab's")
+    text: AnyPath = Field(
+        "own",
+        description="Variants are scored on the text file at this path; own stands for the lab's.",
+    )
     questions: AnyPath | None = Field(
         "own",
-        description="multiple-choice questions, a path to a YAML file; own: the lab's; null: none",
+        description="Variants are asked the multiple-choice questions in the YAML file at this"
+        " path;"
+        " own stands for the lab's, null for none.",
     )
     protocol: Literal["lab", "llama-perplexity"] = Field(
-        "lab", description="llama-perplexity scores the second half of every chunk"
+        "lab",
+        description="With lab, each chunk is scored from score_from on; with llama-perplexity, its"
+        " second half is, as that program does.",
     )
     context: int = Field(
-        512, ge=4, le=LONGEST, description="length of a chunk of the text in tokens"
+        512, ge=4, le=LONGEST, description="The text is cut into chunks of this many tokens."
     )
     score_from: int | None = Field(
         None,
         ge=1,
         le=LONGEST,
-        description="tokens at a chunk's start that are not scored; 32 if not set",
+        description="This many tokens at a chunk's start are not scored; without it, 32 (or half of"
+        " a context below 64).",
     )
     chunks: int | None = Field(
         None,
         ge=2,
         le=LONGEST,
-        description="at most so many, spread evenly over the text; null: all",
+        description="At most this many chunks are scored, spread evenly over the text; null scores"
+        " all.",
     )
     reference: Annotated[
         Annotated[Name, Tag("a name")]
@@ -153,16 +102,23 @@ class Quality(Strict):
         Discriminator(kind_of_reference),
     ] = Field(
         TransformersVariant.model_validate({"runtime": "transformers", "dtype": "float32"}),
-        description="what quality is measured against: settings, a variant's name, or a file",
+        description="Quality is measured against this reference; it is given as a runtime with its"
+        " settings, as a variant's name, or as a file made elsewhere.",
     )
-    exact: bool = Field(False, description="keep whole probability vectors: 4 bytes × vocabulary")
+    exact: bool = Field(
+        False,
+        description="The reference keeps whole probability vectors; each scored token then takes"
+        " 4 bytes times the vocabulary.",
+    )
 
     @model_validator(mode="after")
     def fits_together(self) -> "Quality":
         if self.protocol == "llama-perplexity" and self.score_from is not None:
             raise ValueError("score_from is set by protocol: llama-perplexity; leave one out")
         if self.first_scored >= self.context - 1:
-            raise ValueError(f"score_from leaves no token of a context of {self.context} to score")
+            raise ValueError(
+                f"score_from leaves no token of a context of {self.context} to score; lower it"
+            )
         return self
 
     @property
@@ -174,53 +130,101 @@ class Quality(Strict):
 
 
 class Experiment(Strict):
-    """One experiment: models, the variants made of them, and how they are measured."""
+    """An experiment names models, the variants to compare, and how they are measured."""
 
-    model: Name | None = Field(None, description="the model of every variant that names no other")
-    models: dict[Name, Model] = Field(min_length=1)
-    nodes: dict[Name, Node] = Field({}, description="kinds of node that variants may name")
-    variants: dict[Name, Variant] = Field(min_length=1)
-    baseline: Name = Field(description="the variant that ratios are computed against")
+    model: Name | None = Field(
+        None, description="A variant that names no model of its own runs this entry of models."
+    )
+    models: dict[Name, Model] = Field(
+        min_length=1, description="Each entry names a model and says where it comes from."
+    )
+    nodes: dict[Name, Node] = Field(
+        {}, description="Each entry names a kind of cluster node, which variants may then name."
+    )
+    variants: dict[Name, Variant] = Field(
+        min_length=1,
+        description="Each entry is a row of the table: a model in a runtime, with its settings. A"
+        " list in it makes one variant for each of its values.",
+    )
+    baseline: Name = Field(description="Ratios are computed against this variant.")
     prompt: str = Field(
         min_length=1,
         max_length=20_000,
         pattern=r"^[^\x00]*$",
-        description="asked through the model's own chat template",
+        description="Every variant answers this prompt, put through the model's own chat template.",
     )
-    generate: int = Field(80, ge=2, le=LONGEST, description="new tokens, exactly")
-    context: int = Field(1024, ge=16, le=LONGEST, description="context size in tokens")
+    generate: int = Field(
+        80,
+        ge=2,
+        le=LONGEST,
+        description="An answer has exactly this many new tokens; the end of the text is ignored.",
+    )
+    context: int = Field(
+        1024, ge=16, le=LONGEST, description="The context holds this many tokens in every variant."
+    )
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
-        "auto", description="inference threads; auto: the physical cores this process may use"
+        "auto",
+        description="Inference uses this many threads; auto takes the physical cores that the"
+        " process may use.",
     )
     rounds: int = Field(
-        2, ge=1, le=1000, description="fresh processes per variant: loads, memory, its answer"
+        2,
+        ge=1,
+        le=1000,
+        description="Each variant gets this many rounds; a round is a fresh process that measures"
+        " load times and memory and keeps the answer.",
     )
     trials: int = Field(
-        6, ge=1, le=1000, description="live comparisons per variant with the baseline: its speeds"
+        6,
+        ge=1,
+        le=1000,
+        description="Each variant gets this many trials; in a trial it takes turns with the"
+        " baseline, which gives its speeds and ratios.",
     )
     trial_seconds: float = Field(
-        3.0, ge=0.1, le=3600, strict=False, description="at least, for the slices of a trial"
+        3.0,
+        ge=0.1,
+        le=3600,
+        strict=False,
+        description="The two sides of a trial take turns for at least this many seconds.",
     )
-    repetitions: int = Field(1, ge=1, le=1000, description="measured answers in each round")
-    warmups: int = Field(1, ge=0, le=100, description="full-length answers before them")
+    repetitions: int = Field(1, ge=1, le=1000, description="Each round measures this many answers.")
+    warmups: int = Field(
+        1,
+        ge=0,
+        le=100,
+        description="Each round generates this many full-length answers before the measured ones.",
+    )
     depths: list[Annotated[int, Field(ge=TOKENS_AT_DEPTH, le=LONGEST)]] = Field(
-        [128, 512], description="prompt lengths at which prefill and decode are measured besides"
+        [128, 512],
+        description="Rounds also measure prefill and decode with prompts of these lengths in"
+        " tokens, where the context holds them.",
     )
     precision: str | None = Field(
         None,
         pattern=r"^([1-9][0-9]?|0\.[0-9]*[1-9]|[1-9]\.[0-9]+)%$",
-        description="a goal for decode ratios, as 2%: the table says how many trials reach it",
+        description="The intervals of decode ratios shall be this narrow, such as 2%; the table"
+        " says"
+        " how many trials that takes.",
     )
     quality: Annotated[
         Quality | None,
         BeforeValidator(lambda found: None if found in (False, "false", "null") else found),
-    ] = Field(Quality.model_validate({}), description="null or false: not measured")
+    ] = Field(
+        Quality.model_validate({}),
+        description="Quality is measured by these settings; null or false leaves it out.",
+    )
     scratch: AbsolutePath | None = Field(
         None,
-        description="folder on the machine's own disk, where rounds measure a copy of the weights",
+        description="Rounds copy the weights to this folder on the machine's own disk and measure"
+        " the copy.",
     )
-    results: RelativePath = Field("results", description="folder of results")
-    readme: AnyPath | None = Field("README.md", description="page whose section the table goes to")
+    results: RelativePath = Field("results", description="Results go to this folder.")
+    readme: AnyPath | None = Field(
+        "README.md",
+        description="The results go into the section between two markers of this page; null writes"
+        " no page.",
+    )
 
     @field_validator("models")
     @classmethod
@@ -243,7 +247,9 @@ class Experiment(Strict):
         for name, variant in self.variants.items():
             model = variant.model or self.model
             if model is None:
-                raise ValueError(f"variants.{name}: names no model, and the experiment has none")
+                raise ValueError(
+                    f"variants.{name}: names no model, and the experiment has none; set 'model'"
+                )
             if model not in self.models:
                 raise ValueError(
                     f"variants.{name}: no model {model!r}; models: {', '.join(self.models)}"
@@ -257,7 +263,7 @@ class Experiment(Strict):
             if entry.dither and not entry.unpacked:
                 raise ValueError(
                     f"models.{name}.dither: the source ships unquantized weights, and those are"
-                    " not moved; leave it out"
+                    " never moved; leave it out"
                 )
         reference = self.quality.reference if self.quality else None
         if isinstance(reference, str) and reference not in self.variants:
@@ -273,10 +279,10 @@ def load_experiment(config: dict[str, Any], origin: str = "config") -> Experimen
     Raises LabError with one line per problem: the key, what is wrong, what is allowed.
     """
     if key := place_of(is_endless, config):
-        raise LabError(f"{origin}: {key}: is a number of more than 18 digits")
+        raise LabError(f"{origin}: {key}: is a number of more than 18 digits; give a smaller one")
     if key := place_of(is_secret, config):
         raise LabError(
-            f"{origin}: {key}: holds a token or password, and a config is no place for one;"
+            f"{origin}: {key}: holds a token or password, which a config must not hold;"
             " set the environment variable HF_TOKEN, or run 'hf auth login'"
         )
     try:
@@ -287,7 +293,7 @@ def load_experiment(config: dict[str, Any], origin: str = "config") -> Experimen
 
 
 def place_of(wrong: Callable[[Any], bool], value: Any) -> str | None:
-    """The key of the first thing in a config that is ``wrong``, keys among them; None: of none."""
+    """Where in a config the first value or key is ``wrong``, as ``a.b``; None where none is."""
     if isinstance(value, dict):
         for key, inner in value.items():
             if wrong(key):
@@ -305,7 +311,7 @@ def is_endless(value: Any) -> bool:
 
 
 def is_secret(value: Any) -> bool:
-    """What looks like a secret: a hub's token, or a URL with a password."""
+    """Whether a value looks like a secret: a hub's token, or a URL with a password."""
     return isinstance(value, str) and bool(re.search(SECRET, value))
 
 

@@ -1,11 +1,11 @@
-"""What is wrong with a config, in words."""
+"""Messages about a config: pydantic's errors in plain words."""
 
 import difflib
 from typing import Any
 
 
 def described(origin: str, error: Any, allowed: list[str]) -> str:
-    """One of pydantic's errors as a person would say it. ``allowed``: the keys known there."""
+    """One of pydantic's errors in plain words. ``allowed`` are the keys that may stand there."""
     tags = {"transformers", "llama.cpp", "a name", "a file", "[key]", "int", "literal['auto']"}
     place = [name if (name := str(p)).isprintable() else repr(name) for p in error["loc"]]
     place = [
@@ -19,7 +19,7 @@ def described(origin: str, error: Any, allowed: list[str]) -> str:
             hint = f"did you mean {close[0]!r}?" if close else f"allowed: {', '.join(allowed)}"
             text = f"unknown key; {hint}"
         case "missing":
-            text = "is missing"
+            text = "is missing; add it"
         case "literal_error" | "union_tag_invalid":
             expected = context.get("expected") or context.get("expected_tags")
             value = error["input"]
@@ -27,7 +27,7 @@ def described(origin: str, error: Any, allowed: list[str]) -> str:
                 key, value = f"{key}.runtime", context["tag"]
             text = f"{shown(value)} is not one of {expected}"
         case "union_tag_not_found":
-            text = "runtime is missing: 'transformers' or 'llama.cpp'"
+            text = "runtime is missing; add it: 'transformers' or 'llama.cpp'"
         case "string_pattern_mismatch":
             text = f"{shown(error['input'])} is not allowed; it must match {context['pattern']}"
         case "value_error":
@@ -38,6 +38,6 @@ def described(origin: str, error: Any, allowed: list[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """What was found, on one line and not longer than it helps."""
+    """A value on one line, cut short where it is long."""
     text = repr(value)
     return text if len(text) <= 80 else text[:60] + "…"

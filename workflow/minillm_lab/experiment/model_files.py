@@ -1,7 +1,7 @@
-"""Which files a model has in each form, what they are made from, and what makes them stale.
+"""The files of a model in each form, their sources, and what makes them stale.
 
-All paths are relative to the working folder. A form is what a runtime reads: ``safetensors``, or a
-quantization type as GGUF.
+All paths are relative to the working folder. A form is how a runtime reads a model:
+``safetensors``, or a quantization type as GGUF.
 """
 
 import json
@@ -26,7 +26,7 @@ class ModelFiles:
         self.stamps = cache(self._stamps)
 
     def path(self, model: str, form: str) -> str:
-        """A model in one form: from its source where it ships it, else made here."""
+        """The path of a model in one form, as its source ships it or as it is made here."""
         source = self.models[model]
         if form == "safetensors":
             where = "source/safetensors" if source.ships_safetensors else "safetensors"
@@ -37,12 +37,12 @@ class ModelFiles:
         return f"models/{model}/{where}"
 
     def unquantized(self, model: str) -> str:
-        """The GGUF that quantizations are made from: the finest shipped one, else F16."""
+        """The GGUF from which quantizations are made: the finest unquantized one, or F16."""
         shipped = self.models[model].shipped_gguf
         return self.path(model, next((t for t in UNQUANTIZED if t in shipped), "F16"))
 
     def source(self, model: str) -> str:
-        """What unquantized GGUF files are made from: safetensors, else the finest GGUF shipped."""
+        """The source of unquantized GGUF files: safetensors, or else the finest GGUF shipped."""
         source = self.models[model]
         if source.ships_safetensors:
             return self.path(model, "safetensors")
@@ -53,32 +53,32 @@ class ModelFiles:
         return self.path(model, finest)
 
     def made_from(self, model: str, form: str) -> str:
-        """What a form that the source lacks is made from: the source itself, or what came of it.
+        """The file from which a form that is not shipped is made.
 
-        Unquantized types come from the source itself, so that none goes through a coarser one; but
-        quantized weights are unpacked once.
+        Unquantized types are made from the source itself, so that none goes through a coarser one;
+        but weights that were shipped quantized are unpacked only once, to F16.
         """
         straight = form in UNQUANTIZED and not self.models[model].unpacked
         return self.source(model) if straight or form == "F16" else self.unquantized(model)
 
     def converter(self, model: str) -> str | list[str]:
-        """llama.cpp's converter, for a model that ships safetensors; else nothing."""
+        """llama.cpp's converter, if the model ships safetensors; else nothing."""
         if self.models[model].ships_safetensors:
             return f"models/.converter/{version('llama-cpp-python')}"
         return []
 
     def dither(self, model: str, type_: str) -> float:
-        """The share of a step by which weights move when they become an unquantized type."""
+        """The share of a step by which weights move when they are unpacked to a type."""
         return (self.models[model].dither or 0) if type_ == "F16" else 0
 
     def tokenizer(self, model: str) -> str:
-        """What the prompt is tokenized with: files of the source, so no variant changes it."""
+        """The source's files that hold the tokenizer, so that no variant changes the prompt."""
         if self.models[model].kind == "hub" and self.models[model].ships_safetensors:
             return f"models/{model}/source/tokenizer"
         return self.source(model)
 
     def local(self, model: str) -> list[str]:
-        """The files of a model that lies on this machine: changing them makes results stale."""
+        """The files of a model on this machine, whose changes make results stale."""
         path = Path(self.models[model].path or "")
         if not self.models[model].path:
             return []
@@ -87,11 +87,11 @@ class ModelFiles:
         return sorted({str(f) for pattern in SAFETENSORS_FILES for f in path.glob(pattern)})
 
     def _stamps(self, model: str) -> list[str]:
-        """What tells a model's local files from others in their place; empty where it has none."""
+        """Stamps of a model's local files, which change if one is replaced; none without files."""
         return [f"{file} {stamp(file)}" for file in self.local(model)]
 
     def fetched(self, model: str, name: str) -> str:
-        """What a fetch depends on, as sorted JSON: the source without what others fetch of it.
+        """The part of a model's source that one fetch depends on, as sorted JSON.
 
         ``name`` is a GGUF file's name, ``safetensors`` or ``tokenizer``.
         """
@@ -106,11 +106,11 @@ class ModelFiles:
         return json.dumps(source, sort_keys=True)
 
     def origin(self, model: str, path: str) -> list[str]:
-        """What was fetched for a file, or for what it is made from, and which local files."""
+        """The fetch that a file goes back to, as sorted JSON, and the stamps of local files."""
         while Path(path).parent.name != "source":
             path = self.made_from(model, Path(path).stem)
         return [self.fetched(model, Path(path).name), *self.stamps(model)]
 
     def provenance(self, model: str) -> str:
-        """Where the model comes from, as sorted JSON: what a result's ``source`` says."""
+        """The model's entry in the config, as sorted JSON, for a result's ``source``."""
         return json.dumps(self.models[model].model_dump(exclude_none=True), sort_keys=True)

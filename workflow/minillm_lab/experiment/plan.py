@@ -1,6 +1,6 @@
-"""What follows from an experiment: which files its jobs read, their settings, when each is due.
+"""The plan of an experiment: the files that its jobs read, their settings, when each job is due.
 
-The rules ask it, by the names that their wildcards hold. All paths are relative to the working
+The rules ask the plan, with the names in their wildcards. All paths are relative to the working
 folder.
 """
 
@@ -14,26 +14,20 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from minillm_lab.experiment.config import (
-    Experiment,
-    LlamaCppVariant,
-    Node,
-    ReferenceFile,
-    TransformersVariant,
-    form_of,
-)
+from minillm_lab.experiment.config import Experiment, ReferenceFile
 from minillm_lab.experiment.model_files import ModelFiles
+from minillm_lab.experiment.variants import LlamaCppVariant, Node, TransformersVariant, form_of
 from minillm_lab.jobs import cluster
 from minillm_lab.jobs.files import sha256_of
 from minillm_lab.jobs.staleness import stamp
 from minillm_lab.records import TOKENS_AT_DEPTH
 from minillm_lab.wording import without_folders
 
-PLACES = 1000  # within a number of rounds and trials
-MODELS_FIRST = 2_000_000  # the priority of what makes models
-MEASURED_NEXT = 1_500_000  # rounds and trials, less their turn
-Tokens = Callable[[Any, Any], tuple[int, int]]  # of wildcards and input: in batches, and singly
-BY_NODE = {  # a node's key: what the Slurm executor calls it
+PLACES = 1000  # places in the order of the rounds and trials of one number
+MODELS_FIRST = 2_000_000  # the priority of jobs that make models
+MEASURED_NEXT = 1_500_000  # the priority of rounds and trials, from which their turn is subtracted
+Tokens = Callable[[Any, Any], tuple[int, int]]  # from wildcards and input: in batches, one by one
+BY_NODE = {  # the Slurm executor's name for each key of a node
     "account": "slurm_account",
     "partition": "slurm_partition",
     "constraint": "constraint",
@@ -42,10 +36,9 @@ BY_NODE = {  # a node's key: what the Slurm executor calls it
 
 
 def due(number: int, kind: str = "", variant: str = "") -> int:
-    """The priority of a round or trial: by its number, and within a number as if shuffled.
+    """The priority of a round or trial: by its number, and within a number in a shuffled order.
 
-    After everything that makes models. The order is the same whenever it is asked for: so is the
-    plan.
+    It is below that of jobs that make models. The order never changes, so the plan is stable.
     """
     place = crc32(f"{number} {kind} {variant}".encode()) % PLACES if kind else 0
     return MEASURED_NEXT - number * PLACES - place
@@ -56,19 +49,19 @@ def no_tokens(wildcards: Any, input: Any) -> tuple[int, int]:
 
 
 def known(name: str, names: Iterable[str], kind: str) -> str:
-    """A name that a file asked for holds, if there is such a variant or model; else one line."""
+    """The name, if the experiment has such a variant or model; else exit with one line."""
     if name in names:
         return name
     first = list(itertools.islice(names, 31))
     listed = ", ".join(first[:30]) + (", …" if len(first) > 30 else "")
-    sys.exit(f"error: no {kind} {name!r} in this experiment; there are: {listed}")
+    sys.exit(f"error: no {kind} {name!r} in this experiment; choose one of: {listed}")
 
 
 def there(key: str, path: str) -> str:
-    """A file that the config names, if it is there; else one line, before anything runs."""
+    """The path, if the file that the config names exists; else exit with one line."""
     if Path(path).is_file():
         return path
-    sys.exit(f"error: quality.{key}: {path}: there is no such file")
+    sys.exit(f"error: quality.{key}: {path}: there is no such file; correct the path")
 
 
 class Plan:
@@ -84,7 +77,7 @@ class Plan:
     # What a variant is.
 
     def variant(self, name: str) -> TransformersVariant | LlamaCppVariant:
-        """A variant's settings; one line where there is no such variant."""
+        """A variant's settings; exits with one line if there is no such variant."""
         return self.experiment.variants[known(name, self.experiment.variants, "variant")]
 
     def model(self, variant: str) -> str:
@@ -94,7 +87,7 @@ class Plan:
         return name
 
     def known_model(self, name: str) -> str:
-        """A model's name; one line where there is no such model."""
+        """A model's name; exits with one line if there is no such model."""
         return known(name, self.experiment.models, "model")
 
     def runtime(self, variant: str) -> str:
@@ -102,7 +95,7 @@ class Plan:
         return self.variant(variant).runtime
 
     def form(self, variant: str) -> str:
-        """What the variant's runtime reads, as ``ModelFiles`` names it."""
+        """The form that a variant's runtime reads, as ``ModelFiles`` names it."""
         return form_of(self.variant(variant))
 
     def weights(self, variant: str) -> str:
@@ -116,15 +109,15 @@ class Plan:
     def trial_environment(self, variant: str) -> str:
         """The environment in which both sides of a trial run."""
         both = {self.runtime(name) for name in self.pair(variant)}
-        return "llama.cpp" if "llama.cpp" in both else "transformers"  # it holds the other too
+        return "llama.cpp" if "llama.cpp" in both else "transformers"  # llama.cpp's holds both
 
-    # What is measured how, as sorted JSON, and how often.
+    # How a variant is measured, as sorted JSON, and how often.
 
     def settings(self, variant: str) -> str:
-        """All that a round of this variant must know."""
+        """All settings that a round of a variant needs, as sorted JSON."""
         experiment, settings = self.experiment, self.variant(variant)
         chosen = settings.model_dump(exclude={"model", "node"})
-        if settings.node:  # measured elsewhere, it is measured anew
+        if settings.node:  # a variant that moves to another node is measured again
             chosen["node"] = self.node(variant).model_dump(exclude={"account"}, exclude_none=True)
         chosen["threads"] = chosen["threads"] or experiment.threads
         chosen["context"] = self.context(variant)
@@ -136,14 +129,14 @@ class Plan:
         return json.dumps(chosen, sort_keys=True)
 
     def _trial_settings(self, variant: str) -> str:
-        """How a variant computes in a trial."""
+        """The settings of a variant in a trial, as sorted JSON."""
         chosen = json.loads(self.settings(variant))
         for key in ("repetitions", "warmups", "depths", "scratch"):
             chosen.pop(key, None)
         return json.dumps(chosen | {"seconds": self.experiment.trial_seconds}, sort_keys=True)
 
     def runtime_settings(self, variant: str) -> str:
-        """How a variant computes, without how its speed is measured."""
+        """The settings with which a variant computes, without those of measuring its speed."""
         return self._computing(self.variant(variant))
 
     def _computing(self, settings: TransformersVariant | LlamaCppVariant) -> str:
@@ -156,27 +149,30 @@ class Plan:
         return self.variant(variant).context or self.experiment.context
 
     def depths(self, variant: str) -> list[int]:
-        """The prompt lengths at which a variant is measured besides: those its context holds."""
+        """The other prompt lengths at which a variant is measured, if its context holds them."""
         room = self.context(variant) - TOKENS_AT_DEPTH
         return [depth for depth in self.experiment.depths if depth <= room]
 
     def trials(self, variant: str) -> list[str]:
-        """The files of a variant's trials: none of the baseline, or on another kind of node."""
+        """The files of a variant's trials.
+
+        The baseline and variants on another kind of node than the baseline's have none.
+        """
         elsewhere = self.node(variant) != self.node(self.experiment.baseline)
         if variant == self.experiment.baseline or elsewhere:
             return []
         numbers = range(1, self.experiment.trials + 1)
         return [f"{self.results}/trials/{variant}.{n}.json" for n in numbers]
 
-    # What a job asks of a cluster.
+    # The resources that a job asks of a cluster.
 
     def node(self, variant: str) -> Node:
-        """The kind of node that a variant names; one that asks for nothing where it names none."""
+        """The kind of node that a variant names; an empty one if it names none."""
         name = self.variant(variant).node
         return self.experiment.nodes[name] if name else Node.model_validate({})
 
     def reading_model(self, tokens: Tokens = no_tokens, models: int = 1) -> dict[str, Any]:
-        """Memory and time for a job whose first inputs are models, as Snakemake's resources."""
+        """Memory and time, as Snakemake's resources, of a job whose first inputs are models."""
         return {
             "mem_mb": lambda wildcards, input, attempt: cluster.megabytes(input[:models], attempt),
             "runtime": lambda wildcards, input, attempt: cluster.minutes(
@@ -185,7 +181,7 @@ class Plan:
         }
 
     def on_node(self, tokens: Tokens, models: int = 1) -> dict[str, Any]:
-        """The same for a job that runs on the kind of node that its variant names."""
+        """The resources of ``reading_model``, and those of the node that the variant names."""
 
         def asked(key: str) -> Callable[[Any], Any]:
             return lambda wildcards: getattr(self.node(wildcards.variant), key)
@@ -195,14 +191,14 @@ class Plan:
         return {**self.reading_model(tokens, models), **asks}
 
     def tokens_of_round(self, wildcards: Any, input: Any) -> tuple[int, int]:
-        """How many tokens a round processes; its prompt counts as filling the context."""
+        """The tokens of a round in batches and one by one; the prompt counts as a full context."""
         experiment, depths = self.experiment, self.depths(wildcards.variant)
         answers = experiment.warmups + experiment.repetitions
         prompts = answers * self.context(wildcards.variant) + 2 * sum(depths)
         return prompts, answers * experiment.generate + len(depths) * TOKENS_AT_DEPTH
 
     def tokens_of_trial(self, wildcards: Any, input: Any) -> tuple[int, int]:
-        """Of each side: three attempts of four blocks, each two prompts and an answer."""
+        """The tokens of a trial: for each side three attempts of four blocks."""
         prompts, single = self.tokens_of_round(wildcards, input)
         return 24 * prompts, 12 * single
 
@@ -213,7 +209,7 @@ class Plan:
 
     @property
     def reference(self) -> TransformersVariant | LlamaCppVariant | None:
-        """What computes the reference; None where it is a file made elsewhere, or none."""
+        """The settings that compute the reference; None if it is a file made elsewhere, or none."""
         quality = self.experiment.quality
         if quality is None or isinstance(quality.reference, ReferenceFile):
             return None
@@ -226,12 +222,12 @@ class Plan:
         return self.models.path(self.known_model(model), form_of(self.reference))
 
     def reference_settings(self) -> str:
-        """How the reference computes, as sorted JSON."""
+        """The settings with which the reference computes, as sorted JSON."""
         assert self.reference is not None
         return self._computing(self.reference)
 
     def reference_file(self, variant: str) -> str:
-        """The reference of a variant's model: made here, or a file made elsewhere."""
+        """The file of the reference of a variant's model, made here or elsewhere."""
         quality, model = self.experiment.quality, self.model(variant)
         assert quality is not None
         if isinstance(quality.reference, ReferenceFile):
@@ -239,24 +235,24 @@ class Plan:
         return f"{self.results}/quality/reference.{model}.npz"
 
     def shared_reference(self, variant: str) -> str:
-        """What tells a reference made elsewhere from another in its place; else nothing."""
+        """A stamp of a reference made elsewhere, which changes if it is replaced; else empty."""
         return "" if self.reference else self.stamp(self.reference_file(variant))
 
     def score(self, variant: str) -> str | list[str]:
-        """A variant's score, where quality is measured."""
+        """The file of a variant's score, if quality is measured."""
         return f"{self.results}/quality/{variant}.json" if self.experiment.quality else []
 
     def answer(self, model: str) -> str | list[str]:
-        """What the reference of a model answers to the prompt, where one is computed."""
+        """The file of the reference's answer to the prompt, if a reference is computed."""
         return f"{self.results}/quality/answers/{model}.json" if self.reference else []
 
     def answers(self) -> list[str]:
-        """The same of every model that a variant runs."""
+        """The files of the references' answers for all models that variants run."""
         models = dict.fromkeys(map(self.model, self.experiment.variants))
         return [str(self.answer(model)) for model in models] if self.reference else []
 
     def quality_protocol(self) -> str:
-        """How the evaluation text is cut and scored, as sorted JSON."""
+        """The protocol by which the evaluation text is cut and scored, as sorted JSON."""
         q = self.experiment.quality
         assert q is not None
         protocol = {"name": q.protocol, "context": q.context, "score_from": q.first_scored}
@@ -277,12 +273,12 @@ class Plan:
         return f"{self.lab}/minillm_lab/quality/{own}" if path == "own" else there(key, path)
 
     def sections(self) -> str | list[str]:
-        """What the parts of the evaluation text are, from a file beside it; nothing without one."""
+        """The file beside the evaluation text that names its sections, if there is one."""
         beside = Path(self.text()).with_suffix(".sections.yaml")
         return str(beside) if beside.exists() else []
 
     def quality_stamps(self) -> list[str]:
-        """The checksums of a text and questions of one's own, whatever their dates."""
+        """The checksums of the config's own text and questions, whatever their dates."""
         quality = self.experiment.quality
         assert quality is not None
         named = (quality.text, quality.questions)
@@ -291,7 +287,7 @@ class Plan:
     # The experiment as a whole.
 
     def command(self, configfiles: Iterable[str | Path], changed: dict[str, Any]) -> str:
-        """The command that makes these results, as a reader would type it: no folder of theirs."""
+        """The command that makes these results, as a reader would type it, without folders."""
         here = Path.cwd()
         paths = [Path(file) for file in configfiles]
         files = [str(p.relative_to(here) if p.is_relative_to(here) else p) for p in paths]

@@ -1,4 +1,4 @@
-"""Where a model comes from: a package, a hub repository, a file or folder on this disk."""
+"""The source of a model: a package, a hub repository, a file or folder on this disk."""
 
 import re
 from functools import cache
@@ -18,6 +18,7 @@ from minillm_lab.header import read_header
 from minillm_lab.jobs.errors import LabError
 
 NAME = r"[a-z0-9][a-z0-9._-]*"
+LONGEST = 2**31 - 1  # tokens; llama.cpp counts them in 32 bits
 UNQUANTIZED = ("F32", "BF16", "F16")
 QuantizationType = Literal[
     "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S",
@@ -59,27 +60,39 @@ class Strict(BaseModel):
 
 
 class Package(Strict):
-    """A wheel on the package index that ships weights; downloaded, never installed or run."""
+    """A package is a wheel that ships weights; it is downloaded, but never installed or run."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="the package's name")
-    version: str = Field(pattern=r"^[0-9][A-Za-z0-9.!+]*$", description="its exact version")
-    file: RelativePath = Field(description="the GGUF file's path inside the wheel")
-    sha256: Sha256 = Field(description="the checksum of that file")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="The package index lists the package under this name.",
+    )
+    version: str = Field(
+        pattern=r"^[0-9][A-Za-z0-9.!+]*$", description="Exactly this version is downloaded."
+    )
+    file: RelativePath = Field(description="The GGUF file has this path inside the wheel.")
+    sha256: Sha256 = Field(description="The GGUF file must have this SHA-256 checksum.")
 
 
 class HubFile(Strict):
-    """One file of a repository on the hub."""
+    """An entry names one file of a repository on the hub."""
 
-    file: RelativePath = Field(description="its path in the repository")
-    sha256: Sha256 | None = Field(None, description="its checksum")
+    file: RelativePath = Field(description="The file has this path in the repository.")
+    sha256: Sha256 | None = Field(None, description="The file must have this SHA-256 checksum.")
 
 
 class HubGguf(Strict):
-    """GGUF files that a publisher ships, by quantization type."""
+    """A publisher may ship GGUF files, one for each quantization type."""
 
-    repository: Repository = Field(description="owner/name on the hub")
-    revision: Revision = Field(description="a commit (best), tag or branch")
-    files: dict[QuantizationType, HubFile] = Field(min_length=1)
+    repository: Repository = Field(
+        description="The GGUF files are in this repository of the hub, written as owner/name."
+    )
+    revision: Revision = Field(
+        description="The files are taken from this commit, tag or branch; only a commit never"
+        " moves."
+    )
+    files: dict[QuantizationType, HubFile] = Field(
+        min_length=1, description="Each quantization type that the publisher ships names its file."
+    )
 
     @field_validator("files")
     @classmethod
@@ -91,39 +104,57 @@ class HubGguf(Strict):
 
 
 class Hub(Strict):
-    """A repository on the Hugging Face hub: safetensors, and where there are any, GGUF files."""
+    """The Hugging Face hub ships a model as safetensors, as GGUF files, or as both."""
 
-    repository: Repository | None = Field(None, description="owner/name of the safetensors")
-    revision: Revision | None = Field(None, description="a commit (best), tag or branch")
-    sha256: dict[RelativePath, Sha256] = Field({}, description="checksums, by file name")
-    gguf: HubGguf | None = None
+    repository: Repository | None = Field(
+        None,
+        description="The safetensors are in this repository of the hub, written as owner/name.",
+    )
+    revision: Revision | None = Field(
+        None,
+        description="The safetensors are taken from this commit, tag or branch; only a commit never"
+        " moves.",
+    )
+    sha256: dict[RelativePath, Sha256] = Field(
+        {}, description="Each file named here must have its SHA-256 checksum."
+    )
+    gguf: HubGguf | None = Field(
+        None, description="These GGUF files are used as shipped instead of being made here."
+    )
 
     @model_validator(mode="after")
     def names_something(self) -> "Hub":
         if not self.repository and not self.gguf:
             raise ValueError("name a repository of safetensors, or gguf files, or both")
         if self.repository and not self.revision:
-            raise ValueError("revision is missing: a commit, tag or branch of the repository")
+            raise ValueError("revision is missing; name a commit, tag or branch of the repository")
         return self
 
 
 class Model(Strict):
-    """Where a model comes from: exactly one of package, hub and path."""
+    """A model comes from exactly one of package, hub and path."""
 
-    package: Package | None = None
-    hub: Hub | None = None
-    path: AnyPath | None = Field(None, description="a GGUF file or safetensors folder")
+    package: Package | None = Field(
+        None, description="The model comes from a wheel on the package index."
+    )
+    hub: Hub | None = Field(None, description="The model comes from the Hugging Face hub.")
+    path: AnyPath | None = Field(
+        None,
+        description="The model is the GGUF file or the folder of safetensors at this path of this"
+        " machine.",
+    )
     quantization: QuantizationType | Literal["unknown"] | None = Field(
         None,
-        description="the type of a GGUF file that is not on this disk yet, where its name does not"
-        " end in it; of one that is, the header says it",
+        description="The GGUF file has this quantization type. It is needed only where the file is"
+        " not on this disk yet and its name does not end in the type.",
     )
     dither: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="moves each weight that is unpacked from a quantized file by a random part of"
-        " its rounding step, at most half of this share of it: docs/quality.md",
+        description="Each weight unpacked from a quantized file is moved at random by at most half"
+        " of"
+        " this share of its rounding step (docs/quality.md).",
     )
 
     @model_validator(mode="after")
@@ -146,12 +177,12 @@ class Model(Strict):
 
     @property
     def unpacked(self) -> bool:
-        """Whether only quantized weights are shipped, so that F16 is unpacked from them."""
+        """Whether the source ships only quantized weights, from which F16 is unpacked."""
         return not self.ships_safetensors and not set(self.shipped_gguf) & set(UNQUANTIZED)
 
     @property
     def moved(self) -> str:
-        """How far dither moves an unpacked weight, in words; empty where it moves none."""
+        """How far dither moves each unpacked weight, in words; empty without dither."""
         if not self.dither:
             return ""
         return f"moved at random by up to ± {50 * self.dither:g} % of its rounding step"
@@ -169,10 +200,10 @@ class Model(Strict):
         return {self.quantization or (found.group(1).upper() if found else "unknown"): file}
 
     def of_its_header(self) -> "Model":
-        """The entry with the type of a GGUF file on this disk, as the file itself has it.
+        """The entry with the quantization type that a GGUF file on this disk has by its header.
 
-        Raises ValueError where the entry says another. A file that cannot be read changes nothing:
-        the job that fetches it says what is wrong.
+        Raises ValueError where the entry names another type. A file that cannot be read changes
+        nothing: the job that fetches it says what is wrong.
         """
         if self.path is None or not self.shipped_gguf:
             return self
@@ -189,6 +220,6 @@ class Model(Strict):
 
 @cache
 def type_on_disk(path: Path, mtime_ns: int, size: int) -> str:
-    """The type that a GGUF file's header says; ``unknown`` where no variant may name it."""
+    """The quantization type in a GGUF file's header; ``unknown`` where no variant may name it."""
     found = read_header(path).type
     return found if found in QUANTIZATION_TYPES else "unknown"

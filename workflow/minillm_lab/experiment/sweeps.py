@@ -1,4 +1,4 @@
-"""Sweeps: a variant of the config with lists in it, as one variant per combination."""
+"""Sweeps: a variant entry with lists in it stands for one variant per combination."""
 
 import itertools
 import math
@@ -13,10 +13,11 @@ AXES = {"model": "", "quantization": "", "dtype": "", "threads": "t", "context":
 
 
 def with_sweeps(config: dict[str, Any], origin: str) -> dict[str, Any]:
-    """A variant with lists in it as one variant per combination: <name>-<model>-q4_k_m-t2-c1024.
+    """The config with each combination of a variant's lists as a variant of its own.
 
-    The names say the values of what is a list, in the order of ``AXES``, so that one more value
-    leaves the other names as they are. Raises LabError where a name would come twice.
+    A name such as <entry>-<model>-q4_k_m-t2-c1024 holds the value of each list, in the order of
+    ``AXES``, so one more value leaves the other names as they are. Raises LabError where two
+    variants would have one name.
     """
     variants = config.get("variants")
     if not isinstance(variants, dict):
@@ -39,13 +40,13 @@ def with_sweeps(config: dict[str, Any], origin: str) -> dict[str, Any]:
 
 
 def lists_of(settings: Any) -> dict[str, list[Any]]:
-    """What is swept; an empty list is not, and is refused further on."""
+    """The lists of an entry, by key; an empty list is left to the checks that refuse it."""
     found = settings if isinstance(settings, dict) else {}
     return {key: found[key] for key in AXES if isinstance(found.get(key), list) and found[key]}
 
 
 def combinations(entry: str, settings: Any) -> Iterator[tuple[str, Any]]:
-    """The names and settings that one entry stands for: itself alone where nothing is a list."""
+    """The name and settings of each variant that an entry stands for; without lists, itself."""
     lists = lists_of(settings)
     for values in itertools.product(*lists.values()):
         chosen = dict(zip(lists, values, strict=True))

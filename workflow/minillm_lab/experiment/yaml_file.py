@@ -1,7 +1,8 @@
-"""The config as a YAML file: what YAML lets pass, and an experiment must not hold.
+"""The config as a YAML file: checks for what YAML allows and an experiment must not hold.
 
-Snakemake's loader keeps the last of two equal keys, copies what an alias stands for once per
-mention, and runs Python where a file asks for it. This reads the file before, and builds nothing.
+Snakemake's loader keeps the last of two equal keys, copies what an alias stands for at each
+mention, and runs Python where a file asks for it. This check reads the file first and builds
+nothing from it.
 """
 
 from pathlib import Path
@@ -15,11 +16,13 @@ RUNS_PYTHON = "__use_yte__"  # to Snakemake
 
 
 def check_config_file(path: Path) -> None:
-    """Raise LabError where a key stands twice in a mapping, or aliases multiply beyond all use."""
+    """Raise LabError where a key stands twice, runs Python, or aliases multiply."""
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         if root is not None and _entries(root, str(path), {}) > MOST_ENTRIES:
-            raise LabError(f"{path}: its aliases stand for more than {MOST_ENTRIES} entries")
+            raise LabError(
+                f"{path}: its aliases stand for more than {MOST_ENTRIES} entries; write fewer"
+            )
     except OSError as error:
         raise LabError(f"{path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -27,10 +30,12 @@ def check_config_file(path: Path) -> None:
 
 
 def _entries(node: yaml.Node, place: str, known: dict[int, int]) -> int:
-    """How many entries a node stands for; each is visited once, however often it is mentioned."""
+    """How many entries a node stands for; it is counted once, however often it is mentioned."""
     if id(node) in known:
         if known[id(node)] == 0:
-            raise LabError(f"{place}: an alias stands for something that holds the alias itself")
+            raise LabError(
+                f"{place}: an alias stands for a value that holds the alias itself; remove it"
+            )
         return known[id(node)]
     known[id(node)] = 0  # still open
     children: list[yaml.Node] = []
@@ -44,9 +49,7 @@ def _entries(node: yaml.Node, place: str, known: dict[int, int]) -> int:
                     " keep one of the two"
                 )
             if name == RUNS_PYTHON:
-                raise LabError(
-                    f"{place}: the key {name!r} would run Python; an experiment has none"
-                )
+                raise LabError(f"{place}: the key {name!r} would run Python; remove it")
             seen.add(name)
             children.append(value)
     elif isinstance(node, yaml.SequenceNode):

@@ -1,1 +1,1 @@
-"""How a module of the lab runs as a job, and what is common to all jobs."""
+"""Jobs: how a module of the lab runs as one, and the code that all jobs share."""

@@ -1,4 +1,4 @@
-"""How every module of the lab runs as a command: one clear line when it fails, a log beside it."""
+"""How every module of the lab runs as a command: with a log, and one clear line if it fails."""
 
 import argparse
 import logging
@@ -21,7 +21,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def explained(error: Exception) -> str:
-    """One line for an error; where memory ran out, with what was taken and what there is."""
+    """An error as one line; if memory ran out, with the memory taken and the memory available."""
     if not out_of_memory(error):
         return str(error)
     return (
@@ -32,16 +32,16 @@ def explained(error: Exception) -> str:
 
 
 def say(message: str) -> None:
-    """Tell the person at the terminal what is happening, and keep it in the log."""
+    """Print a message on the terminal and write it to the log."""
     print(message, file=sys.stderr, flush=True)
     log.info(message)
 
 
 @contextmanager
 def progress(doing: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
-    """A bar with the time left at a terminal, nothing elsewhere; its stages are in the log.
+    """A bar with the time left on a terminal, and nothing elsewhere; the log names the stages.
 
-    Yields ``advance(n, stage="")``: so many units are done, and what comes next.
+    Yields ``advance(n, stage="")``, which says that n more units are done and names the next stage.
     """
     from tqdm import tqdm
 
@@ -59,7 +59,7 @@ def progress(doing: str, total: int, unit: str) -> Iterator[Callable[..., None]]
 
 
 def keep_log(path: Path) -> None:
-    """Write the log to a file from here on."""
+    """Write the log to a file from now on. Raises LabError if the file cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(path, mode="w", encoding="utf-8")
@@ -70,9 +70,9 @@ def keep_log(path: Path) -> None:
 
 
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
-    """Parse the command line, run ``main``; what a person can put right is one line and status 1.
+    """Parse the command line and run ``main``; a LabError becomes one line and exit status 1.
 
-    Every command takes ``--log FILE``: what the runtimes print goes there, not to the terminal.
+    Every command takes ``--log FILE``: the runtimes' messages go there, not to the terminal.
     """
     parser.add_argument("--log", type=Path, metavar="FILE", help="write details to FILE")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Why a run made no result of a variant: the reason that the failed job gave in its log."""
+"""Failures of a run: why a variant has no result, by the log of the job that failed."""
 
 import re
 from pathlib import Path
@@ -6,15 +6,15 @@ from typing import Any
 
 
 def failures(workflow: Any, results: dict[str, str]) -> dict[str, str]:
-    """By variant, why its result was not made; ``results`` names the result of each variant.
+    """By variant, why its result was not made; ``results`` maps each variant to its file.
 
-    ``workflow`` is Snakemake's own object. Its graph of jobs and which of them failed are in none
-    of its interfaces; here alone they are read from inside it.
+    ``workflow`` is Snakemake's own object. No interface of Snakemake gives its graph of jobs and
+    which of them failed, so they are read from inside it, here alone.
     """
     dag, failed = workflow.dag, workflow.scheduler.failed
 
     def first_failed(job: Any) -> Any:
-        """The failed job that ``job`` waited for, or itself; None where it did not fail."""
+        """The failed job that ``job`` waited for, or ``job`` itself; None if neither failed."""
         if job is None or job in failed:
             return job
         waited_for = map(first_failed, dag.dependencies[job])
@@ -32,9 +32,9 @@ def failures(workflow: Any, results: dict[str, str]) -> dict[str, str]:
 
 
 def reason(log: Path) -> str:
-    """The last error that a log names."""
+    """The last error in a log; where it has none, a pointer to the log."""
     try:
         errors = re.findall(r"^[\d :,-]*error: (.+)", log.read_text("utf-8", "replace"), re.M)
     except OSError:
         errors = []
-    return errors[-1] if errors else f"{log} says why"
+    return errors[-1] if errors else f"it gave no reason; read {log}"

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and their checksums."""
+"""Files: written as a whole or not at all, checked for space, and their checksums."""
 
 import glob
 import hashlib
@@ -17,10 +17,10 @@ INDEX = "model.safetensors.index.json"
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it into place when the block succeeds.
+    """Yield a temporary path beside ``path``; rename it into place if the block succeeds.
 
-    The block may make a file or a folder there. When it raises, what it wrote is removed and
-    whatever stood at ``path`` before is still there.
+    The block may make a file or a folder there. If it raises, its file is removed and an earlier
+    one at ``path`` is still there. Raises LabError if the path cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,17 +40,17 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def check_space(path: Path, needed: int) -> None:
-    """Raise LabError where ``needed`` bytes do not fit; called before a large write."""
+    """Raise LabError if ``needed`` bytes do not fit on the disk; called before a large write."""
     folder = next(folder for folder in path.absolute().parents if folder.exists())
     if (free := shutil.disk_usage(folder).free) < needed:
         raise LabError(
             f"cannot write {path}: it needs {needed / 1e6:.1f} MB, and its disk has"
-            f" {free / 1e6:.1f} MB left; make room, and start again"
+            f" {free / 1e6:.1f} MB left; make room and start again"
         )
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8 with LF line ends, whole or not at all."""
+    """Write ``text`` as UTF-8 with LF line ends, as a whole or not at all."""
     with written_whole(path) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
         if path.exists():
@@ -64,19 +64,19 @@ def sha256_of(path: Path) -> str:
 
 
 def check_sha256(path: Path, expected: str | None, name: str) -> None:
-    """Raise LabError when ``path`` does not have the checksum that the config names.
+    """Raise LabError if the file does not have the ``expected`` checksum.
 
-    ``name`` says in the message what the file is. Without an expectation nothing is read.
+    The message calls the file ``name``. Without an expected checksum nothing is read.
     """
     if expected and (found := sha256_of(path)) != expected.lower():
         raise LabError(
             f"{name}: sha256 is {found}, expected {expected.lower()};"
-            " the download is damaged, or the config names another file"
+            " the file is damaged (fetch it again), or the config is wrong (correct it)"
         )
 
 
 def weight_files(weights: Path) -> list[Path]:
-    """The files that hold a model's weights: a GGUF file itself, or a folder's safetensors."""
+    """The files that hold a model's weights: the GGUF file itself, or a folder's safetensors."""
     if not weights.is_dir():
         return [weights]
     names = chosen_safetensors(weights, [file.name for file in weights.iterdir()], str(weights))
@@ -84,30 +84,32 @@ def weight_files(weights: Path) -> list[Path]:
 
 
 def chosen_safetensors(folder: Path, names: Iterable[str], said: str) -> list[str]:
-    """Which of ``names`` are the model: those of the index, else SINGLE, else the only one.
+    """Those of ``names`` that are the model: the index's files, else SINGLE, else the only one.
 
-    Some publishers lay a second copy of all weights beside them. ``said`` says in messages what
-    the folder is. Raises LabError where it is not clear, or the index names what is not there.
+    Some publishers add a second copy of all weights. Messages call the folder ``said``. Raises
+    LabError if it is not clear which files are the model, or the index names a missing file.
     """
     files = sorted(name for name in names if name.endswith(".safetensors"))
     if (folder / INDEX).exists():
         indexed = parts_named_in(folder / INDEX, said)
         if missing := sorted(indexed.difference(files)):
-            raise LabError(f"{said}: {INDEX} names {missing[0]!r}, which is not there")
+            raise LabError(f"{said}: {INDEX} names {missing[0]!r}, which is not there; add it")
         return sorted(indexed)
     if SINGLE in files:
         return [SINGLE]
     if len(files) > 1:
         raise LabError(
             f"{said}: it is not clear which of {len(files)} *.safetensors files are the model;"
-            f" it needs {INDEX}, or {SINGLE}"
+            f" add {INDEX}, or name the model {SINGLE}"
         )
     return files
 
 
 def parts_named_in(index: Path, said: str) -> set[str]:
-    """The files that an index names. Raises LabError where it is none."""
+    """The files that an index of safetensors names. Raises LabError if it is not an index."""
     try:
         return set(json.loads(index.read_bytes())["weight_map"].values())
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise LabError(f"{said}: {index.name} is no index of safetensors: {error!r}") from None
+        raise LabError(
+            f"{said}: {index.name} is not an index of safetensors: {error!r}; replace it"
+        ) from None

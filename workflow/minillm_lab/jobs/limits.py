@@ -1,4 +1,4 @@
-"""What this process may take of the machine, cores and memory, and what it has taken."""
+"""Limits: the cores and memory that this process may take, and the memory it has taken."""
 
 import math
 import os
@@ -19,7 +19,7 @@ def allowed_cpus() -> set[int]:
 
 
 def cgroups(root: Path) -> list[Path]:
-    """The folders of this process's control group (v2) and of those around it."""
+    """The folders of this process's control group (v2) and of the groups that contain it."""
     try:
         own = Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip().lstrip("/")
     except OSError:
@@ -28,7 +28,7 @@ def cgroups(root: Path) -> list[Path]:
 
 
 def cpu_quota(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
-    """The CPUs' worth of time that a container's limit leaves; infinite where there is none.
+    """The CPU time that a container's limit allows, in CPUs; infinite if there is no limit.
 
     Reads cgroup v2's ``cpu.max`` from this process's group up to the root, and v1's quota.
     """
@@ -50,9 +50,10 @@ def cpu_quota(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
 
 
 def physical_cores() -> int:
-    """How many physical cores this process may use: never its hyper-threads, at least 1.
+    """The number of physical cores that this process may use, at least 1.
 
-    Affinity and container limits count. Inference gains nothing from a second thread on a core.
+    Affinity and container limits count, hyper-threads do not: inference gains nothing from a second
+    thread on a core.
     """
     allowed = allowed_cpus()
     cores = set()
@@ -69,7 +70,7 @@ def physical_cores() -> int:
 
 
 def memory_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes of memory that this process may take: the machine's, or a container's or shell's limit.
+    """Bytes of memory that this process may take: the machine's, a container's or a shell's limit.
 
     Reads cgroup v2's ``memory.max``, v1's limit, and RLIMIT_AS.
     """
@@ -87,9 +88,10 @@ def memory_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def memory_available(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes of memory that a new process may take now, within the machine's and all limits.
+    """Bytes of memory that a new process may take now, within the machine's and all other limits.
 
-    Of a container's limit (cgroup v2) what it holds is taken off, but for file pages not in use.
+    A container's limit (cgroup v2) counts without the memory that the container already holds;
+    file pages not in use do not count as held.
     """
     free = [psutil.virtual_memory().available, memory_limit(cgroup)]
     for folder in cgroups(cgroup):

@@ -1,7 +1,7 @@
-"""One snakemake at a time in a folder, and no lock that outlives the one that was killed.
+"""One snakemake at a time in a folder, and no lock that outlives a killed one.
 
-Snakemake's own locks are files: they stay when it is killed, and then refuse every later run. So
-each snakemake also holds a lock of the operating system, which goes when its process does.
+Snakemake's own locks are files: they stay when it is killed and then block every later run. So each
+snakemake also holds a lock of the operating system, which ends with its process.
 """
 
 import fcntl
@@ -14,8 +14,8 @@ from typing import TextIO
 def hold(folder: Path) -> TextIO | None:
     """Remove Snakemake's locks from ``folder`` (.snakemake) if no snakemake lives to hold them.
 
-    Where one does, its locks stay, and a line says so. The file returned is the lock: keep it.
-    None where the file system has no locks; Snakemake's own then stay as they are.
+    If one lives, its locks stay and a line says so. The returned file is the lock: keep it open.
+    Returns None if the file system has no locks; Snakemake's own then stay as they are.
     """
     locks = folder / "locks"
     try:
@@ -31,11 +31,11 @@ def hold(folder: Path) -> TextIO | None:
     except BlockingIOError:
         if any(locks.glob("*.lock")):
             print(
-                "note: another snakemake is at work in this folder: wait for it, or stop it;"
-                " there is nothing to unlock",
+                "note: another snakemake is at work in this folder; wait for it or stop it"
+                " (--unlock does not help)",
                 file=sys.stderr,
             )
     except OSError:
         return None
-    fcntl.flock(held, fcntl.LOCK_SH)  # as long as anyone shares it, nobody can hold it alone
+    fcntl.flock(held, fcntl.LOCK_SH)  # while anyone shares it, nobody can hold it alone
     return held

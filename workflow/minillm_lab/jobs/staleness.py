@@ -1,7 +1,7 @@
-"""What results depend on and Snakemake does not see: imported code, and local files of any date.
+"""Staleness that Snakemake does not see: changed imports, and local files of any date.
 
-A job declares one small file, which holds the checksum of each module that its command loads:
-Snakemake compares its content, and where it has no records its age.
+A job declares one small file, which holds the checksum of each module that its command loads.
+Snakemake compares the file's content, or its age where it has no records.
 """
 
 import hashlib
@@ -14,16 +14,16 @@ from minillm_lab.jobs.files import write_text
 
 PACKAGE = Path(__file__).parent.parent
 FOLDER = Path(".snakemake/minillm-lab/code")
-SAMPLES, SAMPLE = 16, 1 << 16  # of a local file's content: so many, of so many bytes
+SAMPLES, SAMPLE = 16, 1 << 16  # number of samples of a local file's content, and bytes of each
 FOR_TYPES = re.compile(r"^if TYPE_CHECKING:\n(?:[ \t].*\n|\n)+", re.M)
 IMPORT = re.compile(r"^[ \t]*from (minillm_lab[\w.]*) import (\([^)]*\)|.*)", re.M)
 
 
 @cache
 def files_of(module: str) -> frozenset[Path]:
-    """The files that importing a module of the lab loads, those imported in functions included.
+    """The files that importing a module of the lab loads, including imports inside functions.
 
-    ``module`` is named below the package, as ``benchmark.round``.
+    ``module`` is the name below the package, such as ``benchmark.round``.
     """
     found: set[Path] = set()
     waiting = set(_loaded(f"minillm_lab.{module}"))
@@ -37,15 +37,15 @@ def files_of(module: str) -> frozenset[Path]:
 
 @cache
 def code(*modules: str) -> str:
-    """A file that changes with the code that a job runs: modules, and all that they import."""
+    """The path of a file that changes with the code that a job runs: modules and their imports."""
     return code_file(FOLDER, *modules)
 
 
 def code_file(folder: Path, *modules: str) -> str:
     """The path of a file in ``folder`` with the checksums of all that the modules load.
 
-    It is written where it says something else. One that was lost is as old as the newest module, so
-    that nothing looks older than the code that made it only because the file was written again.
+    It is written only if its content changes. A file that was lost gets the date of the newest
+    module, so that no result looks older than its code only because the file is written again.
     """
     files = sorted({file for module in modules for file in files_of(module)})
     text = "".join(f"{_checksum(file)}  {file.relative_to(PACKAGE)}\n" for file in files)
@@ -60,9 +60,9 @@ def code_file(folder: Path, *modules: str) -> str:
 
 
 def stamp(path: str) -> str:
-    """What tells a local file from one that takes its place: size, date, a sample of its content.
+    """Size, date and a checksum of samples of a local file, which change if it is replaced.
 
-    Empty where there is no file: Snakemake says so itself.
+    The text is empty if there is no file; Snakemake itself says so.
     """
     try:
         with Path(path).open("rb") as file:
@@ -78,7 +78,7 @@ def stamp(path: str) -> str:
 
 @cache
 def _loaded(name: str) -> frozenset[Path]:
-    """The files of a module and of the packages around it; none where there is no such module."""
+    """The files of a module and of the packages that contain it; none for an unknown module."""
     place = PACKAGE.parent.joinpath(*name.split("."))
     file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
     if not file.exists():
@@ -90,10 +90,10 @@ def _loaded(name: str) -> frozenset[Path]:
 
 @cache
 def _imported(file: Path) -> set[Path]:
-    """The files that a file's own imports load first."""
-    code = FOR_TYPES.sub("", file.read_text("utf-8"))
+    """The files that a file's own imports load directly."""
+    source = FOR_TYPES.sub("", file.read_text("utf-8"))
     found: set[Path] = set()
-    for package, names in IMPORT.findall(code):
+    for package, names in IMPORT.findall(source):
         found |= _loaded(package)
         for name in names.partition("#")[0].strip("()").split(","):
             found |= _loaded(f"{package}.{name.split()[0]}") if name.strip() else frozenset()

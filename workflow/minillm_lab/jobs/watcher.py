@@ -1,9 +1,9 @@
-"""Run a job's command for snakemake: it does not outlive snakemake, and its death is explained.
+"""Run a job's command so that it does not outlive snakemake and its death is explained.
 
-llama.cpp ends its process where something that it takes for granted is not so, and a system that is
-out of memory kills one: neither leaves room for a message of the command's own.
+llama.cpp ends its process if an assumption of its own fails, and the system kills a process when
+memory runs out. In both cases the command cannot print a message itself.
 
-``python -m minillm_lab.jobs.watcher PARENT COMMAND…``, where PARENT is snakemake's process.
+``python -m minillm_lab.jobs.watcher PARENT COMMAND…``, where PARENT is snakemake's process id.
 """
 
 import ctypes
@@ -18,27 +18,28 @@ from pathlib import Path
 from typing import Any
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
-READ = ("--weights", "--gguf", "--source", "--tokenizer")  # options that name what a job reads
+READ = ("--weights", "--gguf", "--source", "--tokenizer")  # options that name a job's model file
 
 
 def dies_with(parent: int) -> Callable[[], None]:
-    """What a process calls to be killed when ``parent``, which started it, is gone (Linux).
+    """A function that a child process calls, to be killed when its parent is gone (Linux).
 
-    It leaves no core dump, which would be as large as its model.
+    ``parent`` is the parent's process id. The child leaves no core dump, which would be as large as
+    its model.
     """
 
     def bind() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:  # gone before that
+            if os.getppid() != parent:  # it was gone before
                 os.kill(os.getpid(), signal.SIGKILL)
 
     return bind
 
 
 def talking(command: list[str], **more: Any) -> subprocess.Popen[str]:
-    """Start a process that is spoken to line by line; it dies with this one."""
+    """Start a process that reads and writes single lines; it dies with this one."""
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -51,7 +52,7 @@ def talking(command: list[str], **more: Any) -> subprocess.Popen[str]:
 
 
 def cause_of_death(number: int) -> str:
-    """What a signal says about why a command ended."""
+    """Why a command ended, in words, by the number of the signal that ended it."""
     from minillm_lab.jobs.limits import memory_limit
 
     name = signal.Signals(number).name
@@ -59,21 +60,25 @@ def cause_of_death(number: int) -> str:
         return f"stopped ({name})"
     unit = 1 if sys.platform == "darwin" else 1024
     taken = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
-    memory = f"it had taken {taken / 1e6:.0f} MB of memory, of {memory_limit() / 1e6:.0f} MB"
+    memory = f"it had taken {taken / 1e6:.0f} of {memory_limit() / 1e6:.0f} MB of memory"
     if number == signal.SIGKILL:
         return (
-            f"killed ({name}), by the system out of memory if by nobody else: {memory};"
-            " take a smaller quantization, or close other programs"
+            f"killed ({name}), probably since the system was out of memory: {memory}; take a"
+            " smaller"
+            " quantization, or close other programs"
         )
-    return f"crashed ({name}): its model file is damaged, or memory ran out: {memory}"
+    return (
+        f"crashed ({name}): its model file is damaged, or memory ran out: {memory}; fetch the file"
+        " again, or take a smaller quantization"
+    )
 
 
 def explain(command: list[str], number: int) -> None:
-    """Say in one line, at the terminal and in the command's log, what ended it."""
+    """Say in one line, on the terminal and in the command's log, why it ended."""
     options = dict(pairwise(command))
     read = (options[name] for name in READ if not options.get(name, "{").startswith("{"))
-    what = next(read, options.get("--output") or options.get("-m", command[0]))
-    line = f"error: {what}: {cause_of_death(number)}"
+    name = next(read, options.get("--output") or options.get("-m", command[0]))
+    line = f"error: {name}: {cause_of_death(number)}"
     print(line, file=sys.stderr)
     if "--log" in options:
         with Path(options["--log"]).open("a", encoding="utf-8") as log:

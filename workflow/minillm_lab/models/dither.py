@@ -1,8 +1,8 @@
-"""Rounding noise, put back into weights that were unpacked from a quantized file.
+"""Dither: rounding noise that is put back into weights unpacked from a quantized file.
 
-Unpacked weights lie on the grid of the type that they were shipped in. A type whose own grid falls
-on that one loses too little, another too much. A random part of a step for each weight takes them
-off the grid: docs/quality.md.
+Unpacked weights lie on the grid of the type in which they were shipped. A type whose own grid
+coincides with it loses too little, another too much. Moving each weight by a random part of a step
+takes them off the grid (docs/quality.md).
 """
 
 from pathlib import Path
@@ -14,8 +14,9 @@ from minillm_lab.header import UNQUANTIZED_TENSORS, read_header
 from minillm_lab.jobs.errors import LabError
 
 SEED = 20260101
-BLOCKS = 1 << 13  # at once
-# Which bytes of a block hold the lowest bits of its values, and the byte in which each value is 1.
+BLOCKS = 1 << 13  # blocks moved at once
+# By type: the bytes of a block that hold the lowest bits of its values (from, to), and the byte in
+# which each value is 1.
 LOWEST_BITS = {
     "Q4_0": (2, 18, 0x11),
     "Q4_1": (4, 20, 0x11),
@@ -31,7 +32,7 @@ LOWEST_BITS = {
 
 
 def check_steps(source: Path) -> None:
-    """Raise LabError where a GGUF's weights are not quantized, or in a type of unknown steps."""
+    """Raise LabError if a GGUF's weights are not quantized, or are in a type without even steps."""
     types = {tensor.type for tensor in read_header(source).tensors} - {*UNQUANTIZED_TENSORS}
     if not types:
         raise LabError(f"{source}: its weights are not quantized; leave 'dither' out")
@@ -43,7 +44,8 @@ def dither(source: Path, unpacked: Path, share: float) -> None:
     """Move each weight of ``unpacked`` by up to ± share/2 of its step in ``source``, in place.
 
     ``unpacked`` is the F16 that llama.cpp makes of ``source``. The same file and share give the
-    same bytes: a tensor's random numbers follow from its name. Takes memory for BLOCKS blocks.
+    same bytes, since a tensor's random numbers follow from its name. It takes memory for BLOCKS
+    blocks.
     """
     shipped, target = np.memmap(source, np.uint8, "r"), np.memmap(unpacked, np.uint8, "r+")
     before, after = read_header(source), read_header(unpacked)
@@ -65,7 +67,7 @@ def dither(source: Path, unpacked: Path, share: float) -> None:
 
 
 def steps(blocks: NDArray[np.uint8], type_: str) -> NDArray[np.float32]:
-    """How far each weight is from the next value of its block; shaped as ``dequantized``."""
+    """The step from each weight to the next value of its block, in the shape of ``dequantized``."""
     first, end, one = LOWEST_BITS[type_]
     lowest = blocks.copy()
     lowest[:, first:end] = 0
@@ -75,7 +77,7 @@ def steps(blocks: NDArray[np.uint8], type_: str) -> NDArray[np.float32]:
 
 
 def dequantized(blocks: NDArray[np.uint8], type_: str) -> NDArray[np.float32]:
-    """The weights of blocks of bytes: shape (blocks, weights in each)."""
+    """The weights of blocks of bytes, shape (blocks, weights in each)."""
     from gguf import GGMLQuantizationType
     from gguf.quants import dequantize
 

@@ -1,4 +1,4 @@
-"""What a model file really holds: bytes, checksum, parameters, bits per weight, tensor types."""
+"""Facts of a model file: bytes, checksum, parameters, bits per weight, tensor types."""
 
 import argparse
 import json
@@ -14,18 +14,18 @@ from minillm_lab.jobs.files import sha256_of, weight_files, write_text
 
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "I8": 8, "U8": 8}
 SUPER_BLOCK = 256  # values that a K-quant packs together
-EMBEDDINGS = ("token_embd.weight", "model.embed_tokens.weight")  # one row of it is read a token
+EMBEDDINGS = ("token_embd.weight", "model.embed_tokens.weight")  # a token reads one row
 OUTPUTS = ("output.weight", "lm_head.weight")  # without one, the embedding is the output as well
-EXPERTS = ("_exps.", ".experts.")  # of which a token reads some
+EXPERTS = ("_exps.", ".experts.")  # a token reads some of them
 Tensors = list[tuple[str, str, int, int, int]]  # name, type, elements, bytes, row length
 
 
 def facts_of(weights: Path) -> dict[str, Any]:
     """Facts of a GGUF file or a folder of safetensors.
 
-    ``bits_per_weight`` is 8 × tensor bytes / parameters, and ``tensor_types`` the share of the
-    parameters that each type holds, largest first; both are counted over the file's tensors, so
-    a second copy of an embedding counts.
+    ``bits_per_weight`` is 8 × tensor bytes / parameters, and ``tensor_types`` is the share of the
+    parameters that each type holds, largest first. Both count all tensors of the file, also a
+    second copy of an embedding.
     """
     files = weight_files(weights)
     tensors, context = (_safetensors if weights.is_dir() else _gguf)(weights)
@@ -36,7 +36,7 @@ def facts_of(weights: Path) -> dict[str, Any]:
             odd_rows[str(row)] += elements
     total = parameters.total()
     if not total:
-        raise LabError(f"{weights}: holds no tensors")
+        raise LabError(f"{weights}: holds no tensors; name another file")
     return {
         "format": "safetensors" if weights.is_dir() else "gguf",
         "files": [
@@ -53,7 +53,7 @@ def facts_of(weights: Path) -> dict[str, Any]:
 
 
 def read_bytes(tensors: Tensors) -> int | None:
-    """Bytes of weights that decoding one token reads; None where that depends on the token."""
+    """Bytes of weights that decoding one token reads; None if that depends on the token."""
     names = {name for name, *_ in tensors}
     if any(expert in name for name in names for expert in EXPERTS):
         return None
@@ -62,14 +62,14 @@ def read_bytes(tensors: Tensors) -> int | None:
 
 
 def _gguf(path: Path) -> tuple[Tensors, int | None]:
-    """The tensors, and the tokens of context that the model is made for; None: it does not say."""
+    """The tensors, and the tokens of context that the model is made for (None: it does not say)."""
     header = read_header(path)
     found = [(t.name, t.type, prod(t.shape), t.bytes, t.shape[0]) for t in header.tensors]
     return found, header.context
 
 
 def _safetensors(folder: Path) -> tuple[Tensors, int | None]:
-    """The same of a folder of safetensors."""
+    """The same for a folder of safetensors."""
     from safetensors import SafetensorError, safe_open
 
     found = []
@@ -83,7 +83,9 @@ def _safetensors(folder: Path) -> tuple[Tensors, int | None]:
                     size = elements * BITS.get(type_, 64) // 8
                     found.append((name, type_, elements, size, row))
         except SafetensorError as error:
-            raise LabError(f"{path}: not a safetensors file that can be read: {error}") from error
+            raise LabError(
+                f"{path}: not a readable safetensors file: {error}; fetch it again"
+            ) from error
     config = folder / "config.json"
     said = json.loads(config.read_bytes()) if config.exists() else {}
     context = said.get("max_position_embeddings")

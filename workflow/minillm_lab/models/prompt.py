@@ -1,8 +1,8 @@
-"""The prompt as every variant of a model gets it: one text, one list of token ids.
+"""The prompt that every variant of a model is given: one text, one list of token ids.
 
-The text comes from the model's own chat template, the ids from the tokenizer of the model's
-source; without a template, that adds what it adds to any text, such as a begin-of-text token.
-Each runtime's tokenizer is held against them in its rounds.
+The text comes from the model's own chat template and the ids from the tokenizer of the model's
+source. Without a template, the tokenizer adds its usual tokens, such as a begin-of-text token. Each
+round compares its runtime's tokenizer with these ids.
 
 A chat template is a program that came with the model: it runs in Jinja's sandbox, with little time
 and memory.
@@ -26,18 +26,20 @@ from minillm_lab.jobs.errors import LabError, first_line
 from minillm_lab.jobs.files import write_text
 
 TEMPLATE_SECONDS = 5
-TEMPLATE_BYTES = 1 << 30  # of address space, beside what the process has
-LONGEST_PROMPT = 1 << 18  # characters that a template may make of a question
+TEMPLATE_BYTES = 1 << 30  # of address space, added to the process's own
+LONGEST_PROMPT = 1 << 18  # characters of the longest text that a template may make
 
 
 def from_folder(folder: Path, question: str) -> dict[str, Any]:
-    """Prompt by the tokenizer of a folder of safetensors."""
+    """The prompt by the tokenizer of a folder of safetensors."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
-        raise LabError(f"{folder}: no usable tokenizer: {first_line(error)}") from error
+        raise LabError(
+            f"{folder}: no usable tokenizer: {first_line(error)}; add the tokenizer's files"
+        ) from error
     if tokenizer.chat_template is None:
         return prompt_of(question, tokenizer(question)["input_ids"], False, "transformers")
     chat = [{"role": "user", "content": question}]
@@ -52,7 +54,7 @@ def from_folder(folder: Path, question: str) -> dict[str, Any]:
 
 
 def from_gguf(path: Path, question: str) -> dict[str, Any]:
-    """Prompt by the vocabulary and chat template in a GGUF file."""
+    """The prompt by the vocabulary and chat template in a GGUF file."""
     import llama_cpp
 
     from minillm_lab.runtimes.llama_library import load_model, tokenize
@@ -84,24 +86,32 @@ def from_gguf(path: Path, question: str) -> dict[str, Any]:
 
 
 def rendered(source: Path, template: str, render: Callable[[], str]) -> str:
-    """What a chat template makes of a question. Raises LabError where it cannot be used."""
+    """The text that a chat template makes. Raises LabError if the template cannot be used."""
     if len(template.encode(errors="replace")) > LONGEST_TEMPLATE:
-        raise LabError(f"{source}: its chat template is longer than {LONGEST_TEMPLATE} bytes")
+        raise LabError(
+            f"{source}: its chat template is longer than {LONGEST_TEMPLATE} bytes; remove it, or"
+            " take"
+            " another model"
+        )
     try:
         with bounded(TEMPLATE_SECONDS, TEMPLATE_BYTES):
             text = render()
     except Exception as error:  # a template may raise whatever it likes
         raise LabError(
-            f"{source}: its chat template cannot be used: {first_line(error):.200}"
+            f"{source}: its chat template cannot be used: {first_line(error):.200}; remove it, or"
+            " take another model"
         ) from error
     if not 0 < len(text) <= LONGEST_PROMPT:
-        raise LabError(f"{source}: its chat template makes a prompt of {len(text)} characters")
+        raise LabError(
+            f"{source}: its chat template makes a prompt of {len(text)} characters, and 1 to"
+            f" {LONGEST_PROMPT} are allowed; remove it, or take another model"
+        )
     return text
 
 
 @contextmanager
 def bounded(seconds: int, bytes_: int) -> Iterator[None]:
-    """Raise TimeoutError or MemoryError in a block that takes more (of memory: on Linux)."""
+    """Raise TimeoutError or (on Linux) MemoryError in a block that takes more than this."""
 
     def too_long(*_: object) -> None:
         raise TimeoutError(f"it takes more than {seconds} seconds")

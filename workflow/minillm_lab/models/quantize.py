@@ -16,7 +16,7 @@ from minillm_lab.runtimes.llama_library import messages, said, said_by_llama
 def quantize(source: Path, type_: str, output: Path) -> None:
     """Write ``source`` in another quantization type.
 
-    From F16 to F16 or finer nothing is lost. Raises LabError with llama.cpp's own reason.
+    From F16 to F16 or a finer type nothing is lost. Raises LabError with llama.cpp's own reason.
     """
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = file_type(type_)
@@ -28,7 +28,9 @@ def quantize(source: Path, type_: str, output: Path) -> None:
         if llama_cpp.llama_model_quantize(
             str(source).encode(), str(target).encode(), ctypes.byref(params)
         ):
-            raise LabError(f"{source}: llama.cpp cannot make {type_} of it: {said('no reason')}")
+            raise LabError(
+                f"{source}: llama.cpp cannot make {type_} of it: {said('it gave no reason')}"
+            )
 
     params.dry_run = True  # it only says how large the file will be
     run(output)

@@ -17,7 +17,7 @@ from minillm_lab.runtimes import size_in
 def export(gguf: Path, output: Path) -> None:
     """Write a GGUF as a folder of float16 safetensors with its tokenizer.
 
-    Raises LabError where Transformers does not know the architecture.
+    Raises LabError if Transformers does not know the architecture.
     """
     check_space(output, size_in(gguf, "float16"))
     transformers.utils.logging.disable_progress_bar()
@@ -43,7 +43,7 @@ def export(gguf: Path, output: Path) -> None:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    say(f"exporting {arguments.gguf} as safetensors")
+    say(f"writing {arguments.gguf} as safetensors")
     export(arguments.gguf, arguments.output)
 
 

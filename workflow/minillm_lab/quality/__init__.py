@@ -1,1 +1,1 @@
-"""Quality: the reference, the divergence from it, questions, the answer side by side."""
+"""Quality: the reference, the divergence from it, questions, and answers side by side."""

@@ -1,6 +1,6 @@
-"""The reference's own greedy answer to the prompt, and how far another answer goes with it.
+"""The reference's own greedy answer to the prompt, and its comparison with a variant's answer.
 
-Apart from reference and score: a new prompt changes the answers, not the divergence.
+It is apart from reference and score, since a new prompt changes the answers, not the divergence.
 """
 
 import argparse
@@ -20,18 +20,18 @@ GRAM = 4
 def greedy_answer(
     weights: Path, prompt: list[int], settings: dict[str, Any], tokens: int
 ) -> Output:
-    """Exactly ``tokens`` tokens, end of text ignored, as the rounds generate them."""
+    """A model's answer of exactly ``tokens`` tokens, end of text ignored, as in the rounds."""
     with opened(weights, settings, len(prompt) + tokens) as loaded:
         ids = greedy(loaded.runtime, prompt, tokens)
         return Output(text=loaded.runtime.detokenize(ids), token_ids=ids)
 
 
 def beside(ids: list[int], reference: list[int]) -> dict[str, QualityMetric]:
-    """An answer beside the reference's, as single figures without an interval.
+    """An answer compared with the reference's, as single figures without an interval.
 
-    ``answer_first_divergence_token`` counts the tokens before the first that differs; where all
-    agree it is their number. ``answer_tokens_in_common`` is the share of tokens, with repeats, that
-    both have anywhere; ``answer_repetition`` the share of 4-grams that occurred before.
+    ``answer_first_divergence_token`` counts the tokens before the first difference, or all if there
+    is none. ``answer_tokens_in_common`` is the share of tokens, with repeats, that both have
+    anywhere. ``answer_repetition`` is the share of the answer's 4-grams that occurred before.
     """
     n = min(len(ids), len(reference))
     first = next((i for i in range(n) if ids[i] != reference[i]), n)
@@ -46,12 +46,12 @@ def beside(ids: list[int], reference: list[int]) -> dict[str, QualityMetric]:
 
 
 def no_answer(arguments: argparse.Namespace, reason: str) -> None:
-    """An answer that holds the reason why there is none."""
+    """Write an answer without tokens that says why there is none."""
     write_record(arguments.output, Output(text="", token_ids=[], flaw=reason))
 
 
 def main(arguments: argparse.Namespace) -> None:
-    say(f"reference of {arguments.model}: answering the prompt")
+    say(f"{arguments.model}: the reference answers the prompt")
     prompt = read_record(arguments.prompt, Prompt).token_ids
     settings = json.loads(arguments.settings)
     output = greedy_answer(arguments.weights, prompt, settings, arguments.generate)

@@ -1,6 +1,6 @@
-"""The divergence from the reference: kept compactly, estimated without bias, in blocks of rows.
+"""The KL divergence from a compact reference, estimated without bias, in blocks of rows.
 
-Of each scored token the reference keeps its top log-probabilities exactly and a systematic sample
+For each scored token the reference holds its top log-probabilities exactly and a systematic sample
 of the rest, drawn in proportion to its own probabilities (Madow 1949). With p the reference, q the
 variant and d = log p − log q, the divergence is a sum of terms that are never negative,
 
@@ -10,16 +10,17 @@ since Σ p·exp(−d) = Σ q = 1 = Σ p. It is estimated as
 
     Σ_top p·(d − 1 + exp(−d)) + P_tail · mean over the sample (d − 1 + exp(−d)).
 
-The mean takes the place of the expectation over p in the tail, so the estimate is unbiased. In one
-sample it is not exact: what Σ_top (q − p) adds, the tail's term takes away in expectation only. But
-every term is of second order in d, so where q is near p the estimate's error is in proportion to
-the divergence. Without −1 + exp(−d) it is of first order, and hides a near-exact variant's own.
+The mean replaces the expectation over p in the tail, so the estimate is unbiased. In one sample it
+is not exact: the tail's term takes away what Σ_top (q − p) adds in expectation only. But every term
+is of second order in d, so if q is near p the estimate's error is in proportion to the divergence.
+Without −1 + exp(−d) the error is of first order and hides the divergence of a near-exact variant.
 
-Where q is far from p, exp(−d) = q / p is the noisiest part: a token that p hardly knows and q likes
-is seldom drawn. Its mean over the tail is known, Q_tail / P_tail with Q_tail = 1 − Σ_top q, so it
-serves as a control variate. The weight that leaves it in, s² / (exp(s²) − 1), is the best where d
-is normal with variance s². s² is how d spreads in the less likely half of the top, and how far it
-lies there from log P_tail − log Q_tail: nothing of the sample, so that the estimate stays unbiased.
+If q is far from p, exp(−d) = q / p is the noisiest part: a token that is unlikely under p and
+likely under q is seldom drawn. The mean of exp(−d) over the tail is known, Q_tail / P_tail with
+Q_tail = 1 − Σ_top q, so it serves as a control variate. The weight that leaves it in,
+s² / (exp(s²) − 1), is the best if d is normal with variance s². s² is taken from the less likely
+half of the top: the variance of d there, and its distance from log P_tail − log Q_tail. It takes
+nothing from the sample, so the estimate stays unbiased.
 """
 
 from collections.abc import Iterator
@@ -33,17 +34,17 @@ Doubles = NDArray[np.float64]
 
 TOP = 256  # log-probabilities kept exactly
 TAIL = 128  # tokens sampled from the rest
-TINY = 1e-6  # of probability: beyond what sums of float32 are good for
-BLOCK_BYTES = 4 << 20  # of logits worked on at once: stays in the processor's cache
+TINY = 1e-6  # probability; float32 sums are no more exact
+BLOCK_BYTES = 4 << 20  # logits worked on at once, few enough for the processor's cache
 
 
 @dataclass(frozen=True)
 class Compact:
-    """The reference's distribution at each of n tokens."""
+    """The reference's distribution at each of n tokens, in compact form."""
 
     top_ids: NDArray[np.unsignedinteger]  # (n, TOP), most likely first
     top: Floats  # (n, TOP) log-probabilities
-    tail_ids: NDArray[np.unsignedinteger]  # (n, TAIL), or (n, 0) where the top is everything
+    tail_ids: NDArray[np.unsignedinteger]  # (n, TAIL), or (n, 0) if the top is everything
     tail: Floats  # (n, TAIL) log-probabilities
     tail_mass: Floats  # (n,) probability of everything but the top
 
@@ -55,7 +56,7 @@ def blocks(rows: int, vocabulary: int) -> Iterator[slice]:
 
 
 def log_normalizer(logits: Floats) -> Doubles:
-    """The log-sum-exp of each row of (n, vocabulary) logits; not finite where they are not."""
+    """The log-sum-exp of each row of (n, vocabulary) logits; not finite if they are not."""
     found = np.empty(len(logits))
     buffer = np.empty((0, 0), np.float32)
     for block in blocks(*logits.shape):
@@ -72,7 +73,7 @@ def log_normalizer(logits: Floats) -> Doubles:
 def compress(
     logits: Floats, normalizers: Doubles, random: np.random.Generator, top: int, tail: int
 ) -> Compact:
-    """Keep the top and a sample of the tail of each row of (n, vocabulary) logits."""
+    """The top and a sample of the tail of each row of (n, vocabulary) logits."""
     n, vocabulary = logits.shape
     top = min(top, vocabulary)
     tail = tail if top < vocabulary else 0
@@ -100,7 +101,7 @@ def sample(p: Floats, size: int, random: np.random.Generator) -> tuple[NDArray[n
     """Systematic samples of each row of weights, shape (rows, size), and each row's sum.
 
     Every id is drawn size × p / sum times on average, at evenly spaced points of the cumulated
-    weights behind one random start.
+    weights after one random start.
     """
     cumulated = np.cumsum(p, axis=1, dtype=np.float64)
     sums = cumulated[:, -1]
@@ -133,7 +134,7 @@ def divergence(reference: Compact, logits: Floats, normalizers: Doubles) -> Doub
 
 
 def apart(log_p: Floats, logits: Floats, normalizers: Doubles) -> Doubles:
-    """d = log p − log q, as far down as exp(−d) is a number."""
+    """d = log p − log q, bounded below so that exp(−d) is a number."""
     d: Doubles = log_p.astype(np.float64) - (logits - normalizers[:, None])
     return np.maximum(d, -700)
 

@@ -1,4 +1,4 @@
-"""A model opened for quality, and the evaluation text run through it chunk by chunk."""
+"""Opening a model for quality, and running the evaluation text through it chunk by chunk."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,34 +22,38 @@ from minillm_lab.runtimes import (
     resolved,
 )
 
-REPLY = 64  # tokens of the answer to each prompt
+REPLY = 64  # tokens of the reply to each of the eight prompts
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in its runtime, and what that runtime says of itself."""
+    """A model in its runtime, and the runtime's facts about itself."""
 
     runtime: Runtime
     facts: dict[str, Any]
 
     def vocabulary(self, text: EvaluationText) -> int:
-        """The size of the model's vocabulary. Raises LabError where the text's ids exceed it."""
+        """The size of the model's vocabulary. Raises LabError if the text's ids exceed it."""
         size: int = self.runtime.logits_of([Passage(text.chunks[0][:1], 0)]).shape[1]
         if text.largest_id >= size:
-            raise LabError(f"the text's tokens exceed the model's vocabulary of {size}")
+            raise LabError(
+                f"the text's tokens exceed the model's vocabulary of {size}: its tokenizer belongs"
+                " to"
+                " another model; replace it"
+            )
         return size
 
 
 def longest(text: EvaluationText) -> int:
-    """The context that the text and its questions need, in tokens."""
+    """The context that the text, its questions and its replies need, in tokens."""
     asked = [len(q.prompt) + sum(map(len, q.choices)) for q in text.questions]
-    answered = [len(prompt) + REPLY for prompt in text.prompts]
-    return max(text.protocol.context, *asked, *answered, 16)
+    replied = [len(prompt) + REPLY for prompt in text.prompts]
+    return max(text.protocol.context, *asked, *replied, 16)
 
 
 @contextmanager
 def opened(weights: Path, settings: dict[str, Any], context: int) -> Iterator[Loaded]:
-    """Load a model with room for ``context`` tokens. Raises LabError where it cannot be loaded."""
+    """Load a model with room for ``context`` tokens. Raises LabError if it cannot be loaded."""
     options = resolved(settings, context=context, sequences=CHOICES)
     check_memory(weights, options)
     runtime = open_runtime(settings["runtime"])
@@ -62,7 +66,7 @@ def opened(weights: Path, settings: dict[str, Any], context: int) -> Iterator[Lo
 
 
 def greedy(runtime: Runtime, prompt: list[int], tokens: int) -> list[int]:
-    """So many tokens, each the most likely after those before it; end of text is ignored."""
+    """The ids of ``tokens`` new tokens, each the most likely one; end of text is ignored."""
     runtime.clear()
     runtime.prefill(prompt)
     ids = [int(runtime.logits().argmax())]
@@ -75,10 +79,10 @@ def greedy(runtime: Runtime, prompt: list[int], tokens: int) -> list[int]:
 def evaluate(
     loaded: Loaded, text: EvaluationText, doing: str
 ) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.intp]]]:
-    """(number, logits, next tokens) of each chunk: shapes (n, vocabulary) and (n,).
+    """Yield (number, logits, next tokens) of each chunk, shapes (n, vocabulary) and (n,).
 
-    A chunk's last token is not evaluated: what follows it is unknown. The logits are valid until
-    the next chunk.
+    A chunk's last token is not evaluated, since no token follows it. The logits are valid until the
+    next chunk.
     """
     first = text.protocol.score_from
     with progress(doing, sum(map(len, text.chunks)), "tokens") as advance:

@@ -1,8 +1,8 @@
-"""Intervals of 95 % for quality figures: of tokens in chunks, of shares of questions, of pairs.
+"""Intervals of 95 % for figures of quality: over tokens in chunks, and over questions.
 
 The tokens of one chunk share their context and topic and are not independent, so every interval
-over tokens takes its error from what chunks differ in, with Student's t of chunks − 1 degrees of
-freedom. Coverage by simulation: tests/quality/test_intervals.py, docs/quality.md.
+over tokens takes its error from the differences between chunks, with Student's t of chunks − 1
+degrees of freedom. Coverage by simulation: tests/quality/test_intervals.py, docs/quality.md.
 """
 
 from math import exp, inf, sqrt
@@ -14,8 +14,8 @@ from scipy.special import stdtrit as student_quantile
 
 from minillm_lab.records import QualityMetric
 
-FEWEST = 3  # chunks that an interval is given for; of two, one reaches to 5 times the value
-LARGEST = 600.0  # logarithm of what is still written as a number
+FEWEST = 3  # chunks that an interval needs; with two, it would reach to 5 times the value
+LARGEST = 600.0  # logarithm of the largest value that is written as a number
 Doubles = NDArray[np.float64]
 Interval = tuple[float, float]
 
@@ -28,12 +28,12 @@ def mean(unit: str, tokens: Doubles) -> QualityMetric:
 
 
 def positive_mean(unit: str, tokens: Doubles, power: float = 1.0) -> QualityMetric:
-    """The mean of values that are never negative, to a power; its interval is the logarithm's."""
+    """The mean of non-negative values, to a power; the interval is taken on its logarithm."""
     return ratio(unit, tokens, np.ones_like(tokens), power)
 
 
 def ratio(unit: str, above: Doubles, below: Doubles, power: float = 1.0) -> QualityMetric:
-    """Σ above / Σ below of values that are never negative, to a power.
+    """Σ above / Σ below of non-negative values, to a power.
 
     The error of the ratio's logarithm is that of the chunks' residuals (Cochran 1977, section 6.3).
     """
@@ -50,9 +50,9 @@ def ratio(unit: str, above: Doubles, below: Doubles, power: float = 1.0) -> Qual
 
 
 def exp_mean(unit: str, tokens: Doubles) -> QualityMetric:
-    """exp of the mean: a perplexity of surprises, a ratio of their differences.
+    """exp of the mean: a perplexity, or a ratio of perplexities if ``tokens`` are differences.
 
-    The value is null where it is too large for a number, as a broken model's may be.
+    The value is null if it is too large for a number, as a broken model's may be.
     """
     logarithm = float(tokens.mean())
     if logarithm > LARGEST:
@@ -64,7 +64,7 @@ def exp_mean(unit: str, tokens: Doubles) -> QualityMetric:
 
 
 def share(unit: str, tokens: Doubles) -> QualityMetric:
-    """The share of tokens that are true, by Wilson's interval at their effective number."""
+    """The share of tokens that are true, with Wilson's interval at their effective number."""
     return QualityMetric(
         value=float(tokens.mean()),
         unit=unit,
@@ -74,10 +74,10 @@ def share(unit: str, tokens: Doubles) -> QualityMetric:
 
 
 def count(unit: str, tokens: Doubles) -> QualityMetric:
-    """The mean number of tokens that are true, of prompts whose tokens hang together wholly.
+    """The mean number of true tokens per prompt, whose tokens may depend on each other wholly.
 
-    As a share of the tokens it is at most as uncertain as a share of the prompts is, which is
-    Wilson's interval; Student's does not cover where most prompts have all of their tokens true.
+    As a share of the tokens it is at most as uncertain as a share of the prompts, whose interval is
+    Wilson's. Student's interval does not cover if all tokens of most prompts are true.
     """
     prompts, length = tokens.shape
     value, interval = float(tokens.mean()), None
@@ -88,9 +88,10 @@ def count(unit: str, tokens: Doubles) -> QualityMetric:
 
 
 def quantile(unit: str, tokens: Doubles, level: float) -> QualityMetric:
-    """A quantile of per-token values, by Woodruff's interval (1952).
+    """A quantile of per-token values, with Woodruff's interval (1952).
 
-    The share of tokens below it has an interval; the quantiles at its two ends are the quantile's.
+    The share of tokens below the quantile has an interval; the quantiles at its two ends are the
+    ends of the quantile's interval.
     """
     value = float(np.quantile(tokens, level))
     levels = _of_share(tokens <= value, level)
@@ -102,15 +103,15 @@ def quantile(unit: str, tokens: Doubles, level: float) -> QualityMetric:
 
 
 def alone(unit: str, value: float, tokens: Doubles) -> QualityMetric:
-    """A figure for which no interval covers: a maximum, a quantile of very few tokens."""
+    """A figure that no interval covers: a maximum, a quantile of very few tokens."""
     return QualityMetric(value=float(value), unit=unit, ci95=None, n=tokens.size)
 
 
 def proportion(count: int, n: int) -> QualityMetric:
     """A share of questions with its modified Wilson interval (Brown, Cai and DasGupta 2001).
 
-    Wilson's own covers 84 % where one or two are expected; there the Poisson distribution's lower
-    end takes the place of its lower end, and covers.
+    Wilson's own interval covers 84 % if one or two are expected; there its lower end is replaced by
+    that of the Poisson distribution, which covers.
     """
     low, high = wilson(count / n, n, float(ndtri(0.975)))
     few = 3 if n > 50 else 2
@@ -122,12 +123,12 @@ def proportion(count: int, n: int) -> QualityMetric:
 
 
 def mcnemar(lost: int, won: int) -> float:
-    """The exact two-sided p-value that answers turn wrong as often as right (McNemar 1947)."""
+    """The exact two-sided p-value that choices turn wrong as often as right (McNemar 1947)."""
     return min(1.0, 2 * float(bdtr(min(lost, won), lost + won, 0.5))) if lost + won else 1.0
 
 
 def wilson(value: float, n: float, quantile: float) -> Interval:
-    """Wilson's score interval (1927) of a share of n that need not be whole."""
+    """Wilson's score interval (1927) of a share; the number n need not be whole."""
     square = quantile**2
     centre = (value + square / (2 * n)) / (1 + square / n)
     reach = quantile * sqrt(value * (1 - value) / n + square / (4 * n**2)) / (1 + square / n)
@@ -135,7 +136,7 @@ def wilson(value: float, n: float, quantile: float) -> Interval:
 
 
 def _of_share(tokens: NDArray[np.generic], value: float) -> Interval | None:
-    """Wilson's interval for a share of tokens: they count as many as their chunks' spread says."""
+    """Wilson's interval for a share of tokens, at the number that the spread of chunks gives."""
     chunks = len(tokens)
     if chunks < FEWEST:
         return None
@@ -147,7 +148,7 @@ def _of_share(tokens: NDArray[np.generic], value: float) -> Interval | None:
 
 
 def half_width(by_chunk: Doubles) -> float | None:
-    """Half the width of Student's interval for the mean of chunks; None of too few."""
+    """Half the width of Student's interval for the mean of chunks; None if they are too few."""
     n = len(by_chunk)
     if n < FEWEST:
         return None

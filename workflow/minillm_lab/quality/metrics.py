@@ -1,4 +1,4 @@
-"""The figures over scored tokens, by chunk and in all; definitions: docs/quality.md."""
+"""The figures of quality over scored tokens, in all and by chunk (docs/quality.md)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,36 +10,36 @@ from minillm_lab.quality import intervals
 from minillm_lab.quality.text import EvaluationText
 from minillm_lab.records import HurtToken, QualityMetric
 
-WORST = 10  # tokens that are named
-BLOCK = 2048  # bytes of the text, about a chunk's
-BEFORE = 16  # tokens of the text that are shown before each
+WORST = 10  # tokens with the largest divergence that a score names
+BLOCK = 2048  # bytes of the text, about as many as a chunk has
+BEFORE = 16  # tokens of the text shown before each of them
 Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """What is kept of each scored token; every array has the shape (chunks, tokens of one)."""
+    """The values kept for each scored token; every array has the shape (chunks, tokens in one)."""
 
     kld: Doubles  # nats
     surprise: Doubles  # -log q of the text's own token, nats
-    reference_surprise: Doubles  # the reference's
+    reference_surprise: Doubles  # -log p of the text's own token, nats
     best: NDArray[np.intp]  # the variant's most likely token
-    reference_best: NDArray[np.intp]
+    reference_best: NDArray[np.intp]  # the reference's most likely token
 
     @classmethod
     def room(cls, chunks: int, tokens: int) -> "Tokens":
-        """Arrays to be filled chunk by chunk."""
+        """Empty arrays that are filled chunk by chunk."""
         values, ids = np.empty((3, chunks, tokens)), np.empty((2, chunks, tokens), np.intp)
         return cls(values[0], values[1], values[2], ids[0], ids[1])
 
     @property
     def same(self) -> Doubles:
-        """1 where both find the same token most likely, else 0."""
+        """1 if both find the same token most likely, else 0."""
         return np.asarray(self.best == self.reference_best, float)
 
     @property
     def delta_p(self) -> Doubles:
-        """What the text's own token gained in probability."""
+        """The probability that the text's own token gained."""
         return np.asarray(np.exp(-self.surprise) - np.exp(-self.reference_surprise))
 
 
@@ -68,11 +68,11 @@ def metrics_of(tokens: Tokens, text: EvaluationText) -> dict[str, QualityMetric]
 
 
 def reply_metrics(agreed: Doubles) -> dict[str, QualityMetric]:
-    """Figures of the reference's replies, given 1 where the variant agrees: (prompts, tokens).
+    """The figures of the replies; ``agreed`` is 1 where the variant agrees, (prompts, tokens).
 
-    ``first_divergence_token`` counts the tokens before the first divergent one, all of them where
-    there is none; ``divergent_tokens_share`` counts every divergent token (who-what-benchmark's FDT
-    and SDT). The intervals are over prompts.
+    ``first_divergence_token`` counts the tokens before the first difference, or all if there is
+    none; ``divergent_tokens_share`` counts every difference (who-what-benchmark's FDT and SDT). The
+    intervals are over prompts.
     """
     return {
         "first_divergence_token": intervals.count("tokens", np.minimum.accumulate(agreed, axis=1)),
@@ -81,16 +81,16 @@ def reply_metrics(agreed: Doubles) -> dict[str, QualityMetric]:
 
 
 def chunk_means(tokens: Tokens) -> dict[str, list[float]]:
-    """One value per chunk, from which two scores of one text can be compared in pairs."""
+    """Means by chunk, so that two scores of one text can be compared in pairs."""
     kept = {"kld_mean": tokens.kld, "same_top": tokens.same, "surprise": tokens.surprise}
     return {name: values.mean(axis=1).tolist() for name, values in kept.items()}
 
 
 def bits_by_block(tokens: Tokens, text: EvaluationText) -> list[tuple[float, float, int]]:
-    """For each BLOCK bytes of the text: the variant's bits, the reference's, and the bytes.
+    """For each BLOCK bytes of the text: the variant's bits, the reference's bits, and the bytes.
 
-    They are of the scored tokens that begin in it; models of different tokenizers have the blocks
-    in common. Empty where the tokens do not spell the text.
+    They count the scored tokens that begin in the block. Models with different tokenizers have the
+    blocks in common. The list is empty if the tokens do not spell the text.
     """
     sizes, begins = scored_bytes(text), scored_begins(text)
     if sizes is None or begins is None:
@@ -104,7 +104,7 @@ def bits_by_block(tokens: Tokens, text: EvaluationText) -> list[tuple[float, flo
 
 
 def scored_begins(text: EvaluationText) -> NDArray[np.int64] | None:
-    """Where each scored token begins in the text, in bytes; None where that is not known."""
+    """The byte of the text at which each scored token begins; None if that is not known."""
     if text.bytes is None:
         return None
     sizes = np.array(text.bytes)
@@ -113,14 +113,14 @@ def scored_begins(text: EvaluationText) -> NDArray[np.int64] | None:
 
 
 def scored_bytes(text: EvaluationText) -> Doubles | None:
-    """The bytes of the scored tokens of each chunk; None where the text's are not known."""
+    """The bytes of the scored tokens of each chunk; None if they are not known."""
     if text.bytes is None:
         return None
     return np.array(text.bytes, float)[:, text.protocol.score_from + 1 :]
 
 
 def section_names(text: EvaluationText) -> NDArray[np.str_] | None:
-    """The section that each scored token begins in; None where the text has none."""
+    """The section that each scored token begins in; None if the text has no sections."""
     begins = scored_begins(text)
     if begins is None or not text.sections:
         return None
@@ -130,9 +130,9 @@ def section_names(text: EvaluationText) -> NDArray[np.str_] | None:
 
 
 def by_section(tokens: Tokens, text: EvaluationText) -> dict[str, QualityMetric]:
-    """The mean divergence of each section that has scored tokens; sections of a name are one.
+    """The mean divergence of each section that has scored tokens; sections of one name are one.
 
-    There are no intervals: a section is a chunk or two.
+    There are no intervals, since a section is a chunk or two.
     """
     names = section_names(text)
     if names is None:
@@ -147,7 +147,7 @@ def by_section(tokens: Tokens, text: EvaluationText) -> dict[str, QualityMetric]
 def hurt_most(
     tokens: Tokens, text: EvaluationText, detokenize: Callable[[list[int]], str]
 ) -> list[HurtToken]:
-    """The tokens of the largest divergence, the largest first."""
+    """The tokens with the largest divergence, the largest first."""
     names, first = section_names(text), text.protocol.score_from + 1
     found = []
     for place in np.argsort(-tokens.kld, axis=None, kind="stable")[:WORST]:

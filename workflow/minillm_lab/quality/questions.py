@@ -1,8 +1,8 @@
 """Multiple-choice questions, scored by the log-probability of each choice's text.
 
-A choice is scored by itself, as what follows "Question: …\nAnswer:", so their order cannot matter.
-The score is the sum of its tokens' log-probabilities divided by its length in bytes, which is
-lm-evaluation-harness's ``acc_norm`` (byte-length normalization).
+A choice is scored by itself, as the text after "Question: …\nAnswer:", so their order cannot
+matter. The score is the sum of its tokens' log-probabilities divided by its length in bytes, which
+is lm-evaluation-harness's ``acc_norm`` (byte-length normalization).
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from minillm_lab.records import Record
 from minillm_lab.runtimes import Passage, Runtime
 
 CHOICES = 4
-TOGETHER = 512  # tokens of questions that are given to the runtime at once
+TOGETHER = 512  # tokens of questions given to the runtime at once
 
 
 class Question(Record):
@@ -29,8 +29,10 @@ class Question(Record):
     group: str = Field(min_length=1, max_length=80)
     prompt: list[int] = Field(min_length=1, max_length=4096)
     choices: list[list[int]] = Field(min_length=CHOICES, max_length=CHOICES)
-    bytes: list[int] = Field(min_length=CHOICES, max_length=CHOICES, description="of each choice")
-    answer: int = Field(ge=0, lt=CHOICES, description="which choice is right")
+    bytes: list[int] = Field(
+        min_length=CHOICES, max_length=CHOICES, description="It holds each choice's bytes."
+    )
+    answer: int = Field(ge=0, lt=CHOICES, description="This choice, counted from 0, is right.")
 
     @model_validator(mode="after")
     def choices_are_not_empty(self) -> "Question":
@@ -50,9 +52,9 @@ class WrittenQuestion(Record):
     @model_validator(mode="after")
     def answer_is_a_choice(self) -> "WrittenQuestion":
         if self.answer not in self.choices:
-            raise ValueError(f"the answer {self.answer!r} is none of the choices")
+            raise ValueError(f"the answer {self.answer!r} is not one of the choices")
         if len(set(self.choices)) < CHOICES or not all(c.strip() for c in self.choices):
-            raise ValueError("the choices must differ and say something")
+            raise ValueError("the choices must differ and must not be empty")
         return self
 
 
@@ -63,7 +65,7 @@ def load_questions(text: str, name: str) -> list[WrittenQuestion]:
         if not isinstance(entries, list) or not entries:
             raise TypeError
     except (yaml.YAMLError, TypeError, KeyError):
-        raise LabError(f"{name}: is not YAML with a list 'questions'") from None
+        raise LabError(f"{name}: is not YAML with a list 'questions'; give it one") from None
     questions = []
     for number, entry in enumerate(entries, 1):
         try:
@@ -78,7 +80,7 @@ def load_questions(text: str, name: str) -> list[WrittenQuestion]:
 def tokenized(
     question: WrittenQuestion, encode: Callable[[str], list[int]], begin: int | None
 ) -> Question:
-    """A question's ids; a choice is what its text adds to the prompt's ids."""
+    """A question as token ids; a choice has the ids that its text adds to the prompt's."""
     text = f"Question: {question.question}\nAnswer:"
     prompt = encode(text)
     choices = []
@@ -96,7 +98,7 @@ def tokenized(
 
 
 def choice_scores(runtime: Runtime, questions: list[Question]) -> NDArray[np.float64]:
-    """Log-probability per byte of each choice, shape (n, 4); a prompt is evaluated once."""
+    """Log-probability per byte of each choice, shape (n, 4); each prompt is evaluated once."""
     logits = runtime.logits_of([passage(question) for question in questions])
     normalizers = log_normalizer(logits)
     scores, row = np.empty((len(questions), CHOICES)), 0
@@ -110,13 +112,13 @@ def choice_scores(runtime: Runtime, questions: list[Question]) -> NDArray[np.flo
 
 
 def passage(question: Question) -> Passage:
-    """The tokens that predict those of the choices: all but each choice's last."""
+    """The tokens that predict the choices' tokens: all but each choice's last."""
     branches = [choice[:-1] for choice in question.choices]
     return Passage(question.prompt, len(question.prompt) - 1, branches)
 
 
 def together(questions: list[Question]) -> Iterator[list[Question]]:
-    """The questions in turn, as many at once as TOGETHER allows and at least one."""
+    """Batches of questions in order, each as large as TOGETHER allows, and at least one."""
     batch: list[Question] = []
     for question in questions:
         if batch and sum(len(passage(q)) for q in [*batch, question]) > TOGETHER:
@@ -127,8 +129,8 @@ def together(questions: list[Question]) -> Iterator[list[Question]]:
         yield batch
 
 
-def answer_all(runtime: Runtime, questions: list[Question]) -> list[int]:
-    """The choice that the model finds most likely, for each question."""
+def choose_all(runtime: Runtime, questions: list[Question]) -> list[int]:
+    """For each question, the choice with the highest score."""
     chosen: list[int] = []
     with progress("questions", len(questions), "questions") as advance:
         for batch in together(questions):

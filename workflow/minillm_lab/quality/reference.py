@@ -1,8 +1,8 @@
-"""The reference: what the unquantized model says about the text, small enough to publish.
+"""The reference: the unquantized model's predictions on the text, small enough to publish.
 
-An uncompressed .npz file of one set of arrays per chunk (so that reading and writing stream) and
-one JSON document, ``facts``. It may come from elsewhere: nothing in it is trusted before its shape,
-type and range have been checked.
+It is an uncompressed .npz file with a set of arrays per chunk (so that reading and writing stream)
+and a JSON document, ``facts``. It may come from elsewhere, so nothing in it is used before its
+shape, type and range have been checked.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import check_space, sha256_of, weight_files, written_whole
 from minillm_lab.quality.divergence import TAIL, TOP, Compact, compress, log_normalizer
 from minillm_lab.quality.evaluation import REPLY, Loaded, evaluate, greedy, longest, opened
-from minillm_lab.quality.questions import answer_all
+from minillm_lab.quality.questions import choose_all
 from minillm_lab.quality.text import EvaluationText
 from minillm_lab.quality.unmeasured import pass_on, tried
 from minillm_lab.records import Record, read_record
@@ -35,24 +35,26 @@ SEED = 4
 
 
 class ReferenceFacts(Record):
-    """What a reference was made of."""
+    """The facts of a reference: its model, runtime, text and protocol."""
 
     schema_version: Literal[2] = 2
     kind: Literal["compact", "exact"]
     model: str
-    weights: dict[str, str] = Field(description="SHA-256 by file")
+    weights: dict[str, str] = Field(description="It holds the SHA-256 of each file.")
     runtime: dict[str, Any]
     vocabulary: int = Field(ge=2, le=1 << 24)
     top: int = Field(ge=1)
     tail: int = Field(ge=0, le=1 << 16)
     text: EvaluationText
-    answers: list[int] = Field(description="the choice it finds most likely, by question")
-    replies: list[list[int]] = Field(description="its greedy answer to each prompt, REPLY tokens")
+    answers: list[int] = Field(description="It holds the reference's choice by question.")
+    replies: list[list[int]] = Field(
+        description="It holds a greedy reply of REPLY tokens to each prompt."
+    )
 
 
 @dataclass(frozen=True)
 class ReferenceChunk:
-    """The reference at the scored tokens of one chunk: n of them."""
+    """The reference at the n scored tokens of one chunk."""
 
     surprise: NDArray[np.float32]  # (n,): −log p of the text's next token, in nats
     best: NDArray[np.unsignedinteger]  # (n,): the most likely token
@@ -64,9 +66,9 @@ def make_reference(
     name: str, weights: Path, text: EvaluationText, settings: dict[str, Any], output: Path,
     exact: bool = False, top: int = TOP, tail: int = TAIL,
 ) -> None:  # fmt: skip
-    """Evaluate the text and the questions; write the reference whole or not at all."""
+    """Evaluate the text and the questions; write the reference as a whole or not at all."""
     files = weight_files(weights)
-    say(f"reference of {name}: loading {weights}")
+    say(f"{name}: the reference loads {weights}")
     with opened(weights, settings, longest(text)) as loaded, written_whole(output) as part:
         vocabulary = loaded.vocabulary(text)
         per_token = 4 * vocabulary if exact else 6 * min(top + tail, vocabulary)
@@ -84,7 +86,7 @@ def make_reference(
                 top=min(top, vocabulary),
                 tail=tail if top < vocabulary else 0,
                 text=text,
-                answers=answer_all(loaded.runtime, text.questions),
+                answers=choose_all(loaded.runtime, text.questions),
                 replies=[greedy(loaded.runtime, prompt, REPLY) for prompt in text.prompts],
             )
             _write(archive, "facts", np.frombuffer(facts.model_dump_json().encode(), np.uint8))
@@ -93,13 +95,15 @@ def make_reference(
 def _chunks(
     loaded: Loaded, text: EvaluationText, name: str, exact: bool, top: int, tail: int
 ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
-    """The arrays of each chunk, by their name in the file."""
+    """The arrays of each chunk, by their names in the file."""
     random = np.random.default_rng(SEED)
     for number, logits, targets in evaluate(loaded, text, f"reference of {name}"):
         normalizers = log_normalizer(logits)
         if not np.isfinite(normalizers).all():
             raise LabError(
-                f"{name}: the model computes values that are not numbers; it can be no reference"
+                f"{name}: the model computes values that are not numbers, so it cannot be a"
+                " reference;"
+                " name another in quality.reference"
             )
         rows = np.arange(len(logits))
         arrays: dict[str, NDArray[Any]] = {
@@ -119,7 +123,7 @@ def _write(archive: zipfile.ZipFile, name: str, values: NDArray[Any]) -> None:
 
 
 class Reference:
-    """A reference file, opened and checked. Every method raises LabError with one line."""
+    """A reference file, opened and checked. Its methods raise LabError if the file is broken."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -141,7 +145,7 @@ class Reference:
         if not 0 <= f.text.largest_id < f.vocabulary or f.top > f.vocabulary:
             raise self._broken("a token id lies outside the vocabulary")
         if len(f.answers) != len(f.text.questions) or not {*f.answers} <= {0, 1, 2, 3}:
-            raise self._broken("its answers do not fit its questions")
+            raise self._broken("its choices do not fit its questions")
         if [len(ids) for ids in f.replies] != [REPLY] * len(f.text.prompts):
             raise self._broken("its replies do not fit its prompts")
         if not all(0 <= token < f.vocabulary for ids in f.replies for token in ids):
@@ -154,7 +158,7 @@ class Reference:
         self.archive.close()
 
     def chunk(self, number: int) -> ReferenceChunk:
-        """One chunk, checked: types, shapes, ranges, probabilities that sum to 1."""
+        """One chunk, with types, shapes and ranges checked, and probabilities that sum to 1."""
         f, n = self.facts, self.facts.text.protocol.scored
         surprise = self._array(f"surprise.{number}", np.float32, (n,))
         if f.kind == "exact":
@@ -174,7 +178,7 @@ class Reference:
         if (kept.tail_mass < 0).any() or max(
             float(x.max(initial=-1)) for x in (kept.top, kept.tail)
         ) > 1e-3:
-            raise self._broken(f"chunk {number} holds no probabilities")
+            raise self._broken(f"chunk {number} holds values that are not probabilities")
         self._sums_to_one(np.exp(kept.top).sum(axis=1) + kept.tail_mass, number)
         return ReferenceChunk(surprise, kept.top_ids[:, 0], kept, None)
 
@@ -185,7 +189,7 @@ class Reference:
     def _array(
         self, name: str, kind: type, shape: tuple[int, ...] | None, limit: int | None = None
     ) -> NDArray[Any]:
-        """A member of the archive; nothing larger than it should be is read."""
+        """A member of the archive, which is read only if it has the expected size."""
         try:
             if f"{name}.npy" not in self.archive.NameToInfo:
                 raise self._broken(f"{name} is missing")

@@ -1,4 +1,4 @@
-"""Score a variant against the reference: divergence at every scored token, and the questions."""
+"""Score a variant: its divergence from the reference at every scored token, and the questions."""
 
 import argparse
 import json
@@ -22,14 +22,14 @@ from minillm_lab.quality.metrics import (
     metrics_of,
     reply_metrics,
 )
-from minillm_lab.quality.questions import Question, answer_all
+from minillm_lab.quality.questions import Question, choose_all
 from minillm_lab.quality.reference import Reference
 from minillm_lab.quality.text import EvaluationText
 from minillm_lab.quality.unmeasured import pass_on, tried
 from minillm_lab.records import QualityMetric, Score, read_record, write_record
 from minillm_lab.runtimes import Passage, Runtime
 
-NOT_FINITE = "quality: the model computes values that are not numbers: no figures"
+NOT_FINITE = "quality: no figures, since the model computes values that are not numbers"
 
 
 class NotFiniteError(Exception):
@@ -39,7 +39,10 @@ class NotFiniteError(Exception):
 def score(
     variant: str, weights: Path, text: EvaluationText, settings: dict[str, Any], path: Path
 ) -> Score:
-    """Every figure of a variant. Raises LabError where the reference does not fit it."""
+    """All figures of quality of a variant. Raises LabError if the reference does not fit it.
+
+    ``path`` is that of the reference.
+    """
     with Reference(path) as reference:
         if reference.facts.text != text:
             raise LabError(
@@ -50,15 +53,17 @@ def score(
         with opened(weights, settings, longest(text)) as loaded:
             if (size := loaded.vocabulary(text)) != reference.facts.vocabulary:
                 raise LabError(
-                    f"{path}: has a vocabulary of {reference.facts.vocabulary} tokens, and the"
-                    f" model of {variant} one of {size}: it belongs to another model"
+                    f"{path}: belongs to another model: it has a vocabulary of"
+                    f" {reference.facts.vocabulary} tokens, and the model of {variant} one of"
+                    f" {size};"
+                    " use the reference of that model"
                 )
             try:
                 tokens = tokens_of(variant, loaded, text, reference)
-                answers = answer_all(loaded.runtime, text.questions)
+                choices = choose_all(loaded.runtime, text.questions)
                 agreed = agreement(loaded.runtime, text.prompts, reference.facts.replies)
             except NotFiniteError:
-                tokens, answers, agreed = None, [], None
+                tokens, choices, agreed = None, [], None
             hurt = hurt_most(tokens, text, loaded.runtime.detokenize) if tokens else []
     facts = reference.facts
     protocol = text.protocol.model_dump() | {
@@ -70,7 +75,7 @@ def score(
     metrics: dict[str, QualityMetric] = {}
     if tokens is not None and agreed is not None:
         metrics = metrics_of(tokens, text) | reply_metrics(agreed)
-        metrics |= question_metrics(answers, facts.answers, text.questions)
+        metrics |= question_metrics(choices, facts.answers, text.questions)
     return Score(
         variant=variant,
         protocol=protocol,
@@ -79,13 +84,13 @@ def score(
         by_section=by_section(tokens, text) if tokens else {},
         bits_by_block=bits_by_block(tokens, text) if tokens else [],
         hurt_most=hurt,
-        answers=answers,
+        answers=choices,
         warnings=[] if tokens else [NOT_FINITE],
     )
 
 
 def tokens_of(variant: str, loaded: Loaded, text: EvaluationText, reference: Reference) -> Tokens:
-    """Every scored token; only a few values of each are kept, never the logits."""
+    """The values of every scored token; the logits are not kept."""
     tokens = Tokens.room(len(text.chunks), text.protocol.scored)
     rows = np.arange(text.protocol.scored)
     for number, logits, targets in evaluate(loaded, text, variant):
@@ -106,9 +111,9 @@ def tokens_of(variant: str, loaded: Loaded, text: EvaluationText, reference: Ref
 def agreement(
     runtime: Runtime, prompts: list[list[int]], replies: list[list[int]]
 ) -> NDArray[np.float64]:
-    """1 where the variant would go on as the reference does after the reference's own tokens.
+    """1 where the variant, after the reference's own tokens, chooses the reply's next token.
 
-    The shape is (prompts, tokens of a reply); each is one evaluation of prompt and reply.
+    The shape is (prompts, tokens of a reply). Prompt and reply are one evaluation.
     """
     agreed = []
     for prompt, reply in zip(prompts, replies, strict=True):
@@ -118,15 +123,15 @@ def agreement(
 
 
 def question_metrics(
-    answers: list[int], reference: list[int], questions: list[Question]
+    choices: list[int], reference: list[int], questions: list[Question]
 ) -> dict[str, QualityMetric]:
-    """Accuracy, overall and by group, and what changed against the reference's answers."""
+    """Accuracy, overall and by group, and the choices that differ from the reference's."""
     if not questions:
         return {}
-    right = [a == q.answer for a, q in zip(answers, questions, strict=True)]
-    before = [a == q.answer for a, q in zip(reference, questions, strict=True)]
+    right = [c == q.answer for c, q in zip(choices, questions, strict=True)]
+    before = [c == q.answer for c, q in zip(reference, questions, strict=True)]
     n = len(questions)
-    flips = sum(a != b for a, b in zip(answers, reference, strict=True))
+    flips = sum(ours != theirs for ours, theirs in zip(choices, reference, strict=True))
     lost = sum(b and not r for r, b in zip(right, before, strict=True))
     won = sum(r and not b for r, b in zip(right, before, strict=True))
     metrics = {
@@ -142,7 +147,7 @@ def question_metrics(
 
 
 def without_metrics(arguments: argparse.Namespace, reason: str) -> None:
-    """A score that holds the reason why there is none."""
+    """Write a score without figures that says why there are none."""
     found = Score(
         variant=arguments.variant,
         protocol={},

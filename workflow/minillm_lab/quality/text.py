@@ -1,8 +1,8 @@
-"""The evaluation text and the questions as token ids: the same for every variant of a model.
+"""The evaluation text and the questions as token ids, the same for every variant of a model.
 
 The ids come from the tokenizer of the model's source, as the prompt's do. The text is cut as
-llama-perplexity cuts it: chunks of ``context`` tokens, what is left at the end dropped, and each
-chunk's first token replaced by the begin-of-text token where the model's tokenizer adds one.
+llama-perplexity cuts it: into chunks of ``context`` tokens, with a rest at the end dropped. If the
+model's tokenizer adds a begin-of-text token, that token replaces each chunk's first one.
 """
 
 import argparse
@@ -30,49 +30,59 @@ PROMPTS = Path(__file__).with_name("prompts.yaml")
 
 
 class Tokenizer(NamedTuple):
-    """Takes special tokens for plain text."""
+    """A tokenizer that treats special tokens as plain text."""
 
     encode: Tokenize
     begin: int | None  # the begin-of-text token, if the tokenizer adds one
-    spellings: Callable[[list[int]], list[list[bytes]]]  # each token's bytes, one way or another
+    spellings: Callable[[list[int]], list[list[bytes]]]  # each token's bytes, in each possible way
 
 
 class Protocol(Record):
     """How the text is cut and which tokens are scored."""
 
     name: str
-    context: int = Field(ge=4, le=1 << 20, description="tokens of a chunk")
-    score_from: int = Field(ge=1, description="first position whose prediction is scored")
-    chunks: int | None = Field(None, ge=2, description="at most so many, spread over the text")
+    context: int = Field(ge=4, le=1 << 20, description="A chunk has this many tokens.")
+    score_from: int = Field(
+        ge=1, description="This is the first position of a chunk whose prediction is scored."
+    )
+    chunks: int | None = Field(
+        None, ge=2, description="At most this many chunks are scored, spread over the text."
+    )
 
     @property
     def scored(self) -> int:
-        """Scored tokens of a chunk: the last one predicts nothing that is known."""
+        """The number of scored tokens in a chunk; the last token predicts no known one."""
         return self.context - 1 - self.score_from
 
 
 class Section(Record):
-    """What a part of the text is; the next one ends it."""
+    """A part of the text with a name; it ends where the next one begins."""
 
     name: str = Field(min_length=1, max_length=80)
-    start: int = Field(ge=0, description="in bytes of the text")
+    start: int = Field(ge=0, description="The section begins at this byte of the text.")
 
 
 class EvaluationText(Record):
-    """``results/quality/texts/<model>.json``."""
+    """``results/quality/texts/<model>.json``: text, prompts and questions as token ids."""
 
     schema_version: Literal[2] = 2
     text_sha256: str = Field(pattern="^[0-9a-f]{64}$")
     questions_sha256: str | None = Field(pattern="^[0-9a-f]{64}$")
     protocol: Protocol
-    begins: bool = Field(description="each chunk begins with the begin-of-text token")
+    begins: bool = Field(description="Each chunk begins with the begin-of-text token.")
     chunks: list[list[int]]
     bytes: list[list[int]] | None = Field(
-        description="of each token of each chunk; null: the tokens do not spell the text"
+        description="It holds the bytes of each token of each chunk; null if the tokens do not"
+        " spell"
+        " the text."
     )
-    starts: list[int] = Field(description="of each chunk in the text, in bytes; empty likewise")
-    sections: list[Section] = Field(description="in order; empty: the text has none")
-    prompts: list[list[int]] = Field(description="that the reference answers")
+    starts: list[int] = Field(
+        description="Each chunk starts at this byte of the text; empty if bytes is null."
+    )
+    sections: list[Section] = Field(
+        description="It holds the sections in order; empty if the text has none."
+    )
+    prompts: list[list[int]] = Field(description="The reference replies to these prompts.")
     questions: list[Question]
 
     @model_validator(mode="after")
@@ -87,14 +97,14 @@ class EvaluationText(Record):
         ):
             raise ValueError("the bytes do not fit the chunks")
         if self.protocol.scored < 1 or len(self.chunks) < 1:
-            raise ValueError("nothing to score")
+            raise ValueError("there is no token to score")
         if any(len(chunk) != self.protocol.context for chunk in self.chunks):
             raise ValueError("a chunk has another length than the protocol's context")
         return self
 
     @property
     def largest_id(self) -> int:
-        """The largest token id in it, and -1 where one is negative."""
+        """The largest token id in it; -1 if any is negative."""
         lists = (
             self.chunks
             + self.prompts
@@ -105,7 +115,7 @@ class EvaluationText(Record):
 
 
 def open_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer of a folder or a GGUF file. Raises LabError where there is none."""
+    """The tokenizer of a folder or a GGUF file. Raises LabError if there is none."""
     if path.is_dir():
         from transformers import AutoTokenizer
 
@@ -114,7 +124,9 @@ def open_tokenizer(path: Path) -> Tokenizer:
                 path, local_files_only=True, trust_remote_code=False
             )
         except (OSError, ValueError) as error:
-            raise LabError(f"{path}: no usable tokenizer: {first_line(error)}") from error
+            raise LabError(
+                f"{path}: no usable tokenizer: {first_line(error)}; add the tokenizer's files"
+            ) from error
 
         def encode(text: str) -> list[int]:
             ids: list[int] = tokenizer(
@@ -143,10 +155,10 @@ def open_tokenizer(path: Path) -> Tokenizer:
 
 
 def read_tokens(tokens: list[str]) -> list[list[bytes]]:
-    """What tokens stand for, in the two ways that vocabularies write bytes.
+    """The bytes that tokens stand for, in each of the two ways that vocabularies write bytes.
 
-    Byte-level ones have a printable symbol for each byte; SentencePiece's have "▁" for a space and
-    "<0xE0>" for a byte that no token holds.
+    Byte-level vocabularies have a printable symbol for each byte. SentencePiece's have "▁" for a
+    space and "<0xE0>" for a byte that no token holds.
     """
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -165,9 +177,9 @@ def read_tokens(tokens: list[str]) -> list[list[bytes]]:
 
 
 def sizes_of(content: bytes, spellings: list[list[bytes]]) -> list[int] | None:
-    """The bytes of each token, which add up to the text's; None where they do not spell it.
+    """The number of bytes of each token; None if the tokens do not spell the text.
 
-    A space that the tokenizer puts before the text is none of its bytes.
+    A space that the tokenizer puts before the text is not counted.
     """
     for spelled in spellings:
         whole, sizes = b"".join(spelled), list(map(len, spelled))
@@ -179,20 +191,20 @@ def sizes_of(content: bytes, spellings: list[list[bytes]]) -> list[int] | None:
 
 
 def places(tokens: int, protocol: Protocol) -> list[int]:
-    """Where chunks start in so many tokens. Raises LabError where there are fewer than two."""
+    """The first token of each chunk of a text. Raises LabError if there are fewer than two."""
     size = protocol.context
     count = tokens // size
     if count < 2:
         raise LabError(
-            f"quality.text: {tokens} tokens are too few for intervals: two chunks of {size} at"
-            " least; give a longer text or lower 'quality.context'"
+            f"quality.text: {tokens} tokens are too few for intervals, which need two chunks of"
+            f" {size}; give a longer text or lower 'quality.context'"
         )
     wanted = min(count, protocol.chunks or count)
     return [size * (i * count // wanted) for i in range(wanted)]
 
 
 def cut(ids: list[int], protocol: Protocol, begin: int | None) -> list[list[int]]:
-    """Chunks of the text's ids. Raises LabError where there are fewer than two."""
+    """The chunks of the text's ids. Raises LabError if there are fewer than two."""
     if begin is not None:
         ids = [begin, *ids]
     starts = places(len(ids), protocol)
@@ -201,7 +213,7 @@ def cut(ids: list[int], protocol: Protocol, begin: int | None) -> list[list[int]
 
 
 def read_sections(written: str, text: str, name: str) -> list[Section]:
-    """Sections from YAML: of each its name and the line of the text that begins it, in order.
+    """Sections from YAML, which lists in order each name and the line of the text that begins it.
 
     Raises LabError with one line that names the section.
     """
@@ -209,14 +221,16 @@ def read_sections(written: str, text: str, name: str) -> list[Section]:
         entries = [(str(e["section"]), str(e["from"])) for e in yaml.safe_load(written)["sections"]]
     except (yaml.YAMLError, TypeError, KeyError):
         raise LabError(
-            f"{name}: is not YAML with a list 'sections' of {{section: …, from: a line}}"
+            f"{name}: is not YAML with a list 'sections' of {{section: …, from: a line}}; write it"
+            " so"
         ) from None
     found, at = [], 0
     for section, line in entries:
         place = f"\n{text}".find(f"\n{line}", at)
         if place < 0 or not line:
             raise LabError(
-                f"{name}: {section}: no line of the text, here or later, begins {line!r}"
+                f"{name}: {section}: no line of the text after the previous section begins with"
+                f" {line!r}; correct it"
             )
         at = place + 1
         try:
@@ -227,11 +241,11 @@ def read_sections(written: str, text: str, name: str) -> list[Section]:
 
 
 def read_text(path: Path) -> str:
-    """A text file as UTF-8, line ends as they are. Raises LabError where it is none."""
+    """The content of a UTF-8 file, line ends unchanged. Raises LabError if it is not one."""
     try:
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise LabError(f"{path}: is not UTF-8 text (byte {error.start})") from error
+        raise LabError(f"{path}: is not UTF-8 text (byte {error.start}); convert it") from error
     except OSError as error:
         raise LabError(f"{path}: {error.strerror}") from error
 
@@ -243,7 +257,7 @@ def evaluation_text(
     protocol: Protocol,
     sections: Path | None = None,
 ) -> EvaluationText:
-    """Everything that the reference and the variants are given."""
+    """Text, prompts and questions as the reference and the variants are given them."""
     content = read_text(text)
     asked = read_text(questions) if questions else None
     encode, begin, spellings = open_tokenizer(tokenizer)
@@ -275,7 +289,7 @@ def evaluation_text(
 
 
 def context_of(source: Path) -> int | None:
-    """Tokens of context that a model is made for, by its GGUF file or its folder; None: unsaid."""
+    """Tokens of context that a model is made for; None if its GGUF file or folder does not say."""
     if not source.is_dir():
         return read_header(source).context
     try:
@@ -303,8 +317,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokenizer", type=Path, required=True, help="a folder or a GGUF file")
     parser.add_argument("--text", type=Path, required=True)
-    parser.add_argument("--questions", type=Path, nargs="?", help="YAML; without it none are asked")
-    parser.add_argument("--sections", type=Path, nargs="?", help="YAML; without it there are none")
+    parser.add_argument(
+        "--questions", type=Path, nargs="?", help="a YAML file; without it, none are asked"
+    )
+    parser.add_argument(
+        "--sections", type=Path, nargs="?", help="a YAML file; without it, there are none"
+    )
     parser.add_argument("--protocol", required=True, help="how to cut and score, as JSON")
     parser.add_argument("--output", type=Path, required=True)
     run(tried(main), parser)

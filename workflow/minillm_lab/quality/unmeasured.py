@@ -1,9 +1,9 @@
-"""Quality that cannot be measured costs no speeds: the reason takes the place of the figures.
+"""If quality cannot be measured, speeds still are: the reason is written in place of the figures.
 
-A job of quality that fails for a reason that a person can put right, or out of memory, says so
-in one line, leaves the reason where its output belongs, and ends well; the jobs after it pass the
-reason on, and each result says it among its warnings. It is tried again when what it is made from
-changes, and when it is asked for: ``--forcerun`` and its output.
+A job of quality may fail for a reason that a person can fix, or out of memory. It then says so in
+one line, writes the reason to its output, and ends well. The jobs after it pass the reason on, and
+each result has it among its warnings. The job runs again if its inputs change, or if ``--forcerun``
+names its output.
 """
 
 import argparse
@@ -16,13 +16,13 @@ from minillm_lab.jobs.command import explained, out_of_memory, say
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.records import Record, write_record
 
-LONGEST = 1 << 16  # bytes of a reason; a text or a reference may be far larger
+LONGEST = 1 << 16  # bytes of a reason; a text or a reference is usually larger
 
 Main = Callable[[argparse.Namespace], None]
 
 
 class NotMeasured(Record):
-    """What stands in the place of a text or a reference that could not be made."""
+    """The record in place of a text or a reference that could not be made."""
 
     not_measured: str
 
@@ -32,12 +32,12 @@ class PassedOnError(LabError):
 
 
 def leave(arguments: argparse.Namespace, reason: str) -> None:
-    """Write the reason to where the job's output belongs."""
+    """Write the reason to the job's output."""
     write_record(arguments.output, NotMeasured(not_measured=reason))
 
 
 def pass_on(*paths: Path) -> None:
-    """Raise PassedOnError where one of the files holds a reason instead of what is read from it."""
+    """Raise PassedOnError if one of the files holds a reason in place of its content."""
     for path in paths:
         try:
             if path.stat().st_size > LONGEST:
@@ -49,7 +49,7 @@ def pass_on(*paths: Path) -> None:
 
 
 def tried(main: Main, leave: Callable[[argparse.Namespace, str], None] = leave) -> Main:
-    """A job's main that leaves the reason where it fails; other errors are raised as before."""
+    """A job's main that writes the reason if it fails; unexpected errors are raised as before."""
 
     def attempt(arguments: argparse.Namespace) -> None:
         try:

@@ -1,7 +1,7 @@
-"""A verdict a person can read: how much a variant lost, as far as the intervals prove it.
+"""The verdict: how much quality a variant lost, in words, as far as the intervals prove it.
 
-Two of three figures decide, so that no single one does. The thresholds, and where they come from:
-docs/quality.md.
+Two of three figures decide, so that no single one does. docs/quality.md has the thresholds and
+their sources.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from minillm_lab.records import QualityMetric
 
 LEVELS = ("negligible", "minor", "noticeable", "severe")
-THRESHOLDS = {  # the first three levels end here; beyond the last is severe
+THRESHOLDS = {  # the ends of the first three levels; beyond the last, loss is severe
     "kld_mean": (0.006, 0.04, 0.2),
     "same_top": (0.96, 0.91, 0.80),
     "answer_flips": (0.03, 0.08, 0.2),
@@ -20,10 +20,10 @@ THRESHOLDS = {  # the first three levels end here; beyond the last is severe
 
 @dataclass(frozen=True)
 class Loss:
-    """The levels, as indices of LEVELS, that the intervals leave open, and that of the values."""
+    """The levels that the intervals leave open, as indices of LEVELS, and the values' own level."""
 
-    best: int  # less is excluded
-    worst: int  # proven: it is no more than this
+    best: int  # the intervals exclude less loss than this
+    worst: int  # the intervals exclude more loss than this
     by_value: int
 
     def __str__(self) -> str:
@@ -35,14 +35,14 @@ class Loss:
 
 def level(name: str, value: float) -> int:
     """The level of one value of a figure."""
-    sign = -1 if name == "same_top" else 1  # the others are the worse the larger
+    sign = -1 if name == "same_top" else 1  # the other figures are worse if larger
     return sum(sign * value > sign * bound for bound in THRESHOLDS[name])
 
 
 def loss(quality: "dict[str, QualityMetric] | None") -> Loss | None:
-    """The loss that two of the figures support; None where fewer were measured.
+    """The loss that two of the figures support; None if fewer than two were measured.
 
-    A figure without an interval leaves every level open: it was measured too little.
+    A figure without an interval leaves every level open, since it was measured too little.
     """
     found = []
     for name in THRESHOLDS:
@@ -59,6 +59,6 @@ def loss(quality: "dict[str, QualityMetric] | None") -> Loss | None:
 
 
 def verdict(quality: "dict[str, QualityMetric] | None") -> str | None:
-    """The loss in words: ``minor loss``, ``negligible or minor loss``; None: not measured."""
+    """The loss in words (``minor loss``, ``negligible or minor loss``); None if not measured."""
     found = loss(quality)
     return str(found) if found else None

@@ -1,9 +1,14 @@
 """What people read: tables, charts, the README's section, the report's pages."""
 
-from minillm_lab.experiment.config import Experiment
+from __future__ import annotations  # the experiment is for type checkers only
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minillm_lab.experiment.config import Experiment
 
 CHARTS = {  # name: title
-    "tradeoff": "What is lost for speed",
+    "tradeoff": "Quality loss against speed",
     "load": "Load time, cold and warm",
     "memory": "Memory by part",
     "lengths": "Speed against prompt length",

@@ -16,29 +16,33 @@ def kinds(comparison: Comparison) -> list[list[str]]:
         speedup(comparison),
         larger_no_better(comparison),
         between_models(comparison),
-        limited(comparison),
-        load(comparison),
-        packaged(comparison),
-        quantization_alone(comparison),
         quality.losses(comparison.results),
+        unpacked(comparison),
+        limited(comparison),
         quality.fallbacks(comparison.results),
+        load(comparison),
+        quantization_alone(comparison),
     ]
 
 
-def learnings(comparison: Comparison) -> list[str]:
-    """One sentence per finding, most important first."""
-    found = [sentence for of_kind in kinds(comparison) for sentence in of_kind]
-    return found or ["One variant alone: nothing to compare."]
+def learnings(comparison: Comparison, found: list[list[str]] | None = None) -> list[str]:
+    """One sentence per finding, most important first; ``found``: its kinds, where known."""
+    every = [sentence for of_kind in found or kinds(comparison) for sentence in of_kind]
+    return every or ["One variant alone: nothing to compare."]
 
 
-def most_important(comparison: Comparison, count: int = 5) -> list[str]:
+def most_important(
+    comparison: Comparison, found: list[list[str]] | None = None, count: int = 5
+) -> list[str]:
     """The first sentence of each kind of finding, as many as asked for."""
-    return [of_kind[0] for of_kind in kinds(comparison) if of_kind][:count]
+    return [of_kind[0] for of_kind in found or kinds(comparison) if of_kind][:count]
 
 
 def step(factor: Factor) -> str:
-    support = "" if not factor.decode.tie else ", tied with 1"
-    return f"{factor.change} {times(factor.decode)}{support} (`{factor.start}` → `{factor.end}`)"
+    """A factor of the speed-up: ×2.31 (2.00 to 2.66) from the runtime (`fp16` → `f16`)."""
+    change = factor.change.replace("runtime", "the runtime").replace("device", "the device")
+    tied = "tied with 1, " if factor.decode.tie else ""
+    return f"{times(factor.decode)} from {change} ({tied}`{factor.start}` → `{factor.end}`)"
 
 
 def speedup(comparison: Comparison) -> list[str]:
@@ -53,9 +57,9 @@ def speedup(comparison: Comparison) -> list[str]:
         return [f"No variant decodes measurably faster than `{comparison.baseline}`."]
     steps = comparison.factors[name]
     text = f"`{name}` decodes {times(total)} as fast as `{comparison.baseline}`: "
-    text += " · ".join(step(f) for f in steps) + "."
+    text += ", ".join(step(f) for f in steps) + "."
     if any(" and " in f.change for f in steps):
-        text += " The changes named together cannot be told apart without a variant between them."
+        text += " What changes together cannot be told apart without a variant between."
     return [text]
 
 
@@ -67,13 +71,14 @@ def quantization_alone(comparison: Comparison) -> list[str]:
         if last is None:
             continue
         size = comparison.results[name].model.size / comparison.results[last.start].model.size
-        what = "no measurable change of decode speed" if last.decode.tie else (
-            f"decode {times(last.decode)}"
+        gained = "no measurable change of decode speed" if last.decode.tie else (
+            f"{times(last.decode)} the decode speed"
         )  # fmt: skip
         found.append(
-            f"Quantization alone, `{last.start}` → `{name}`: {size:.0%} of the size, {what}."
+            f"Quantization alone (`{last.start}` → `{name}`): {100 * size:.0f} % of the size,"
+            f" {gained}."
         )
-    return [f.replace("%", " %") for f in found]
+    return found
 
 
 def load(comparison: Comparison) -> list[str]:
@@ -106,11 +111,13 @@ def limited(comparison: Comparison) -> list[str]:
         result = comparison.results[name]
         read = bytes_per_token(result) or 0
         rate = read * (result.metrics["decode_tokens_per_second"].value or 0)
-        parts.append(
-            f"`{name}` reads {number(read / 1e6)} MB a token at {number(rate / 1e9)} GB/s,"
-            f" {100 * known[name]:.0f} % of what the yardstick reads"
-        )
-    return [f"Memory as a limit of decoding: {parts[0]}; {parts[1]}."]
+        parts.append((f"`{name}`", f"{number(rate / 1e9)} GB/s", f"{100 * known[name]:.0f} %"))
+    near, far = parts
+    return [
+        f"Memory as a limit: decoding a token reads the weights once. {near[0]} does so at"
+        f" {near[1]}, {near[2]} of what the memory yardstick reads here;"
+        f" {far[0]} at {far[1]}, {far[2]}."
+    ]
 
 
 def larger_no_better(comparison: Comparison) -> list[str]:
@@ -137,7 +144,7 @@ def larger_no_better(comparison: Comparison) -> list[str]:
             lost = {n: (files[n].quality or {})["kld_mean"].value or 0 for n in (large, *smaller)}
             small = min(smaller, key=lambda n: lost[n])
             advice = (
-                "only its speed speaks for it"
+                "its speed is its only advantage"
                 if faster(large, small, group)
                 else "the smaller one is the better choice"
             )
@@ -162,26 +169,23 @@ def between_models(comparison: Comparison) -> list[str]:
     said = ", ".join(f"{inert(m)} {quality.cell(bits[m], 1, 3)}" for m in ordered)
     best, *rest = (found[m] for m in ordered)
     apart = all(predicts_better(best, other, unquantized=True) for other in rest)
-    verdict = (
-        f"{inert(ordered[0])} predicts it best"
-        if apart
-        else "the best is not told apart from all others"
-    )
-    return [f"Unquantized, in bits per byte of the evaluation text: {said}: {verdict}."]
+    verdict = f"{inert(ordered[0])} predicts it best" if apart else "none is measurably the best"
+    return [f"Bits per byte of the evaluation text, unquantized: {said}. Of these, {verdict}."]
 
 
-def packaged(comparison: Comparison) -> list[str]:
+def unpacked(comparison: Comparison) -> list[str]:
     """The caveat of a source that ships only a quantized file."""
     sources = {r.model.name: r.model.source for r in comparison.results.values()}
     models = {name: Model.model_validate(source) for name, source in sources.items()}
     return [
-        f"{name} is shipped quantized ({', '.join(model.shipped_gguf)}) and was unpacked to F16"
+        f"{inert(name)} is shipped in {', '.join(model.shipped_gguf)} alone, so its F16 is unpacked"
+        " from that: "
         + (
-            f", each weight {model.moved}, so that the grid that it was shipped on does not set the"
-            " order of quality losses (docs/quality.md)."
+            f"each weight was {model.moved}, so that the shipped grid does not set the order of the"
+            " losses (docs/quality.md)."
             if model.moved
-            else ": what is called unquantized here lies on the shipped file's grid already, so the"
-            " order of quality losses is not that of a model quantized from full precision."
+            else "its weights lie on the shipped grid, so the losses need not be in the order of a"
+            " model that was quantized from full precision."
         )
         for name, model in models.items()
         if model.unpacked

@@ -5,7 +5,7 @@ from string import ascii_uppercase
 from minillm_lab.comparison.shapes import Comparison, Precision, StateFigures
 from minillm_lab.estimates import LEVEL
 from minillm_lab.report import quality
-from minillm_lab.report.table import ROWS, drawn, shown
+from minillm_lab.report.table import ROWS, drawn, shown, unranked_line
 from minillm_lab.result import Result
 from minillm_lab.wording import inert, number, without_folders
 
@@ -13,13 +13,15 @@ from minillm_lab.wording import inert, number, without_folders
 def legend(comparison: Comparison) -> str:
     """How to read the table, and what made it: machine, versions, command, date."""
     level = f"{100 * LEVEL:g} %"
+    not_ranked = unranked_line(comparison)
     lines = [
         f"In brackets: the ratio to `{comparison.baseline}`. Speeds and their ratios come from"
         " trials (both variants loaded, taking turns), loads and memory from rounds (fresh"
         " processes). **Bold** is best or tied with the best; ≈ marks a ratio tied with 1. The"
         f" {comparison.claims} comparisons of speeds and loads on this page are corrected together"
         f" (Holm, {level})."
-        " ⚠ marks a file that is mostly something else than its name says.",
+        " ⚠ marks a file that is mostly of other types than its name says."
+        + (f" {not_ranked}" if not_ranked else ""),
         "",
         *failed_lines(comparison),
         *machine_lines(comparison),
@@ -49,7 +51,7 @@ def state_lines(comparison: Comparison) -> list[str]:
             lines.append(
                 f"- States{on}: the machine was in {len(states)} ({listed}). Speeds and ratios in"
                 " the table are of state A, and hold for this machine in that state during this"
-                " run; those of the others stand below."
+                " run; figures of the others stand below."
             )
     return lines
 
@@ -127,9 +129,9 @@ def precision_line(precision: Precision) -> str:
         return f"- Precision: every decode ratio is known within {goal}, as asked."
     return (
         f"- Precision: the decode ratio of `{worst}` is known to ±{known[worst]:.1%}, {goal} was"
-        f" asked; about {precision.trials} trials in all would reach it: an estimate, if they"
-        " scatter and find the machine in this state as these did (`--config trials=N` runs only"
-        " the new ones)."
+        f" asked; about {precision.trials} trials in all would reach it: an estimate that"
+        " expects the spread and the states of these trials (`--config trials=N` runs only the"
+        " new ones)."
     )
 
 

@@ -6,6 +6,7 @@ captions are in workflow/report/.
 
 import argparse
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +19,34 @@ from minillm_lab.comparison.shapes import Comparison
 from minillm_lab.jobs.command import run
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import write_text
-from minillm_lab.quality.verdict import verdict
 from minillm_lab.records import Output, QualityMetric, read_record
-from minillm_lab.report import CHARTS, PAGES, legend, table
+from minillm_lab.report import CHARTS, legend, table
 from minillm_lab.report.charts.catalogue import chart
 from minillm_lab.report.charts.draw import THEMES
 from minillm_lab.report.charts.parts import NARROW, WIDE
-from minillm_lab.report.learnings import learnings
+from minillm_lab.report.front import loss_in_a_word
+from minillm_lab.report.learnings import learnings, most_important
 from minillm_lab.report.quality import ROWS as QUALITY
 from minillm_lab.report.quality import cell as quality_cell
 from minillm_lab.report.quality import plain as quality_plain
+from minillm_lab.report.recommendation import recommendation
 from minillm_lab.result import Metric, Result
 from minillm_lab.wording import number
 
 
 def marked(text: str) -> Markup:
-    """A sentence with what stands between backticks as code."""
-    parts = re.split("`([^`]*)`", text)
-    marked = (
-        Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts)
-    )
-    return Markup("").join(marked)
+    """A sentence of the Markdown pages: code and bold, and what a backslash keeps from being it."""
+    found = Markup()
+    for token in re.finditer(r"\\(.)|`([^`]*)`|\*\*(.+?)\*\*|(.)", text, re.DOTALL):
+        kind = token.lastindex
+        part = token[kind or 0]
+        if kind == 2:
+            found += Markup("<code>{}</code>").format(part)
+        elif kind == 3:
+            found += Markup("<strong>{}</strong>").format(marked(part))
+        else:
+            found += escape(part)
+    return found
 
 
 def paragraphs(text: str) -> Markup:
@@ -47,7 +55,7 @@ def paragraphs(text: str) -> Markup:
     return Markup("\n").join(found)
 
 
-def shown(name: str, metric: Metric | QualityMetric | None, text: str) -> dict[str, str]:
+def measured_cell(name: str, metric: Metric | QualityMetric | None, text: str) -> dict[str, str]:
     """A cell of the summary: the text, the JSON's own value to sort by, the interval."""
     value = "" if metric is None or metric.value is None else repr(metric.value)
     interval = "measured once: no interval"
@@ -56,9 +64,45 @@ def shown(name: str, metric: Metric | QualityMetric | None, text: str) -> dict[s
     return {"metric": name, "value": value, "text": text, "interval": interval}
 
 
+def deciding(comparison: Comparison) -> dict[str, Callable[[str], dict[str, str]]]:
+    """The columns that decide: by label, the cell of a variant. Loss, speed, memory, size."""
+    size, results = table.sizes(comparison), comparison.results
+
+    def loss(name: str) -> dict[str, str]:
+        lost = (results[name].quality or {}).get("kld_mean")
+        return measured_cell("kld_mean", lost, loss_in_a_word(results[name]))
+
+    def measured(metric: str, unit: str) -> Callable[[str], dict[str, str]]:
+        def cell(name: str) -> dict[str, str]:
+            value, ratio = results[name].metrics[metric], comparison.ratios[name].get(metric)
+            return measured_cell(metric, value, table.shown(value, ratio, unit))
+
+        return cell
+
+    def bytes_of(name: str) -> dict[str, str]:
+        return counted_cell("model_bytes", results[name].model.size, size[name].replace("*", ""))
+
+    known = any(r.quality or r.output.flaw for r in results.values())
+    return ({"Quality loss (KL divergence ↓, nats)": loss} if known else {}) | {
+        "Decode ↑, t/s": measured("decode_tokens_per_second", "t/s"),
+        "Memory after generation ↓, MB": measured("memory_after_generation_bytes", "MB"),
+        "Model size ↓, MB": bytes_of,
+    }
+
+
+def counted_cell(name: str, value: float, text: str) -> dict[str, str]:
+    """A cell of what is read from a file and has no interval."""
+    return {
+        "metric": name,
+        "value": repr(value),
+        "text": text,
+        "interval": "counted, not measured",
+    }
+
+
 def summary(comparison: Comparison) -> dict[str, Any]:
-    """Rows by machine, columns as in the comparison, learnings and warnings."""
-    results = comparison.results
+    """Rows by machine, the columns that decide first, learnings and warnings."""
+    results, first = comparison.results, deciding(comparison)
     speed = table.ROWS | table.depth_rows(results)
     quality = {
         n: r for n, r in QUALITY.items() if any(n in (v.quality or {}) for v in results.values())
@@ -66,25 +110,23 @@ def summary(comparison: Comparison) -> dict[str, Any]:
     tokens = "/".join(
         str(t) for t in sorted({r.protocol["generated_tokens"] for r in results.values()})
     )
-    columns = ["Model size ↓, MB", "Bits per weight"]
+    for metric in ("decode_tokens_per_second", "memory_after_generation_bytes"):
+        del speed[metric]
+    quality.pop("kld_mean", None)
+    columns = [*first, "Bits per weight"]
     columns += [f"{label.format(tokens=tokens)}, {unit}" for label, unit in speed.values()]
     columns += [label for label, _, _ in quality.values()]
 
-    def cells(result: Result) -> list[dict[str, str]]:
-        size, bits = result.model.size, result.model.bits_per_weight
-        plain = {"interval": "counted, not measured"}
-        found = [
-            plain | {"metric": "model_bytes", "value": repr(size), "text": number(size / 1e6)},
-            plain | {"metric": "bits_per_weight", "value": repr(bits), "text": f"{bits:.2f}"},
-        ]
+    def cells(variant: str, result: Result) -> list[dict[str, str]]:
+        bits = result.model.bits_per_weight
+        found = [cell(variant) for cell in first.values()]
+        found.append(counted_cell("bits_per_weight", bits, f"{bits:.2f}"))
         for name, (_, unit) in speed.items():
             metric = result.metrics.get(name)
-            value = metric.value if metric else None
-            text = "–" if value is None else number(value * table.SCALES[unit])
-            found.append(shown(name, metric, text))
+            found.append(measured_cell(name, metric, table.shown(metric, None, unit)))
         for name, (_, factor, digits) in quality.items():
             measured = (result.quality or {}).get(name)
-            found.append(shown(name, measured, quality_plain(measured, factor, digits)))
+            found.append(measured_cell(name, measured, quality_plain(measured, factor, digits)))
         return found
 
     return {
@@ -93,17 +135,28 @@ def summary(comparison: Comparison) -> dict[str, Any]:
         "columns": columns,
         "machines": {
             machine: [
-                {
-                    "variant": n,
-                    "verdict": verdict(r.quality) or r.runtime["name"],
-                    "cells": cells(r),
-                }
+                {"variant": n, "runtime": r.runtime["name"], "cells": cells(n, r)}
                 for n, r in group.items()
             ]
             for machine, group in by_machine(results).items()
         },
         "learnings": learnings(comparison),
         "warnings": legend.warned(results),
+    }
+
+
+def opening(comparison: Comparison) -> dict[str, Any]:
+    """What the report shows before anything is clicked."""
+    columns = deciding(comparison)
+    return {
+        "recommended": recommendation(comparison).split("\n\n"),
+        "columns": list(columns),
+        "baseline": comparison.baseline,
+        "machines": {
+            machine: {n: [cell(n)["text"] for cell in columns.values()] for n in group}
+            for machine, group in by_machine(comparison.results).items()
+        },
+        "learnings": most_important(comparison, count=3),
     }
 
 
@@ -143,11 +196,11 @@ def answers(comparison: Comparison, references: dict[str, Output]) -> dict[str, 
         text, reference = result.output.text, references.get(result.model.name)
         metric = (result.quality or {}).get("answer_first_divergence_token")
         common = agreed(text, reference.text) if reference else text
-        said = "No answer of the unquantized model to lay beside it."
+        said = "The unquantized model's answer is missing."
         if metric and metric.value is not None:
             same = metric.value >= metric.n
-            said = f"Goes with the reference's for {metric.value:.0f} of {metric.n} tokens."
-            said = f"The reference's, token by token ({metric.n})." if same else said
+            said = f"Its first {metric.value:.0f} of {metric.n} tokens are the reference's."
+            said = f"All its {metric.n} tokens are the reference's." if same else said
         found.append(
             {
                 "variant": name,
@@ -161,7 +214,7 @@ def answers(comparison: Comparison, references: dict[str, Output]) -> dict[str, 
 
 
 def losses(comparison: Comparison) -> dict[str, Any]:
-    """Where each variant is far from the reference: parts of the text, and single tokens."""
+    """Where each variant's divergence is largest: parts of the text, and single tokens."""
     results = comparison.results
     measured = {name: r.quality_by_section for name, r in results.items()}
     sections = dict.fromkeys(section for found in measured.values() for section in found)
@@ -210,10 +263,11 @@ def main(arguments: argparse.Namespace) -> None:
         "charts": lambda: charts(comparison, arguments.charts),
         "answers": lambda: answers(comparison, references),
         "details": lambda: details(comparison),
+        "opening": lambda: opening(comparison),
     }
     for path in arguments.pages:
         if path.stem not in contexts:
-            raise LabError(f"{path}: no such page; pages: {', '.join(PAGES)}")
+            raise LabError(f"{path}: no such page; pages: {', '.join(contexts)}")
         write_text(path, page(path.stem, contexts[path.stem](), arguments.templates))
 
 

@@ -1,6 +1,6 @@
 """The page's picture: its points, the same in words, and how the page shows it.
 
-The picture is drawn by plots.py; its files lie beside the page, in ``docs/``, since results are
+charts/draw.py draws the picture; its files lie beside the page, in ``docs/``, since results are
 never committed.
 """
 
@@ -18,6 +18,7 @@ from minillm_lab.wording import number
 
 SPEED, LOSS, BITS = "decode_tokens_per_second", "kld_mean", "bits_per_byte"
 MEMORY = "memory_after_generation_bytes"
+SHOWN = 600  # pixels of width on the page: text, picture and the table's head fit one screen
 LONGEST = 26  # characters of a name that are shown
 
 
@@ -81,7 +82,7 @@ def points(comparison: Comparison, names: list[str], loss: str) -> list[Point]:
     return found
 
 
-def front(found: list[Point]) -> list[Point]:
+def pareto_front(found: list[Point]) -> list[Point]:
     """The variants that none of the same model beats in speed and loss, slowest first."""
 
     def beaten(a: Point) -> bool:
@@ -109,7 +110,7 @@ def described(comparison: Comparison, names: list[str]) -> str:
         for p in found
     ]
     what = {
-        LOSS: "Quality lost (mean KL divergence in nats)",
+        LOSS: "Quality loss (mean KL divergence in nats)",
         BITS: "Bits per byte of the evaluation text",
         MEMORY: "Memory",
     }[loss]
@@ -131,7 +132,7 @@ def element(comparison: Comparison, page: Path) -> str:
         [
             "<picture>",
             f'  <source media="(prefers-color-scheme: dark)" srcset="{escape(dark)}">',
-            f'  <img alt="{escape(" ".join(words))}" src="{escape(light)}">',
+            f'  <img width="{SHOWN}" alt="{escape(" ".join(words))}" src="{escape(light)}">',
             "</picture>",
         ]
     )

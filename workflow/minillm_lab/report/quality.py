@@ -16,7 +16,7 @@ ROWS = {  # metric: (label, factor, digits)
     "perplexity_ratio": ("Perplexity, × the reference's ↓", 1.0, 3),
     "bits_per_byte": ("Bits per byte of the text ↓", 1.0, 3),
     "question_accuracy": ("Questions right ↑, %", 100.0, 0),
-    "answer_flips": ("Answers changed ↓, %", 100.0, 1),
+    "answer_flips": ("Questions answered differently ↓, %", 100.0, 1),
 }
 
 
@@ -25,7 +25,8 @@ def rows(results: dict[str, Result]) -> list[list[str]]:
     measured = {n: r.quality for n, r in results.items()}
     if not any(measured.values()):
         return []
-    body = [["Quality", *(verdict(q) or "–" for q in measured.values())]]
+    words = [(verdict(q) or "–").removesuffix(" loss") for q in measured.values()]
+    body = [["Quality loss", *words]]
     for name, (label, factor, digits) in ROWS.items():
         found = [(q or {}).get(name) for q in measured.values()]
         if any(found):
@@ -55,7 +56,7 @@ def plain(metric: QualityMetric | None, factor: float, digits: int) -> str:
 
 
 def agreement(metric: QualityMetric | None) -> str:
-    """How many tokens the answer goes with the reference's."""
+    """How many tokens of the answer are the reference's, from its first on."""
     if metric is None or metric.value is None:
         return "–"
     return f"{metric.value:.0f} of {metric.n}" if metric.value < metric.n else f"all {metric.n}"
@@ -107,16 +108,18 @@ def losses(results: dict[str, Result]) -> list[str]:
         if not quality or (said := verdict(quality)) is None:
             continue
         text = (
-            f"`{name}` against the reference: {said}."
-            f" KL divergence {cell(quality['kld_mean'], 1, 4)} nats,"
-            f" the same most likely token in {cell(quality['same_top'], 100, 1)} % of cases"
+            f"`{name}`: {said}. KL divergence from the reference"
+            f" {cell(quality['kld_mean'], 1, 4)} nats, the same top token in"
+            f" {cell(quality['same_top'], 100, 1)} % of cases"
         )
         if flips := quality.get("answer_flips"):
             changed = round((flips.value or 0) * flips.n)
             p = quality["answer_flips_p"].value or 0
             worse = p < 0.05 and lost(quality)
-            accuracy = "more lost than won" if worse else "accuracy not measurably changed"
-            text += f", {changed} of {flips.n} answers changed ({accuracy})"
+            accuracy = (
+                "fewer are right than before" if worse else "accuracy did not change measurably"
+            )
+            text += f"; {changed} of {flips.n} questions answered differently, {accuracy}"
         found.append(text + ".")
     return found
 
@@ -137,5 +140,7 @@ def fallbacks(results: dict[str, Result]) -> list[str]:
         shares = ", ".join(f"{s:.0%} {t}" for t, s in list(model.tensor_types.items())[:3])
         rows = next(iter(model.rows_not_of_256), None)
         why = f"rows of {rows} are not divisible by 256" if rows else "its recipe mixes types"
-        found.append(f"`{name}`: {model.quantization} here is {shares.replace('%', ' %')}: {why}.")
+        found.append(
+            f"`{name}`: {model.quantization} here is {shares.replace('%', ' %')}, because {why}."
+        )
     return found

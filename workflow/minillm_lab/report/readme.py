@@ -12,19 +12,29 @@ from minillm_lab.jobs.files import write_text
 from minillm_lab.records import read_record
 from minillm_lab.report import picture, tables
 from minillm_lab.report.front import front
-from minillm_lab.report.learnings import learnings
+from minillm_lab.report.learnings import kinds, learnings
 from minillm_lab.report.page import BEGIN, END, details_of
+from minillm_lab.report.recommendation import explained
 from minillm_lab.result import Result
 from minillm_lab.wording import number
 
 
-def details(comparison: Comparison) -> str:
-    """Everything that was found: the long table, each variant in a paragraph, all learnings."""
-    parts = ["### Comparison", tables.markdown(comparison)]
-    if comparison.results:
-        parts += ["### Experiments", *(experiment(r) for r in comparison.results.values())]
-        parts += ["### Key learnings", "\n".join(f"- {line}" for line in learnings(comparison))]
-    return "\n\n".join(parts)
+def details(comparison: Comparison, found: list[list[str]] | None = None) -> str:
+    """Everything that was found: why what is recommended, the long table, variants, learnings.
+
+    ``found``: the kinds of learnings, where known.
+    """
+    if not comparison.results:
+        return f"### Comparison\n\n{tables.markdown(comparison)}"
+    said = "\n".join(f"- {line}" for line in learnings(comparison, found))
+    return "\n\n".join(
+        [
+            *("### Recommendation", explained(comparison)),
+            *("### Comparison", tables.markdown(comparison)),
+            *("### Experiments", *(experiment(r) for r in comparison.results.values())),
+            *("### Key learnings", said),
+        ]
+    )
 
 
 def experiment(result: Result) -> str:
@@ -52,10 +62,9 @@ def experiment(result: Result) -> str:
     if result.quality and "answer_first_divergence_token" in result.quality:
         beside = {name: metric.value or 0 for name, metric in result.quality.items()}
         text += (
-            " Its answer leaves the reference's after"
-            f" {beside['answer_first_divergence_token']:.0f} tokens, has"
-            f" {beside['answer_tokens_in_common']:.0%} of its tokens in common with it,"
-            f" and {beside['answer_repetition']:.0%} of its 4-grams are repeated."
+            f" The first {beside['answer_first_divergence_token']:.0f} tokens of its answer are the"
+            f" reference's, {beside['answer_tokens_in_common']:.0%} of all its tokens are in the"
+            f" reference's answer too, and {beside['answer_repetition']:.0%} of its 4-grams repeat."
         ).replace("%", " %")
     said = result.output.text.strip().replace("<!--", "<! --")  # never a marker of ours
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", said)), default=0))
@@ -108,7 +117,8 @@ def update_both(page: Path, texts: tuple[str, str], check: bool = False) -> bool
 
 def main(arguments: argparse.Namespace) -> None:
     comparison = read_record(arguments.comparison, Comparison)
-    texts = front(comparison, arguments.page), details(comparison)
+    found = kinds(comparison) if comparison.results else None
+    texts = front(comparison, arguments.page, found=found), details(comparison, found)
     current = update_both(arguments.page, texts, arguments.check)
     drawn = (arguments.light, arguments.dark)
     current = picture.put(arguments.page, drawn, arguments.check) and current

@@ -75,7 +75,7 @@ def between(choice: Choice, results: dict[str, Result]) -> list[str]:
 
 
 def recommendation(comparison: Comparison) -> str:
-    """The README's line: what to take on each machine measured, with no limit but loss."""
+    """The page's line: what to take on each machine, with no limit but that of its loss."""
     groups = by_machine(comparison.results)
     lines = []
     for fingerprint, results in groups.items():
@@ -87,13 +87,38 @@ def recommendation(comparison: Comparison) -> str:
             nearest = choice.nearest or ""
             why = [c.text for c in choice.checks.get(nearest, []) if c.outcome != SAFE]
             said = f" {as_code(nearest)}, the nearest: {'; '.join(why)}." if why else ""
-            lines.append(f"**Recommended{where}**: nothing{limit}.{said}")
+            lines.append(f"**Recommended{where}**{limit}: nothing.{said}")
             continue
-        text = f"**Recommended{where}**{limit}: {in_short(choice.taken, results[choice.taken])}."
+        text = f"**Recommended{where}**{limit}: {in_brief(comparison, choice.taken)}."
         text += f" Why: {choice.why}."
         if choice.runner_up:
             text += f" Runner-up: {as_code(choice.runner_up)}."
         for model, name in choice.of_models.items():
-            text += f" Of {inert(model)}: {in_short(name, results[name])}."
+            text += f" Of {inert(model)}: {in_brief(comparison, name)}."
         lines.append(text)
-    return "\n\n".join(lines) + " With limits of your own: `minillm-lab pick`."
+    return "\n\n".join(lines)
+
+
+def in_brief(comparison: Comparison, name: str) -> str:
+    """A variant and what it costs, in a clause: decode speed, memory, loss."""
+    result, ratio = comparison.results[name], comparison.ratios[name].get(SPEED)
+    speed, memory = result.metrics[SPEED].value, result.metrics[MEMORY].value
+    said = [] if speed is None else [f"decodes {number(speed)} tokens per second"]
+    if said and ratio and not ratio.tie:
+        said[0] += f" (×{number(ratio.value)})"
+    said += [] if memory is None else [f"in {number(memory / 1e6)} MB of memory"]
+    text, loss = " ".join([f"**{as_code(name)}**", *said]), verdict(result.quality)
+    return f"{text}, with {loss}" if loss else text
+
+
+def explained(comparison: Comparison) -> str:
+    """The recommendation of each machine in full, and what speaks against each other variant."""
+    parts = []
+    groups = by_machine(comparison.results)
+    for fingerprint, results in groups.items():
+        parts += [f"On {as_code(fingerprint)}:"] if len(groups) > 1 else []
+        limits = default_limits(results)
+        if limits.loss:
+            parts.append(f"With at most {limits.loss} loss:")
+        parts.append(advice(group_of(comparison, results), limits))
+    return "\n\n".join(parts)

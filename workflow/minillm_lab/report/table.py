@@ -3,12 +3,15 @@
 from tabulate import tabulate
 
 from minillm_lab.comparison.bound import read_share
+from minillm_lab.comparison.group import LOADS, by_machine, by_rounds, value_of
 from minillm_lab.comparison.shapes import Comparison, Ratio
+from minillm_lab.estimates import LEVEL
 from minillm_lab.report import quality
 from minillm_lab.result import Metric, Result, depths
 from minillm_lab.wording import number
 
 MOST_COLUMNS = 6
+TOLD_APART = 2.0  # loads are ranked where the page would claim a difference of this factor
 SCALES = {"MB": 1e-6, "s": 1.0, "ms": 1e3, "t/s": 1.0}
 ROWS = {  # metric: (label, unit); the arrow says which way is better
     "memory_after_load_bytes": ("Memory after load ↓", "MB"),
@@ -25,15 +28,52 @@ ROWS = {  # metric: (label, unit); the arrow says which way is better
 
 
 def holds(result: Result) -> str:
-    """What the file holds, largest shares first; flagged where it is mostly something else."""
+    """What the file holds, largest shares first; flagged where its named type is not most of it."""
     types = {t: s for t, s in result.model.tensor_types.items() if s >= 0.005}
     text = ", ".join(f"{share:.0%} {type_}".replace("%", " %") for type_, share in types.items())
     return f"⚠ {text}" if result.model.share_of_named_type < 0.5 else text
 
 
-def cell(comparison: Comparison, variant: str, metric: str, unit: str) -> str:
-    """A value, its ratio to the baseline in brackets; bold when nothing is better."""
+def unranked(comparison: Comparison) -> dict[str, set[str]]:
+    """By load, the variants of machines where its rounds are too few to rank any.
+
+    There, loads that differ by ``TOLD_APART`` would be tied with the best: nobody reads that so.
+    """
+    level = max(comparison.cutoff, LEVEL / max(comparison.claims, 1))
+    found: dict[str, set[str]] = {metric: set() for metric in LOADS}
+    for results in by_machine(comparison.results).values():
+        for metric in LOADS:
+            values = {n: v for n, r in results.items() if (v := value_of(r, metric)) is not None}
+            if len(values) < 2:
+                continue
+            first = min(values, key=lambda n: values[n])
+            others = {n: results[n] for n in values if n != first}
+            tested = by_rounds(others, results[first], metric).values()
+            if not tested or max(e.least(level) for e in tested) > TOLD_APART:
+                found[metric] |= results.keys()
+    return found
+
+
+def unranked_line(comparison: Comparison) -> str:
+    """Which loads are not ranked, and why; empty where all are."""
+    found = unranked(comparison)
+    names = [n for n, m in (("cold", LOADS[0]), ("warm", LOADS[1])) if found[m]]
+    rounds = {comparison.results[n].protocol["rounds"] for of in found.values() for n in of}
+    if not names:
+        return ""
+    which = "Loads" if len(names) == 2 else f"{names[0].capitalize()} loads"
+    counted = "one round" if rounds == {1} else f"{min(rounds)} rounds"
+    return f"{which} are not ranked: with {counted}, a factor of two between them may be chance."
+
+
+def cell(comparison: Comparison, variant: str, metric: str, unit: str, ranked: bool = True) -> str:
+    """A value, its ratio to the baseline in brackets; bold when nothing is better.
+
+    The value alone where variants are not ``ranked`` by it.
+    """
     measured = comparison.results[variant].metrics.get(metric)
+    if not ranked:
+        return shown(measured, None, unit)
     best = variant in comparison.best.get(metric, [])
     return shown(measured, comparison.ratios[variant].get(metric), unit, best)
 
@@ -56,7 +96,7 @@ def rows(comparison: Comparison, machine: str | None = None) -> list[list[str]]:
         n: r for n, r in comparison.results.items() if machine in (None, r.machine["fingerprint"])
     }
     tokens = {r.protocol["generated_tokens"] for r in results.values()}
-    size = sizes(comparison)
+    size, out = sizes(comparison), unranked(comparison)
     body = [
         ["", *(f"{n} (baseline)" if n == comparison.baseline else n for n in results)],
         ["Runtime", *(r.runtime["name"] for r in results.values())],
@@ -69,11 +109,12 @@ def rows(comparison: Comparison, machine: str | None = None) -> list[list[str]]:
     ]  # fmt: skip
     for metric, (label, unit) in (ROWS | depth_rows(results)).items():
         label = label.format(tokens="/".join(str(t) for t in sorted(tokens)))
-        body.append([f"{label}, {unit}", *(cell(comparison, n, metric, unit) for n in results)])
+        figures = (cell(comparison, n, metric, unit, n not in out.get(metric, ())) for n in results)
+        body.append([f"{label}, {unit}", *figures])
     if any(shares := [read_share(comparison, r) for r in results.values()]):
         body.append(
             [
-                "Memory read in decoding, of the yardstick",
+                "Memory read rate in decoding, of the yardstick's",
                 *(f"{s:.0%}".replace("%", " %") if s else "–" for s in shares),
             ]
         )

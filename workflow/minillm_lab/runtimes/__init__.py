@@ -1,7 +1,7 @@
-"""The runtimes: what executes a model. One file each, one small protocol.
+"""The runtimes, which execute models: a small protocol, and one file for each.
 
-To add a runtime: write its file, name it in ``MODULES`` and ``DISTRIBUTIONS``, and give its
-variants a class in ``experiment/config.py``.
+To add a runtime, write its file, name it in ``MODULES`` and ``DISTRIBUTIONS``, and give its
+variants a class in ``experiment/variants.py``.
 """
 
 from __future__ import annotations  # numpy is for type checkers only: the Snakefile imports this
@@ -35,12 +35,12 @@ DISTRIBUTIONS = {
     "llama.cpp": ["llama-cpp-python"],
     "transformers": ["transformers", "torch"],
 }
-COMPILED = r"([^/\n]+\.(?:so|dylib|dll)\b.*?),sha256=.*,(\d+)$"  # in a package's list of its files
+COMPILED = r"([^/\n]+\.(?:so|dylib|dll)\b.*?),sha256=.*,(\d+)$"  # in a package's list of files
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to load a model: a variant's settings with everything resolved."""
+    """Options for loading a model: a variant's settings with everything resolved."""
 
     threads: int
     context: int = 1024
@@ -48,14 +48,14 @@ class Options:
     dtype: str = "float16"
     gpu_layers: int | None = None
     flash_attention: str = "auto"
-    sequences: int = 1  # that ``logits_of`` may branch into
+    sequences: int = 1  # most branches of a passage in ``logits_of``
 
 
 def resolved(settings: dict[str, Any], **more: Any) -> Options:
-    """The options that a variant's settings stand for; ``threads: auto`` is counted here and now.
+    """The options for a variant's settings; ``threads: auto`` becomes a number for this machine.
 
-    Also sets OMP_NUM_THREADS, which Snakemake sets from a job's threads; call it before importing
-    a runtime.
+    It also sets OMP_NUM_THREADS, which Snakemake sets from a job's threads; so call it before
+    importing a runtime.
     """
     from minillm_lab.jobs.limits import physical_cores
 
@@ -69,7 +69,7 @@ def resolved(settings: dict[str, Any], **more: Any) -> Options:
 
 @dataclass(frozen=True)
 class Passage:
-    """Tokens in an empty context, and branches: each continues them and sees no other."""
+    """Tokens in an empty context, and branches that continue them and do not see each other."""
 
     ids: list[int]
     first: int  # position of the first token whose logits are wanted
@@ -82,7 +82,7 @@ class Passage:
 def one_by_one(passages: Sequence[Passage]) -> list[Passage]:
     """Passages without branches that have the same rows in the same order.
 
-    For models that hand a state on from token to token: no mask hides a token from the next.
+    They are for models that pass a state from token to token, where no mask hides a token.
     """
     found = []
     for passage in passages:
@@ -96,10 +96,10 @@ class Runtime(Protocol):
     """One model in one runtime. Positions are counted from the last ``clear``."""
 
     def prepare(self, weights: Path, options: Options) -> None:
-        """Import what loading needs and start the device: neither is inside a load time."""
+        """Import the libraries and start the device, which are not part of a load time."""
 
     def load(self, weights: Path, options: Options) -> None:
-        """Read the weights and make a context; return when every weight has been read."""
+        """Read the weights and make a context; return once every weight has been read."""
 
     def unload(self) -> None:
         """Free the weights and the context."""
@@ -108,41 +108,42 @@ class Runtime(Protocol):
         """``backend`` and ``device`` as detected after loading, and runtime-specific settings."""
 
     def accelerator_memory_peak(self) -> int | None:
-        """Bytes taken on the accelerator at most since loading; None on the CPU or if unknown."""
+        """Most bytes taken on the accelerator since loading; None on the CPU or if unknown."""
 
     def tokenize(self, text: str, plain: bool) -> list[int]:
-        """Token ids of a prompt; special tokens in it are recognized.
+        """Token ids of a prompt, in which special tokens are recognized.
 
-        Of a ``plain`` text with what its tokenizer adds, such as a begin-of-text token; else the
-        text is from a chat template, which wrote all there is to be, and nothing is added.
+        To a ``plain`` text the tokenizer adds its usual tokens, such as a begin-of-text token. Any
+        other text is from a chat template, which wrote these tokens itself.
         """
 
     def detokenize(self, ids: list[int]) -> str:
         """The text of generated token ids; special tokens are left out."""
 
     def clear(self) -> None:
-        """Forget all tokens: the next prefill starts from nothing."""
+        """Forget all tokens, so that the next prefill starts from an empty context."""
 
     def prefill(self, ids: list[int]) -> None:
-        """Process a prompt; return when its last token's logits are computed."""
+        """Process a prompt; return once its last token's logits are computed."""
 
     def decode(self, token: int) -> None:
-        """Process one more token; return when its logits are computed."""
+        """Process one more token; return once its logits are computed."""
 
     def logits(self) -> NDArray[np.float32]:
-        """The last token's logits, shape (vocabulary,); valid until the next call."""
+        """The last token's logits, shape (vocabulary,), valid until the next call."""
 
     def logits_of(self, passages: Sequence[Passage]) -> NDArray[np.float32]:
         """The wanted logits of passages that do not see each other.
 
-        The rows are those of each passage in turn: its ids' from ``first`` on, then its branches',
-        branch after branch. The shape is (sum of len(passage) - passage.first, vocabulary); for
-        positions before ``first`` no logits are computed. Valid until the next call.
+        The rows belong to each passage in turn: first to its ids from ``first`` on, then to its
+        branches, one after the other. The shape is (sum of len(passage) - passage.first,
+        vocabulary); for positions before ``first`` no logits are computed. They are valid until the
+        next call.
         """
 
 
 def size_in(weights: Path, dtype: str) -> int:
-    """Bytes of a GGUF file, or of a folder's safetensors when held as ``dtype``."""
+    """Bytes of a GGUF file, or of a folder's safetensors if held in memory as ``dtype``."""
     size = sum(file.stat().st_size for file in weight_files(weights))
     try:
         facts = json.loads((weights / "config.json").read_bytes())
@@ -153,49 +154,50 @@ def size_in(weights: Path, dtype: str) -> int:
 
 
 def check_memory(weights: Path, options: Options) -> None:
-    """Raise LabError where the weights alone need more memory than there is. Reads no weights."""
+    """Raise LabError if the weights alone need more memory than there is, without reading them."""
     from minillm_lab.jobs.limits import memory_limit
 
     needed, there = size_in(weights, options.dtype), memory_limit()
     if needed > there and options.device == "cpu":
         raise LabError(
-            f"{weights}: does not fit into memory: its weights alone need {needed / 1e6:.0f} MB,"
-            f" and there are {there / 1e6:.0f} MB; take a smaller quantization, or another machine"
+            f"{weights}: does not fit into memory: its weights alone need {needed / 1e6:.0f} MB of"
+            f" the {there / 1e6:.0f} MB there are; take a smaller quantization, or another machine"
         )
 
 
 def runtime_module(name: str) -> str:
-    """The module of a runtime, named below the package."""
+    """The name of a runtime's module below the package, such as ``runtimes.llama_cpp``."""
     return MODULES[name].partition(".")[2]
 
 
 def open_runtime(name: str) -> Runtime:
-    """A runtime by its name, its library imported."""
+    """A runtime by its name; this imports its library."""
     runtime: Runtime = import_module(MODULES[name]).RUNTIME()
     return runtime
 
 
 def described(name: str, options: Options, runtime: Runtime) -> dict[str, Any]:
-    """A loaded runtime as results record it: name, versions, threads, what it says of itself."""
+    """A loaded runtime as results record it: name, versions, threads, and its own facts."""
     about = {"name": name, "version": runtime_versions(name), "threads": options.threads}
     return about | runtime.facts()
 
 
 @cache
 def runtime_versions(name: str) -> dict[str, str]:
-    """The installed versions of the libraries that decide what a runtime does.
+    """The installed versions of the libraries that a runtime consists of.
 
-    Reads package metadata only; imports nothing.
+    They are read from package metadata; nothing is imported.
     """
     return {package: version(package) for package in DISTRIBUTIONS[name]}
 
 
 @cache
 def runtime_build(name: str) -> dict[str, str]:
-    """The versions, and what tells two builds of one version apart: results do not record it.
+    """The versions, and a checksum that differs between builds of one version.
 
-    That is the names and sizes of compiled libraries, as the package's own list of files has them:
-    with another backend there are others. PyTorch's version says what it was built for.
+    The checksum covers the names and sizes of compiled libraries in the package's own list of
+    files, which another backend changes. PyTorch's version names its build. Results do not record
+    the checksum.
     """
     if name != "llama.cpp":
         return runtime_versions(name)

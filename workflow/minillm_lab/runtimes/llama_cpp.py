@@ -1,7 +1,7 @@
 """llama.cpp through llama-cpp-python's bindings of its C interface.
 
-The bindings are used directly, not ``llama_cpp.Llama``: that class skips a prompt it has seen
-before and samples inside its loop, and both would be inside the clock.
+The bindings are used directly, not ``llama_cpp.Llama``. That class skips a prompt that it has seen
+before and samples inside its loop, and both would distort the times.
 """
 
 import ctypes
@@ -32,7 +32,7 @@ GPU_DEVICES = (1, 2)  # enum ggml_backend_dev_type: GPU, IGPU
 
 
 def devices() -> list[dict[str, Any]]:
-    """The devices that this build of llama.cpp can use: name, description, whether a GPU."""
+    """The devices that this build of llama.cpp can use: name, description, and if it is a GPU."""
     libggml.ggml_backend_dev_count.restype = ctypes.c_size_t
     libggml.ggml_backend_dev_get.restype = ctypes.c_void_p
     libggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
@@ -53,7 +53,7 @@ def devices() -> list[dict[str, Any]]:
 
 
 def free_gpu_memory() -> int:
-    """Bytes free on all GPUs that this build can use; 0 where there is none."""
+    """Free bytes on all GPUs that this build can use; 0 if there is none."""
     free, total, sum_ = ctypes.c_size_t(), ctypes.c_size_t(), 0
     libggml.ggml_backend_dev_memory.argtypes = [ctypes.c_void_p] * 3
     for device in devices():
@@ -74,7 +74,7 @@ class LlamaCpp:
         self.settings: dict[str, Any] = {}
 
     def prepare(self, weights: Path, options: Options) -> None:
-        free_gpu_memory()  # starts the GPU's driver; the library was loaded with this module
+        free_gpu_memory()  # it starts the GPU's driver; importing this module loaded the library
 
     def load(self, weights: Path, options: Options) -> None:
         on_gpu = options.device == "gpu"
@@ -85,7 +85,9 @@ class LlamaCpp:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = options.context
         params.n_seq_max = options.sequences
-        params.kv_unified = options.sequences > 1  # branches share the cells of what they continue
+        params.kv_unified = (
+            options.sequences > 1
+        )  # branches share the cells of the tokens that they continue
         params.n_threads = params.n_threads_batch = options.threads
         params.flash_attn_type = FLASH_ATTENTION[options.flash_attention]
         params.offload_kqv = params.op_offload = on_gpu
@@ -94,10 +96,11 @@ class LlamaCpp:
         ) or llama_cpp.llama_model_is_hybrid(self.model)
         self.context = llama_cpp.llama_init_from_model(self.model, params)
         if not self.context:
-            reason = said("not enough memory?")
+            reason = said("perhaps memory ran out")
             self.unload()
             raise LabError(
-                f"{weights}: no context of {options.context} tokens in llama.cpp: {reason}"
+                f"{weights}: llama.cpp cannot make a context of {options.context} tokens: {reason};"
+                " lower 'context'"
             )
         vocab = llama_cpp.llama_model_get_vocab(self.model)
         self.vocabulary = llama_cpp.llama_vocab_n_tokens(vocab)
@@ -133,7 +136,7 @@ class LlamaCpp:
     def accelerator_memory_peak(self) -> int | None:
         if not self.on_gpu:
             return None
-        return self.free_before - free_gpu_memory()  # the backend keeps its pools once it has them
+        return self.free_before - free_gpu_memory()  # a backend never returns its memory pools
 
     def tokenize(self, text: str, plain: bool) -> list[int]:
         return tokenize(self.model, text, plain=plain)
@@ -159,7 +162,7 @@ class LlamaCpp:
     def logits_of(self, passages: Sequence[Passage]) -> NDArray[np.float32]:
         if len(passages) == 1:
             return self._logits_of(passages[0])
-        # One after the other: together they are hardly faster (docs/quality.md).
+        # They go one after the other, since together they are hardly faster (docs/quality.md).
         if self.has_state:
             passages = one_by_one(passages)
         return np.concatenate([self._logits_of(passage).copy() for passage in passages])
@@ -179,7 +182,10 @@ class LlamaCpp:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _evaluate(self, tokens: list[tuple[int, int, tuple[int, ...], bool]]) -> Any:
-        """Logits of the wanted ones of (token, position, sequences, wanted): (n, vocabulary)."""
+        """Logits of the wanted tokens, shape (n, vocabulary).
+
+        ``tokens`` holds (token, position, sequences, wanted) for each.
+        """
         batch = llama_cpp.llama_batch_init(len(tokens), 0, max(len(t[2]) for t in tokens))
         try:
             batch.n_tokens = len(tokens)
@@ -206,7 +212,11 @@ class LlamaCpp:
         if status:
             raise LabError(
                 f"llama.cpp could not process {batch.n_tokens} tokens (status {status}): "
-                + ("the context is full; raise 'context'" if status == 1 else said("no reason"))
+                + (
+                    "the context is full; raise 'context'"
+                    if status == 1
+                    else said("it gave no reason")
+                )
             )
 
 

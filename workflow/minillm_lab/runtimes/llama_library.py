@@ -1,4 +1,4 @@
-"""llama.cpp's library for whatever uses it: what it prints, its model files, its tokenizer."""
+"""llama.cpp's library as all modules use it: its messages, model files and tokenizer."""
 
 import ctypes
 import re
@@ -12,12 +12,12 @@ from minillm_lab.jobs.errors import LabError
 
 DEBUG = 1  # enum ggml_log_level
 
-messages: list[str] = []  # what llama.cpp printed since the last load, for errors and detection
+messages: list[str] = []  # llama.cpp's messages since the last load, for errors and detection
 
 
 @llama_cpp.llama_log_callback
 def _keep_message(level: int, text: bytes, user_data: Any) -> None:
-    if level == DEBUG:  # thousands while loading, and this runs inside the clock
+    if level == DEBUG:  # there are thousands while loading, which is timed
         return
     line = text.decode("utf-8", "replace").rstrip("\n")
     if line.strip("."):
@@ -30,14 +30,14 @@ llama_cpp.llama_backend_init()
 
 
 def said(fallback: str) -> str:
-    """The first thing llama.cpp said since the last load that sounds like a reason."""
+    """llama.cpp's first message since the last load that names an error, else ``fallback``."""
     told = [m for m in messages if not m.startswith(("print_info", "llama_model_loader: -"))]
     reasons = [m for m in told if re.search(r"error|fail|unknown|invalid|missing", m, re.I)]
     return reasons[0].strip() if reasons else fallback
 
 
 def said_by_llama(pattern: str) -> str | None:
-    """The first group of the first message since the last load that matches."""
+    """The first group of the first message since the last load that matches, or None."""
     found = (re.search(pattern, message) for message in messages)
     return next((match.group(1) for match in found if match), None)
 
@@ -50,14 +50,14 @@ def load_model(path: Path, **settings: Any) -> Any:
     messages.clear()
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
     if not model:
-        raise LabError(f"{path}: llama.cpp cannot load it: {said('no reason given')}")
+        raise LabError(f"{path}: llama.cpp cannot load it: {said('it gave no reason')}")
     return model
 
 
 def tokenize(model: Any, text: str, special: bool = True, plain: bool = False) -> list[int]:
     """Token ids of ``text``.
 
-    With ``special`` special tokens in it are recognized, with ``plain`` the tokenizer adds its own.
+    ``special``: special tokens are recognized. ``plain``: the tokenizer adds its usual tokens.
     """
     vocab = llama_cpp.llama_model_get_vocab(model)
     data = text.encode()
@@ -65,7 +65,7 @@ def tokenize(model: Any, text: str, special: bool = True, plain: bool = False) -
     ids = (llama_cpp.llama_token * room)()
     n = llama_cpp.llama_tokenize(vocab, data, len(data), ids, room, plain, special)
     if n < 0:
-        raise LabError("llama.cpp cannot tokenize the prompt")
+        raise LabError("llama.cpp cannot tokenize the prompt; take another prompt or model")
     return list(ids[:n])
 
 

@@ -1,4 +1,4 @@
-"""PyTorch through Transformers: safetensors, eager, one token at a time."""
+"""PyTorch through Transformers, with safetensors, in eager mode, one token at a time."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -23,7 +23,7 @@ BACKENDS = {"cpu": "CPU", "cuda": "CUDA", "mps": "Metal"}
 
 
 def detect_device(wanted: str) -> str:
-    """The PyTorch device for ``cpu`` or ``gpu``: what is there, else the CPU."""
+    """The PyTorch device for ``cpu`` or ``gpu``; without a GPU it is the CPU."""
     if wanted == "gpu" and torch.cuda.is_available():
         return "cuda"
     if wanted == "gpu" and torch.backends.mps.is_available():
@@ -32,11 +32,11 @@ def detect_device(wanted: str) -> str:
 
 
 class HalfProducts(TorchFunctionMode):
-    """Within it, linear layers of float16 take a fraction of their time on such a CPU.
+    """Within this mode, float16 linear layers are faster on a CPU without float16 arithmetic.
 
     There PyTorch takes the exact products of halves, sums them in float32 and rounds the sum to
-    float16, by a plain loop. A float32 matrix product of the same halves is the same arithmetic
-    in another order. Only ``logits_of`` uses it: what is timed is PyTorch as it is.
+    float16, by a plain loop. A float32 matrix product of the same halves is the same arithmetic in
+    another order. Only ``logits_of`` uses it; PyTorch is timed without it.
     """
 
     def __torch_function__(
@@ -84,7 +84,7 @@ class Transformers:
                 trust_remote_code=False,
                 use_safetensors=True,
             ).to(self.device)
-        except Exception as error:  # the library raises every kind for a broken file
+        except Exception as error:  # the library raises errors of every kind for a broken file
             raise LabError(
                 f"{weights}: Transformers cannot load it: {first_line(error)}"
             ) from error
@@ -167,21 +167,22 @@ class Transformers:
         return rows
 
     def _has_state(self) -> bool:
-        """Whether a layer hands a state on from token to token, past any attention mask."""
+        """Whether a layer passes a state from token to token, past any attention mask."""
         kinds = getattr(self.model.config.get_text_config(), "layer_types", None) or ()
         beside = [k for k in kinds if k == "linear_attention" or not k.endswith("attention")]
         return bool(self.model._is_stateful or beside)
 
     def _slow_halves(self) -> bool:
-        """Whether PyTorch multiplies this model's matrices without a fast kernel for them."""
+        """Whether PyTorch has no fast kernel for this model's matrix products."""
         if self.device != "cpu" or self.model.dtype != torch.float16:
             return False
         mkldnn: Any = torch.backends.mkldnn
         return not (mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_fp16_supported())
 
     def _apart(self, passages: Sequence[Passage]) -> dict[str, Any]:
-        """Positions, and a mask in which passages see themselves, and branches what they continue.
+        """Positions, and a mask that keeps passages and branches apart.
 
+        A token sees its own passage, and in a branch also the tokens that the branch continues.
         Memory and time grow with the square of the passages' tokens.
         """
         positions: list[int] = []
@@ -218,10 +219,10 @@ class Transformers:
             torch.mps.synchronize()
 
     def _read_every_page(self) -> None:
-        """Touch every weight: safetensors are mapped, and a load that reads nothing is no load."""
+        """Touch every weight, since safetensors are mapped and a load must read them all."""
         with torch.inference_mode():
             for tensor in self.model.parameters():
-                if tensor.device.type == "cpu":  # in the order in which it lies: without a copy
+                if tensor.device.type == "cpu":  # in its order in memory, so without a copy
                     order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
                     values = tensor.permute(order).reshape(-1)
                     values[:: 4096 // tensor.element_size()].sum()

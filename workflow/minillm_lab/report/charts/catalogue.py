@@ -58,7 +58,7 @@ def memory(comparison: Comparison, names: list[str], width: int) -> alt.LayerCha
             *rows_of(comparison, [name], "memory_file_backed_bytes", 1e-6, part="file-backed"),
         ]
         whole = rows_of(
-            comparison, [name], "memory_after_generation_bytes", 1e-6, part="not told apart"
+            comparison, [name], "memory_after_generation_bytes", 1e-6, part="parts not known"
         )
         parts += of_part or whole
     peaks = rows_of(comparison, names, "memory_peak_bytes", 1e-6, part="peak")

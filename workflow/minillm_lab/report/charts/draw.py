@@ -42,7 +42,7 @@ def theme(ground: str, ink: str, quiet: str, grid: str, colours: list[str]) -> d
         "legend": words | {
             "orient": "bottom", "titleFontWeight": "normal", "symbolStrokeColor": quiet,
             "labelLimit": 200, "columnPadding": 28, "symbolOpacity": 1,
-            "layout": {"bottom": {"margin": 40}},
+            "layout": {"bottom": {"margin": 24}},
         },
         "header": words,
         "style": {

@@ -4,11 +4,12 @@ All lengths are pixels of the plotting area, from its upper left corner.
 """
 
 from dataclasses import dataclass
-from math import cos, log, pi, sin
+from math import cos, hypot, log, pi, sin
 
 REACH = (0, 10, 22, 36, 52, 70, 90, 112, 136, 164)  # gaps tried between a marker and its label
 DIRECTIONS = (0, 180, 270, 90, 315, 45, 225, 135)  # degrees, clockwise from the right
 GAP = 4
+MISREAD = 60  # the price of a label that is nearer to another marker than to its own
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,12 @@ class Marker:
         r = self.radius
         return Box(self.x - r, self.y - r, self.x + r, self.y + r)
 
+    def away(self, box: Box) -> float:
+        """How far its edge is from a box; negative where the box begins inside it."""
+        across = max(box.left - self.x, self.x - box.right, 0)
+        down = max(box.top - self.y, self.y - box.bottom, 0)
+        return hypot(across, down) - self.radius
+
     def label(self, degrees: float, gap: float) -> Box:
         """The label's box in one direction, its nearest edge ``gap`` away from the marker."""
         across, down = cos(degrees * pi / 180), sin(degrees * pi / 180)
@@ -103,6 +110,8 @@ def placed(markers: list[Marker], lines: list[Box], plot: Box) -> list[Box]:
                 outside = box.area - box.overlap(plot)
                 cost = 1000 * (covered + outside) + sum(box.overlap(line) for line in lines)
                 cost += 2 * gap if gap else 0  # rather a little over a line than far away
+                nearest = min(m.away(box) for m in markers)
+                cost += MISREAD if nearest < marker.away(box) else 0
                 if cost < least:
                     found, least = box, cost
         assert found is not None

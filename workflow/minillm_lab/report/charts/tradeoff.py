@@ -1,4 +1,4 @@
-"""The trade-off: what each variant loses against how fast it is; up and to the right is better.
+"""The trade-off: quality loss against decode speed; up and to the right is better.
 
 A variant's marker is as large as its memory; the front joins the variants that no other of the
 same model beats in both. Where no quality was measured, memory takes its place.
@@ -14,6 +14,7 @@ from minillm_lab.comparison.advice import choose, default_limits
 from minillm_lab.comparison.group import group_of
 from minillm_lab.comparison.shapes import Comparison
 from minillm_lab.quality.verdict import verdict
+from minillm_lab.report.charts.parts import NARROW
 from minillm_lab.report.charts.placing import Axis, Box, Marker, placed
 from minillm_lab.report.picture import (
     BITS,
@@ -22,14 +23,14 @@ from minillm_lab.report.picture import (
     SPEED,
     Point,
     described,
-    front,
+    pareto_front,
     points,
     what_is_lost,
 )
 from minillm_lab.wording import number
 
-HEIGHT = 340
-LARGEST = 700  # area of the largest marker, square pixels
+HEIGHT = 240
+LARGEST = 450  # area of the largest marker, square pixels
 LOST = {LOSS: "KL divergence, nats", BITS: "Bits per byte", MEMORY: "Memory, MB"}
 BETTER = {LOSS: "closer", BITS: "predicts better", MEMORY: "less"}
 FONT, CHARACTER = 13, 7.6  # pixels; a character of the label at its widest usual
@@ -50,17 +51,17 @@ def axes(found: list[Point], width: int, loss: str) -> tuple[Axis, Axis]:
     high = max(min(p.loss_high, p.loss * 3) for p in positive)
     if low <= 0:  # nothing was lost by any: any decade shows it
         low, high = 1e-6, 1e-5
-    return x, Axis(low / 3, high * 5, HEIGHT, log=True)
+    return x, Axis(low / 2, high * 5, HEIGHT, log=True)
 
 
 def tradeoff(comparison: Comparison, names: list[str], width: int) -> alt.LayerChart | None:
-    """Quality lost against decode speed; marker size is memory; the front and baseline marked."""
+    """Quality loss against decode speed; marker size is memory; the front and baseline marked."""
     loss = what_is_lost(comparison, names)
     found = points(comparison, names, loss)
     if not found:
         return None
     x, y = axes(found, width, loss)
-    best = front(found)
+    best = pareto_front(found)
     rows = [row(p, p in best, comparison, x, y) for p in found]
     base = alt.Chart(alt.Data(values=rows))
     runtimes = sorted({p.runtime for p in found})
@@ -114,7 +115,7 @@ def line_of_front(best: list[Point], x: Axis, y: Axis, loss: str) -> alt.Chart:
     values = [{"speed": p.speed, "drawn": y.held(p.loss), "model": p.model} for p in best]
     lost = LOST[loss]
     wanted = alt.Axis(values=ticks(y), format="~g") if y.log and ticks(y) else alt.Axis()
-    wide = x.pixels > HEIGHT
+    wide = x.pixels > NARROW
     return (
         alt.Chart(alt.Data(values=values))
         .mark_line(strokeDash=[5, 4], strokeWidth=1.5, style="quiet")
@@ -161,7 +162,9 @@ def markers(base: alt.Chart, runtimes: list[str], most: float, loss: str) -> alt
             "memory:Q",
             title="Memory, MB",
             scale=alt.Scale(domain=[0, most or 1], range=[0, LARGEST]),
-            legend=alt.Legend(values=rounded(most), format="d", symbolFillColor="transparent"),
+            legend=alt.Legend(
+                values=rounded(most), format="d", symbolFillColor="transparent", titleOrient="left"
+            ),
         ),
         fillOpacity=alt.condition("datum.front", alt.value(0.45), alt.value(0)),
         fill=alt.Fill("runtime:N", title=None, scale=alt.Scale(domain=runtimes)),
@@ -201,7 +204,7 @@ def labels(found: list[Point], x: Axis, y: Axis) -> list[alt.Chart]:
         left, right = x.pixel(x.held(p.speed_low)), x.pixel(x.held(p.speed_high))
         top, bottom = y.pixel(y.held(p.loss_low)), y.pixel(y.held(p.loss_high))
         lines += [Box(left, at_y - 1, right, at_y + 1), Box(at_x - 1, top, at_x + 1, bottom)]
-    corners = [(x.pixel(p.speed), y.pixel(y.held(p.loss))) for p in front(found)]
+    corners = [(x.pixel(p.speed), y.pixel(y.held(p.loss))) for p in pareto_front(found)]
     for (x0, y0), (x1, y1) in pairwise(corners):
         lines += [dot(x0 + (x1 - x0) * i / 40, y0 + (y1 - y0) * i / 40) for i in range(41)]
     boxes = placed(marked, lines, Box(0, 0, x.pixels, y.pixels))
@@ -236,21 +239,19 @@ def titles(
     comparison: Comparison, names: list[str], found: list[Point], loss: str, width: int
 ) -> dict[str, Any]:
     """The finding as title, and beneath it how to read the plot and what it leaves out."""
-    lines = [
-        "Marker size: memory; bars: 95 % intervals; dashed line and filled markers:",
-        "nothing here is both faster and closer to the unquantized model",
-    ]
+    beaten = "closer to the unquantized model"
     if loss == BITS:
-        lines[1] = "no variant of its model is both faster and better at predicting the text"
+        beaten = "better at predicting the text"
+    lines = [f"Dashed line: no variant is both faster and {beaten}; bars: 95 % intervals"]
     if loss == MEMORY:
         lines = ["Quality was not measured: memory takes its place; bars: 95 % intervals"]
     left_out = [n for n in names if n not in {p.name for p in found}]
     if left_out:
         lines.append(f"Not drawn, since a figure is missing: {', '.join(left_out)}")
-    if width < HEIGHT:
+    if width <= NARROW:
         lines = []  # the caption says it
     title = finding(comparison, names)
-    return {"text": title if width > HEIGHT else title.split(", "), "subtitle": lines}
+    return {"text": title if width > NARROW else title.split(", "), "subtitle": lines}
 
 
 def finding(comparison: Comparison, names: list[str]) -> str:

@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from minillm_lab.benchmark import machine
 from minillm_lab.jobs import limits
 
 
 def test_affinity_counts() -> None:
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
-        "from minillm_lab import limits; print(limits.physical_cores())"
+        "from minillm_lab.jobs import limits; print(limits.physical_cores())"
     )
     env = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
@@ -49,7 +48,3 @@ def test_hyper_threads_share_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Path, "read_text", topology)
     assert limits.physical_cores() == 2
-
-
-def test_the_fingerprint_is_stable() -> None:
-    assert machine.describe()["fingerprint"] == machine.describe()["fingerprint"]

@@ -1,0 +1,97 @@
+"""The settings of a variant: its model, runtime, quantization, threads and kind of node."""
+
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field
+
+from minillm_lab.experiment.sources import LONGEST, Name, QuantizationType, Strict
+
+
+class Node(Strict):
+    """A node entry names a kind of node of a Slurm cluster, in sbatch's terms (docs/scaling.md)."""
+
+    account: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="Slurm charges the jobs to this account.",
+    )
+    partition: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._,-]*$",
+        description="Slurm runs the jobs in this partition, or in one of several between commas.",
+    )
+    constraint: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9(\[][A-Za-z0-9._&|*()\[\]-]*$",
+        description="Slurm runs the jobs only on nodes with these features.",
+    )
+    gpus: int | None = Field(
+        None, ge=1, le=64, description="Each job gets this many GPUs; without it, none."
+    )
+
+
+class Settings(Strict):
+    """Every variant may set these keys for itself."""
+
+    model: Name | None = Field(
+        None,
+        description="The variant runs this entry of models; without it, the experiment's model.",
+    )
+    device: Literal["cpu", "gpu"] = Field(
+        "cpu",
+        description="The variant runs on this device; if no GPU is found, it runs on the CPU, and a"
+        " warning says so.",
+    )
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        None,
+        description="Inference uses this many threads; auto takes the physical cores that the"
+        " process may use. Without it, inference uses the experiment's threads.",
+    )
+    context: int | None = Field(
+        None,
+        ge=16,
+        le=LONGEST,
+        description="The context has room for this many tokens; without it, for as many as the"
+        " experiment's.",
+    )
+    node: Name | None = Field(
+        None,
+        description="On a Slurm cluster the variant is measured on this entry of nodes; elsewhere"
+        " it changes nothing.",
+    )
+
+
+class TransformersVariant(Settings):
+    """A variant of this kind runs safetensors in PyTorch through Transformers."""
+
+    runtime: Literal["transformers"] = Field(description="The runtime is Transformers.")
+    dtype: Literal["float16", "bfloat16", "float32"] = Field(
+        "float16", description="The weights are held and computed in this type."
+    )
+
+
+class LlamaCppVariant(Settings):
+    """A variant of this kind runs a GGUF file in llama.cpp through llama-cpp-python."""
+
+    runtime: Literal["llama.cpp"] = Field(description="The runtime is llama.cpp.")
+    quantization: QuantizationType = Field(
+        description="The weights are stored in this quantization type, spelled as llama.cpp does."
+    )
+    gpu_layers: int | None = Field(
+        None,
+        ge=0,
+        le=10_000,
+        description="This many layers are offered to the GPU where device is gpu; without it, all.",
+    )
+    flash_attention: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Flash attention is on, off, or left to llama.cpp's own choice (auto).",
+    )
+
+
+def form_of(settings: TransformersVariant | LlamaCppVariant) -> str:
+    """The form that a variant's runtime reads: ``safetensors``, or a quantization type as GGUF."""
+    return settings.quantization if settings.runtime == "llama.cpp" else "safetensors"
+
+
+Variant = Annotated[TransformersVariant | LlamaCppVariant, Discriminator("runtime")]
