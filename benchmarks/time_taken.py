@@ -22,7 +22,12 @@ from minillm_lab.records import Prompt, read_record
 from minillm_lab.runtimes import resolved
 
 REPETITIONS = 5  # llama-bench's default
-COLUMNS = ("llama-bench", "llama-perplexity", "lab: chunks and replies", "lab: as in the experiment")
+COLUMNS = (
+    "llama-bench",
+    "llama-perplexity",
+    "lab: chunks and replies",
+    "lab: as in the experiment",
+)
 
 
 def seconds_of(command: list[str | Path]) -> float:
