@@ -7,6 +7,7 @@ import pytest
 
 from builders import STEADY, around, by_round, compared, made_up, trial, with_trials
 from minillm_lab.comparison.compare import compare
+from minillm_lab.comparison.group import group_of
 from minillm_lab.comparison.shapes import Comparison
 from minillm_lab.comparison.trials import METRICS
 from minillm_lab.records import Reading
@@ -185,14 +186,21 @@ def test_rounds_of_the_same_hour_alone_form_a_ratio() -> None:
 def test_what_does_not_fit_twice_has_ratios_from_rounds() -> None:
     big = measured("big", 5)
     big.no_trials = "big and fp16 do not fit into memory together"
-    big.warnings = [f"{big.no_trials}; its ratios are taken from rounds"]
+    big.warnings = [f"{big.no_trials}; its ratios are from rounds"]
     results = with_trials([measured("fp16", 10), measured("q8", 20)], "fp16") | {"big": big}
+    for block in results["q8"].trials:  # trials found the machine faster than rounds did
+        for speeds in (block.speeds, block.baseline_speeds):
+            speeds.update({metric: 1.5 * value for metric, value in speeds.items()})
     found = compare(results, "fp16", "snakemake")
     assert found.ratios["big"][DECODE].value == pytest.approx(0.5, rel=0.03)
     assert found.ratios["q8"][DECODE].value == pytest.approx(2.0, rel=0.02)
     text = tables.markdown(found)
     assert "(×0.5" in cells(text)["Decode", "big"] or "(×0.4" in cells(text)["Decode", "big"]
     assert "Warning, `big`: big and fp16 do not fit into memory together" in text
+    speeds = {n: r.metrics[DECODE].value or 0 for n, r in found.results.items()}
+    assert speeds["big"] / speeds["fp16"] == pytest.approx(found.ratios["big"][DECODE].value)
+    again = group_of(found, found.results).ratios(DECODE)["big"]
+    assert again.value == pytest.approx(found.ratios["big"][DECODE].value)  # what pick goes by
     alone = compare({n: results[n] for n in ("fp16", "big")}, "fp16", "snakemake")
     assert alone.ratios["big"][DECODE].value == pytest.approx(0.5, rel=0.03)
 

@@ -54,6 +54,14 @@ def test_measuring_less_never_gives_a_better_word() -> None:
     found = loss(once)
     assert found and (found.worst, found.by_value) == (3, 2)
     assert str(found) == "negligible to severe loss"
+    good = {"kld_mean": metric(0.005), "same_top": metric(0.70), "answer_flips": metric(0.1)}
+    for left_out in good:
+        less = loss({name: found for name, found in good.items() if name != left_out})
+        whole = loss(good)
+        assert less and whole and less.worst >= whole.worst and less.by_value >= whole.by_value
+    assert verdict({n: m for n, m in good.items() if n != "answer_flips"}) == (
+        "negligible to severe loss"
+    )
 
 
 def test_an_answer_beside_the_references() -> None:

@@ -165,7 +165,9 @@ def collect(
     samples = [sample for trial in taken for sample in samples_of(trial)]
     no_trials = next((t.reason for t in trials if isinstance(t, NoTrial)), None)
     if no_trials:
-        warnings.append(f"{no_trials}; its ratios are taken from rounds")
+        warnings.append(
+            f"{no_trials}; its ratios are from rounds, its speeds the baseline's times these"
+        )
         samples = []
     warnings += score.warnings if score else []
     warnings += [answer.flaw] if answer and answer.flaw else []

@@ -11,7 +11,7 @@ from minillm_lab.comparison.group import MEMORY, RESOLUTION, Group, value_of
 from minillm_lab.comparison.shapes import Comparison, Precision, Ratio, StateFigures
 from minillm_lab.comparison.trials import METRICS as TRIED
 from minillm_lab.comparison.trials import InState
-from minillm_lab.estimates import Estimate
+from minillm_lab.estimates import Estimate, product
 from minillm_lab.jobs.command import run
 from minillm_lab.records import read_record, write_record
 from minillm_lab.result import Metric, Result
@@ -71,12 +71,15 @@ def measured_in(state: InState, metric: str, name: str) -> Metric | None:
 def with_speeds_of_trials(result: Result, group: Group) -> Result:
     """A result with the speeds of trials in its machine's most frequent state.
 
-    If it has trials and none counts, its speeds are withheld, and a warning says why.
+    If it has trials and none counts, its speeds are withheld, and a warning says why. If it cannot
+    have any, they are the baseline's in trials times its ratios, which are from rounds.
     """
     name, metrics = result.variant, dict(result.metrics)
     warnings = list(result.warnings)
-    if result.no_trials or not any(r.trials for r in group.results.values()):
+    if not any(r.trials for r in group.results.values()):
         return result
+    if result.no_trials:
+        return result.model_copy(update={"metrics": metrics | speeds_by_ratio(name, group)})
     for metric in TRIED:
         nothing = Metric(value=None, unit=TRIED[metric], ci95=None, n=0, samples=[])
         found = measured_in(group.main, metric, name) if group.main else None
@@ -91,6 +94,20 @@ def with_speeds_of_trials(result: Result, group: Group) -> Result:
         tried = len({t.trial for t in result.trials})
         warnings.append(f"no speeds and ratios: none of {tried} trials counts: {why}")
     return result.model_copy(update={"metrics": metrics, "warnings": warnings})
+
+
+def speeds_by_ratio(name: str, group: Group) -> dict[str, Metric]:
+    """The speeds that ratios from rounds stand for where the baseline's are from trials."""
+    found = {}
+    for metric, unit in TRIED.items():
+        base = group.main.speeds[metric].get(group.baseline) if group.main else None
+        ratio = group.ratios(metric).get(name)
+        if base and ratio:
+            speed = product(base, ratio)
+            found[metric] = Metric(
+                value=speed.value, unit=unit, ci95=speed.ci95, n=speed.n, samples=[]
+            )
+    return found
 
 
 def in_all(needed: int | None, counted: int, taken: int) -> int | None:

@@ -14,7 +14,7 @@ from minillm_lab.comparison.shapes import Comparison
 from minillm_lab.comparison.trials import METRICS as TRIED
 from minillm_lab.comparison.trials import InState, by_state
 from minillm_lab.estimates import LEVEL, Estimate, quotient
-from minillm_lab.result import Result
+from minillm_lab.result import Metric, Result
 
 LOADS = ("load_cold_seconds", "load_warm_seconds")
 MEMORY = (
@@ -42,13 +42,19 @@ def same_hour(a: Result, b: Result) -> list[int]:
     return [i for i, t in enumerate(apart) if abs(t.total_seconds()) <= HOUR]
 
 
+def of_rounds(result: Result, metric: str) -> Metric:
+    """A metric of a result's rounds, even where its speeds are those of trials already."""
+    own = f"{metric}_at_{result.protocol['prompt_tokens']}"
+    return result.metrics.get(own) or result.metrics[metric]
+
+
 def by_rounds(results: dict[str, Result], over: Result, metric: str) -> dict[str, Estimate]:
     """Ratios to the result ``over``, from rounds of the same number that both have the metric."""
     samples = {}
     for name, result in results.items():
         if metric not in result.metrics or metric not in over.metrics:
             continue
-        ours, theirs = result.metrics[metric].samples, over.metrics[metric].samples
+        ours, theirs = of_rounds(result, metric).samples, of_rounds(over, metric).samples
         within = [i for i in same_hour(result, over) if i < min(len(ours), len(theirs))]
         if both := [(ours[i], theirs[i]) for i in within if ours[i] and theirs[i]]:
             samples[name] = [median(a) / median(b) for a, b in both]

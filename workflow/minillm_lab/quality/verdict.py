@@ -42,7 +42,7 @@ def level(name: str, value: float) -> int:
 def loss(quality: "dict[str, QualityMetric] | None") -> Loss | None:
     """The loss that two of the figures support; None if fewer than two were measured.
 
-    A figure without an interval leaves every level open, since it was measured too little.
+    A figure without an interval, or one that was not measured, leaves every level open.
     """
     found = []
     for name in THRESHOLDS:
@@ -54,6 +54,7 @@ def loss(quality: "dict[str, QualityMetric] | None") -> Loss | None:
         found.append((ends[0], ends[-1], at))
     if len(found) < 2:
         return None
+    found += [(0, 3, 3)] * (len(THRESHOLDS) - len(found))
     best, worst, by_value = (sorted(levels)[-2] for levels in zip(*found, strict=True))
     return Loss(best, worst, by_value)
 
