@@ -281,8 +281,12 @@ class Plan:
         """The checksums of the config's own text and questions, whatever their dates."""
         quality = self.experiment.quality
         assert quality is not None
-        named = (quality.text, quality.questions)
-        return [f"{path} {sha256_of(Path(path))}" for path in named if path not in ("own", None)]
+        named = {"text": quality.text, "questions": quality.questions}
+        return [
+            f"{path} {sha256_of(Path(there(key, path)))}"
+            for key, path in named.items()
+            if path and path != "own"
+        ]
 
     # The experiment as a whole.
 
