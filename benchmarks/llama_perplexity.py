@@ -5,7 +5,7 @@
 Both score the same chunks of the same text against the F16 file, in whole commands that take turns:
 llama-perplexity by its --kl-divergence, the lab by the modules of its workflow under
 llama-perplexity's protocol, against an exact reference and against the compact one that experiments
-use. The lab also scores each file under its own protocol, for the speed. Prints three tables.
+use. Prints the figures side by side, and what the commands took.
 """
 
 import argparse
@@ -133,12 +133,6 @@ def row(*cells: object) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def scored_tokens(path: Path) -> int:
-    """How many tokens of a text are scored."""
-    text = read_record(path, EvaluationText)
-    return len(text.chunks) * text.protocol.scored
-
-
 def main(arguments: argparse.Namespace) -> None:
     plan, binary = default_plan(), program(arguments.llama_perplexity)
     files = {path.stem: path for path in weights_of(plan, GGUF).values()}
@@ -156,34 +150,29 @@ def main(arguments: argparse.Namespace) -> None:
         peer = LlamaPerplexity(binary, folder, text, threads, f16)
         same = Lab(folder, text, f16, "llama-perplexity", settings)
         exact, compact = (same.reference(f16, kind) for kind in ("exact", "compact"))
-        lab = Lab(folder, text, f16, "lab", settings)
-        reference = lab.reference(f16, "compact")
-        tokens = scored_tokens(same.text), scored_tokens(lab.text)
+        evaluated = read_record(same.text, EvaluationText)
+        tokens = len(evaluated.chunks) * evaluated.protocol.scored
         tables = [[row("", *names)] for names in CELLS]
         tables[0][0] += " kld_mean, compact |"
-        times = [row("tokens per second", "llama-perplexity", "lab, same protocol", "lab's own")]
+        times = [row("seconds", "llama-perplexity", "lab, exact reference", "compact")]
         for type_, weights in files.items():
             say(f"scoring {type_}")
             ours, (theirs, printed) = same.score(weights, exact), peer.score(weights)
-            less, own_way = same.score(weights, compact), lab.score(weights, reference)
+            less = same.score(weights, compact)
             for rows, names in zip(tables, CELLS, strict=True):
                 cells = [f"{ours.figures[n]:.{LINES[n][2]}f} ({printed[n]})" for n in names]
                 rows.append(row(type_, *cells))
             change = less.figures["kld_mean"] / ours.figures["kld_mean"] - 1
             tables[0][-1] += f" {less.figures['kld_mean']:.5f} ({change:+.2%}) |"
-            runs = zip((theirs, less, own_way), (tokens[0], tokens[0], tokens[1]), strict=True)
-            times.append(row(type_, *(f"{n / s.seconds:.0f} ({s.seconds:.1f} s)" for s, n in runs)))
+            times.append(row(type_, *(f"{of.seconds:.1f}" for of in (theirs, ours, less))))
         itself = same.score(f16, exact).figures
         sizes = peer.base.stat().st_size, compact.stat().st_size
-    print(
-        f"{cpu_model()}, {threads} threads; {tokens[0]} scored tokens, {tokens[1]} by the lab's own"
-    )
-    print("Lab (llama-perplexity):")
+    print(f"{cpu_model()}, {threads} threads; {tokens} scored tokens. Lab (llama-perplexity):")
     for rows in (*tables, times):
         print("", rows[0], "|---" * (rows[0].count("|") - 1) + "|", *rows[1:], sep="\n")
     print(f"\nF16 to itself: {itself['kld_mean']:.1e} nats, same top {itself['same_top']:.1f} %")
     for tool, size in zip(("llama-perplexity", "the lab, compact"), sizes, strict=True):
-        print(f"reference of {tool}: {size / 1e6:.1f} MB, {size / tokens[0] / 1e3:.1f} kB a token")
+        print(f"reference of {tool}: {size / 1e6:.1f} MB, {size / tokens / 1e3:.1f} kB a token")
 
 
 if __name__ == "__main__":
