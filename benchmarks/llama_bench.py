@@ -5,13 +5,15 @@
 Both run in short slices, each a fresh process, since memory layout differs between processes.
 Slices come in pairs that take turns at going first: a ratio within a pair is free of the machine's
 drift. The yardsticks are read between pairs; a pair is in a state when the readings before and
-after it are. Files take turns too, so that each sees all states. Prints a table of lab /
-llama-bench; a pair's ratio is that of the medians of its repetitions.
+after it are. Files and layouts of memory take turns too, so that each sees all states. Prints a
+table of lab / llama-bench, where a pair's ratio is that of the medians of its repetitions; and one
+of what a layout does to llama-bench itself, against the layout as it comes.
 """
 
 import argparse
 import json
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from string import ascii_uppercase
@@ -21,7 +23,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from lab import GGUF, default_plan, output_of, program, weights_of
 from minillm_lab.benchmark.yardsticks import yardsticks
 from minillm_lab.comparison.states import find_states
-from minillm_lab.estimates import paired_ratio
+from minillm_lab.estimates import Estimate, paired_ratio
 from minillm_lab.jobs.command import progress, run
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import write_text
@@ -33,7 +35,10 @@ PHASES = ("decode", "prefill")
 
 # Where malloc puts llama.cpp's work buffer decides 2 to 4 % of prefill, and differs from program to
 # program. With its threshold fixed, at its first value, glibc maps large buffers, all alike.
-LAYOUTS = {"mapped": {"MALLOC_MMAP_THRESHOLD_": "131072"}, "as it comes": {}}
+# By number: so many bytes past a cache line, by work_buffer.cpp.
+MAPPED, FREE = "mapped", "as it comes"
+LAYOUTS = {MAPPED: {"MALLOC_MMAP_THRESHOLD_": "131072"}, FREE: {}}
+LAYOUTS |= {place: {"BUFFER_PLACE": place} for place in ("0", "16", "32", "48")}
 
 Speeds = dict[str, list[float]]  # tokens per second of each repetition, by phase
 
@@ -114,10 +119,40 @@ def table(pairs: list[Pair], readings: list[Reading]) -> list[str]:
 
 def ratio(pairs: list[Pair], phase: str) -> str:
     """Lab / llama-bench with its interval."""
-    estimate = paired_ratio([p.lab[phase] for p in pairs], [p.llama_bench[phase] for p in pairs])
+    return shown(paired_ratio([p.lab[phase] for p in pairs], [p.llama_bench[phase] for p in pairs]))
+
+
+def shown(estimate: Estimate) -> str:
+    """A ratio with its interval."""
     if estimate.ci95 is None:
         return f"{estimate.value:.3f}"
     return f"{estimate.value:.3f} ({estimate.ci95[0]:.3f} to {estimate.ci95[1]:.3f})"
+
+
+def layout_table(pairs: list[Pair]) -> list[str]:
+    """llama-bench's prefill in each layout over that of the same number as it comes."""
+    layouts = [name for name in dict.fromkeys(p.layout for p in pairs) if name != FREE]
+    lines = [
+        f"| llama-bench's prefill | {' | '.join(layouts)} |",
+        "|---" * (1 + len(layouts)) + "|",
+    ]
+    for file in dict.fromkeys(p.file for p in pairs):
+        found = {
+            layout: [
+                p.llama_bench["prefill"] for p in pairs if (p.file, p.layout) == (file, layout)
+            ]
+            for layout in (*layouts, FREE)
+        }
+        cells = [shown(paired_ratio(found[layout], found[FREE])) for layout in layouts]
+        lines.append(f"| {file} | {' | '.join(cells)} |")
+    return lines
+
+
+def built(folder: Path) -> Path:
+    """work_buffer.cpp as a library."""
+    library, source = folder / "work_buffer.so", Path(__file__).with_name("work_buffer.cpp")
+    output_of([program("c++"), "-O2", "-shared", "-fPIC", source, "-o", library])
+    return library
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -132,9 +167,14 @@ def main(arguments: argparse.Namespace) -> None:
     ]
     threads = resolved(json.loads(plan.runtime_settings(arguments.variants[0]))).threads
     with (
+        tempfile.TemporaryDirectory() as folder,
         yardsticks(threads) as read,
         progress("lab and llama-bench", len(work), "pairs") as advance,
     ):
+        if preloaded := [name for name in arguments.layouts if name not in (MAPPED, FREE)]:
+            library = str(built(Path(folder)))
+            for name in preloaded:
+                LAYOUTS[name]["LD_PRELOAD"] = library
         readings = [read()]
         for variant, layout, i in work:
             weights, settings = files[variant], plan.trial_settings(variant)
@@ -148,6 +188,8 @@ def main(arguments: argparse.Namespace) -> None:
             advance(1)
     print(f"{facts.cpu_info}, {threads} threads; llama-bench of llama.cpp {facts.build_commit}\n")
     print("\n".join(table(pairs, readings)))
+    if FREE in arguments.layouts and len(arguments.layouts) > 1:
+        print("\n" + "\n".join(layout_table(pairs)))
     if arguments.output:
         record = {
             "facts": {"cpu": facts.cpu_info, "llama_cpp": facts.build_commit, "threads": threads},
@@ -161,7 +203,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--llama-bench", required=True, help="the program to run")
     parser.add_argument("--variants", nargs="+", default=[v for v in GGUF if v != "q5_k_m"])
-    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
+    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=[MAPPED, FREE])
     parser.add_argument("--pairs", type=int, default=30, help="of each variant and layout")
     parser.add_argument("--output", type=Path, help="every sample, as JSON")
     run(main, parser)

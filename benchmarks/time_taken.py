@@ -2,7 +2,7 @@
 
     python benchmarks/time_taken.py --llama-bench PATH --llama-perplexity PATH
 
-Beside them the lab's scores: of ten chunks alone, as llama-perplexity's against the F16 file, and
+Beside them the lab's scores: of ten chunks and eight replies, against the F16 file as well; and
 as the default experiment takes them, with questions and replies against float32. Wall time of whole
 commands that take turns.
 """
@@ -22,7 +22,12 @@ from minillm_lab.records import Prompt, read_record
 from minillm_lab.runtimes import resolved
 
 REPETITIONS = 5  # llama-bench's default
-COLUMNS = ("llama-bench", "llama-perplexity", "lab: same chunks", "lab: as in the experiment")
+COLUMNS = (
+    "llama-bench",
+    "llama-perplexity",
+    "lab: chunks and replies",
+    "lab: as in the experiment",
+)
 
 
 def seconds_of(command: list[str | Path]) -> float:
