@@ -98,10 +98,10 @@ def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_safetensors(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model as a folder of safetensors with its tokenizer."""
-    from minillm_lab.models.safetensors import export
+    from minillm_lab.models.safetensors import write_safetensors
 
     folder = tmp_path_factory.mktemp("tiny-safetensors") / "tiny"
-    export(tiny_gguf, folder)
+    write_safetensors(tiny_gguf, folder)
     return folder
 
 

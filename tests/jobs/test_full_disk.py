@@ -14,7 +14,7 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import check_space, write_text
 from minillm_lab.models.convert import convert
 from minillm_lab.models.quantize import quantize
-from minillm_lab.models.safetensors import export
+from minillm_lab.models.safetensors import write_safetensors
 from minillm_lab.quality.reference import make_reference
 from minillm_lab.quality.text import EvaluationText
 from quality_lab import LLAMA
@@ -47,7 +47,7 @@ def test_no_large_file_is_begun_where_it_does_not_fit(
 ) -> None:
     steps: dict[str, Callable[[Path], None]] = {
         "quantize": lambda out: quantize(tiny_gguf, "Q8_0", out),
-        "export": lambda out: export(tiny_gguf, out),
+        "safetensors": lambda out: write_safetensors(tiny_gguf, out),
         "convert": lambda out: convert(tiny_safetensors, tiny_safetensors, out),
         "reference": lambda out: make_reference("tiny", tiny_gguf, text, LLAMA, out, exact=True),
     }

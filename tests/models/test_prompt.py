@@ -10,7 +10,7 @@ import pytest
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.models import prompt
 from minillm_lab.models.prompt import from_folder, from_gguf
-from minillm_lab.models.safetensors import export
+from minillm_lab.models.safetensors import write_safetensors
 from minillm_lab.runtimes import Options, open_runtime
 from tiny_model import TEMPLATE, VOCABULARY_SPECIAL, write_tiny_gguf
 
@@ -32,7 +32,7 @@ def test_without_a_template_a_prompt_begins_as_its_tokenizer_says(
 ) -> None:
     file, folder = tmp_path / "tiny.gguf", tmp_path / "folder"
     write_tiny_gguf(file, template=template, begins=begins)
-    export(file, folder)
+    write_safetensors(file, folder)
     begin = [VOCABULARY_SPECIAL.index("<|endoftext|>") + 300 - len(VOCABULARY_SPECIAL)]
     for source, make in ((file, from_gguf), (folder, from_folder)):
         made = make(source, "Why?")

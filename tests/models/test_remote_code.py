@@ -11,7 +11,7 @@ from minillm_lab.experiment.sources import SAFETENSORS_FILES, Model
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.models.fetch import fetch_safetensors
 from minillm_lab.models.prompt import from_folder
-from minillm_lab.models.safetensors import export
+from minillm_lab.models.safetensors import write_safetensors
 from minillm_lab.quality.text import open_tokenizer
 from minillm_lab.runtimes import Options
 from minillm_lab.runtimes.transformers import Transformers
@@ -87,5 +87,5 @@ def test_an_export_runs_no_code_beside_the_gguf(
     source: Path, tiny_gguf: Path, tmp_path: Path, canary: Path
 ) -> None:
     shutil.copy(tiny_gguf, source / "tiny.gguf")
-    export(source / "tiny.gguf", tmp_path / "out")
+    write_safetensors(source / "tiny.gguf", tmp_path / "out")
     assert not canary.exists()

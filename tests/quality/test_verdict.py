@@ -1,6 +1,6 @@
 import pytest
 
-from minillm_lab.quality.answer import beside
+from minillm_lab.quality.answer import answer_metrics
 from minillm_lab.quality.verdict import loss, verdict
 from minillm_lab.records import QualityMetric
 
@@ -65,14 +65,14 @@ def test_measuring_less_never_gives_a_better_word() -> None:
 
 
 def test_an_answer_beside_the_references() -> None:
-    found = beside([1, 2, 3, 4, 5, 6], [1, 2, 9, 4, 5, 5])
+    found = answer_metrics([1, 2, 3, 4, 5, 6], [1, 2, 9, 4, 5, 5])
     assert found["answer_first_divergence_token"].value == 2
     assert found["answer_tokens_in_common"].value == pytest.approx(4 / 6)
-    same = beside([1, 2, 3], [1, 2, 3])["answer_first_divergence_token"]
+    same = answer_metrics([1, 2, 3], [1, 2, 3])["answer_first_divergence_token"]
     assert same.value == same.n == 3
 
 
 def test_repeated_4_grams_are_counted() -> None:
-    looping = beside([1, 2, 3, 4] * 5, [0] * 20)["answer_repetition"]
+    looping = answer_metrics([1, 2, 3, 4] * 5, [0] * 20)["answer_repetition"]
     assert looping.value == pytest.approx(13 / 17)
-    assert beside([*range(20)], [0] * 20)["answer_repetition"].value == 0
+    assert answer_metrics([*range(20)], [0] * 20)["answer_repetition"].value == 0

@@ -12,7 +12,7 @@ import pytest
 from conftest import Lab, tiny_config
 from hub_server import COMMIT, Fault, Hub
 from minillm_lab.models.quantize import quantize
-from minillm_lab.models.safetensors import export
+from minillm_lab.models.safetensors import write_safetensors
 from tiny_model import write_tiny_gguf
 
 WEIGHTS = "model.safetensors"
@@ -26,7 +26,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     """A tiny Qwen2 model as its publisher would ship it: safetensors, and Q4_K_M as GGUF."""
     folder = tmp_path_factory.mktemp("publisher")
     write_tiny_gguf(folder / "F16.gguf", feed=8192)  # wide enough to be killed during its download
-    export(folder / "F16.gguf", folder / "tiny")
+    write_safetensors(folder / "F16.gguf", folder / "tiny")
     quantize(folder / "F16.gguf", "Q4_K_M", folder / GGUF)
     with Hub() as hub:
         hub.publish("acme/tiny", folder / "tiny")

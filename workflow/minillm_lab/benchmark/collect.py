@@ -12,7 +12,7 @@ from minillm_lab.benchmark.stability import instabilities
 from minillm_lab.experiment.sources import Model
 from minillm_lab.jobs.command import run
 from minillm_lab.jobs.errors import LabError
-from minillm_lab.quality.answer import beside
+from minillm_lab.quality.answer import answer_metrics
 from minillm_lab.records import (
     Block,
     NoTrial,
@@ -231,7 +231,9 @@ def quality_of(
     """The variant's score, and its answer compared with the reference's; None if not measured."""
     if score is None or not score.metrics:
         return None
-    compared = beside(output.token_ids, answer.token_ids) if answer and not answer.flaw else {}
+    compared = (
+        answer_metrics(output.token_ids, answer.token_ids) if answer and not answer.flaw else {}
+    )
     return score.metrics | compared
 
 

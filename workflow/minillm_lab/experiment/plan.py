@@ -57,7 +57,7 @@ def known(name: str, names: Iterable[str], kind: str) -> str:
     sys.exit(f"error: no {kind} {name!r} in this experiment; choose one of: {listed}")
 
 
-def there(key: str, path: str) -> str:
+def existing(key: str, path: str) -> str:
     """The path, if the file that the config names exists; else exit with one line."""
     if Path(path).is_file():
         return path
@@ -231,7 +231,7 @@ class Plan:
         quality, model = self.experiment.quality, self.model(variant)
         assert quality is not None
         if isinstance(quality.reference, ReferenceFile):
-            return there("reference", quality.reference.file.replace("{model}", model))
+            return existing("reference", quality.reference.file.replace("{model}", model))
         return f"{self.results}/quality/reference.{model}.npz"
 
     def shared_reference(self, variant: str) -> str:
@@ -270,7 +270,7 @@ class Plan:
         return self._own_or("questions", path, "questions.yaml") if path else []
 
     def _own_or(self, key: str, path: str, own: str) -> str:
-        return f"{self.lab}/minillm_lab/quality/{own}" if path == "own" else there(key, path)
+        return f"{self.lab}/minillm_lab/quality/{own}" if path == "own" else existing(key, path)
 
     def sections(self) -> str | list[str]:
         """The file beside the evaluation text that names its sections, if there is one."""
@@ -283,7 +283,7 @@ class Plan:
         assert quality is not None
         named = {"text": quality.text, "questions": quality.questions}
         return [
-            f"{path} {sha256_of(Path(there(key, path)))}"
+            f"{path} {sha256_of(Path(existing(key, path)))}"
             for key, path in named.items()
             if path and path != "own"
         ]

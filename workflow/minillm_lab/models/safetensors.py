@@ -14,7 +14,7 @@ from minillm_lab.jobs.files import check_space, written_whole
 from minillm_lab.runtimes import size_in
 
 
-def export(gguf: Path, output: Path) -> None:
+def write_safetensors(gguf: Path, output: Path) -> None:
     """Write a GGUF as a folder of float16 safetensors with its tokenizer.
 
     Raises LabError if Transformers does not know the architecture.
@@ -44,7 +44,7 @@ def export(gguf: Path, output: Path) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     say(f"writing {arguments.gguf} as safetensors")
-    export(arguments.gguf, arguments.output)
+    write_safetensors(arguments.gguf, arguments.output)
 
 
 if __name__ == "__main__":

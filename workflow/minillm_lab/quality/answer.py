@@ -26,7 +26,7 @@ def greedy_answer(
         return Output(text=loaded.runtime.detokenize(ids), token_ids=ids)
 
 
-def beside(ids: list[int], reference: list[int]) -> dict[str, QualityMetric]:
+def answer_metrics(ids: list[int], reference: list[int]) -> dict[str, QualityMetric]:
     """An answer compared with the reference's, as single figures without an interval.
 
     ``answer_first_divergence_token`` counts the tokens before the first difference, or all if there
