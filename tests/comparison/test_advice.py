@@ -1,6 +1,7 @@
 """The recommendation on made-up results: what it takes, what it says, what it cannot judge."""
 
 import argparse
+import random
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from builders import around, blocks, compared, made_up
 from minillm_lab.benchmark import machine
 from minillm_lab.commands import folder, pick
-from minillm_lab.comparison.advice import Limits, choose
+from minillm_lab.comparison.advice import Limits, choose, faster
 from minillm_lab.comparison.group import Group, group_of
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.records import QualityMetric, write_record
@@ -107,7 +108,8 @@ def test_losses_are_told_apart_chunk_by_chunk_where_their_intervals_overlap() ->
 def test_a_larger_file_that_lost_more_but_is_faster_is_not_called_the_worse_choice() -> None:
     larger = variant("q5_k_m", 80, 2e8, 0.076, size=112 * 10**6, quantization="Q5_K_M")
     closer = variant("q4_k_m", 60, 2e8, 0.061, size=105 * 10**6, quantization="Q4_K_M")
-    said = learnings(compared(BIG, larger, closer))
+    base = variant("f16", 20, 8e8, 0.0001, size=270 * 10**6, quantization="F16")
+    said = learnings(compared(base, larger, closer))
     assert any("`q5_k_m` is larger" in s and "its speed is its only advantage" in s for s in said)
     assert choose(named(BIG, larger, closer), Limits()).taken == "q5_k_m"
 
@@ -200,6 +202,86 @@ def test_one_round_ties_nothing_and_says_what_was_not_tested() -> None:
     assert "≈0.28" not in page
 
 
+def test_a_claim_that_the_table_shows_is_a_claim_of_the_pick_to_the_last_digit() -> None:
+    """The last claim that holds sets the cutoff, which the pick computes in another order."""
+    told = 0
+    for seed in range(60):
+        rng = random.Random(seed)
+
+        def noisy(speed: float, rng: random.Random = rng) -> list[list[float]]:
+            return [[speed * rng.gauss(1, 0.01)] for _ in range(3)]
+
+        found = compared(
+            variant("f16", 0, 8e8, 0.0001, decode=noisy(20)),
+            variant("q5_k_m", 0, 2e8, 0.002, decode=noisy(64), size=10**8),
+            variant("q4_k_m", 0, 2e8, 0.002, decode=noisy(60), size=10**8),
+        )
+        if found.best["decode_tokens_per_second"] == ["q5_k_m"]:
+            told += 1
+            assert faster("q5_k_m", "q4_k_m", group_of(found, found.results)), seed
+            assert "`q4_k_m` out" not in recommendation(found)
+    assert told > 10
+
+
+def test_a_variant_whose_loss_was_not_measured_is_not_called_worse_in_nothing() -> None:
+    q8 = variant("q8_0", 40, 4e8, None, size=3 * 10**8)
+    q2 = variant("q2_k", 60, 2e8, None, size=10**8)
+    q2.model.files[0].sha256 = "1" * 64
+    group = named(q8, q2)
+    assert "measurably worse" not in recommendation(compared(q8, q2))
+    assert "`q8_0` out" not in advice(group, Limits())
+    q2.model.files[0].sha256 = q8.model.files[0].sha256  # the same weights lose the same
+    assert "`q8_0` out: `q2_k` is measurably better" in advice(named(q8, q2), Limits())
+
+
+def test_a_limit_that_is_met_by_value_alone_is_said_with_the_recommendation() -> None:
+    base, unproven = variant("f16", 20, 9e8, 0.9), variant("q8_0", 90, 1e8, 0.001)
+    for name, ends in {"kld_mean": (0.0001, 0.3), "same_top": (0.7, 0.999)}.items():
+        assert unproven.quality
+        unproven.quality[name].ci95 = ends
+    said = recommendation(compared(base, unproven))
+    assert "at most minor loss is not proven" in said
+    assert "that meets the limits" not in said and "meets every limit" not in said
+
+
+def test_with_one_trial_the_learnings_and_the_pick_say_the_same() -> None:
+    large = once("q5_k_m", 90, 2e8, 0.076)
+    small = once("q4_k_m", 50, 2e8, 0.061)
+    for result, size in ((large, 112), (small, 105)):
+        result.model.quantization, result.model.files[0].bytes = (
+            result.variant.upper(),
+            size * 10**6,
+        )
+    base = once("f16", 20, 8e8, 0.0001)
+    base.model.quantization = "F16"
+    found = compared(base, large, small)
+    assert choose(group_of(found, found.results), Limits()).taken == "q5_k_m"
+    said = next(line for line in learnings(found) if "is larger than" in line)
+    assert said.endswith("its speed, which was not tested, is its only advantage.")
+
+
+def test_a_larger_file_that_takes_less_memory_is_not_called_the_worse_choice() -> None:
+    large = variant("q5_k_m", 60, 1.8e8, 0.076, size=112 * 10**6, quantization="Q5_K_M")
+    small = variant("q4_k_m", 60, 2.3e8, 0.061, size=105 * 10**6, quantization="Q4_K_M")
+    base = variant("f16", 20, 8e8, 0.0001, size=270 * 10**6, quantization="F16")
+    said = next(s for s in learnings(compared(base, large, small)) if "is larger than" in s)
+    assert said.endswith("its smaller memory is its only advantage.")
+
+
+def test_memory_of_an_accelerator_that_was_not_seen_to_grow_cannot_be_judged() -> None:
+    """What is free on a GPU that others share may rise while a model is loaded."""
+    shared = variant("q8_0", 90, 1e8, backend="CUDA")
+    shared.metrics["accelerator_memory_peak_bytes"] = Metric(
+        value=-1e6, unit="B", ci95=None, n=1, samples=[[-1e6]]
+    )
+    text = advice(named(BIG, shared), Limits(accelerator=8e9))
+    assert "its accelerator memory was not measured" in text
+
+
+def test_a_variant_alone_is_not_said_to_lack_trials() -> None:
+    assert "not tested" not in advice(named(MID), Limits())
+
+
 def of_model(result: Result, model: str, bits: float, noise: float = 0.01) -> Result:
     """The result as one of another model, whose reference is another too.
 
@@ -234,6 +316,20 @@ def test_models_that_predict_alike_are_chosen_by_speed_and_it_is_said() -> None:
     other = of_model(variant("other-q8", 30, 4e8, 0.0001), "other", 1.0, -0.05)
     choice = choose(named(one, other), Limits())
     assert choice.taken == "one-q8" and "do not differ measurably" in choice.why
+
+
+def test_models_that_predict_alike_and_are_as_fast_are_chosen_by_memory() -> None:
+    one = of_model(variant("one-q8", 30.2, 5e8, 0.0001), "one", 1.01, 0.05)
+    other = of_model(variant("other-q8", 30.0, 1.5e8, 0.0001), "other", 1.0, -0.05)
+    for result, ratio in ((one, 1.01), (other, 1.0)):
+        speeds = [[30 * x * ratio] for x in ((0.9, 1.1, 1.0) if result is one else (1.1, 0.9, 1.0))]
+        result.metrics.update(
+            variant("x", 0, 1, decode=speeds).metrics
+            | {"memory_peak_bytes": result.metrics["memory_peak_bytes"]}
+        )
+    choice = choose(named(one, other), Limits())
+    assert choice.taken == "other-q8"
+    assert "its decode speed is tied with that of `one-q8`" in choice.why
 
 
 def test_nothing_fits_says_which_limit_fails_by_how_much_and_what_is_nearest() -> None:

@@ -129,7 +129,9 @@ def test_opening_the_report_shows_what_to_take_at_once(report: Path, page: Page,
         assert row.locator("th").inner_text().removesuffix(" (baseline)") == name
         cells = [cell.inner_text() for cell in row.locator("td").all()]
         value = result.metrics["decode_tokens_per_second"].value
-        assert len(cells) == len(DECIDING) and cells[1].split()[0] == number(value or 0)
+        assert len(cells) == len(DECIDING) and cells[1].split()[0] == (
+            number(value) if value else "–"
+        )
     assert opening.locator("li").count() >= 2
     assert opening.evaluate("e => e.scrollWidth <= e.clientWidth") and fits(page)
     right = opening.evaluate("e => e.getBoundingClientRect().right - innerWidth")

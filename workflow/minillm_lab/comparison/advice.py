@@ -79,7 +79,7 @@ def interval(metric: Metric, speed: bool) -> tuple[float, float] | None:
 
 def limit_check(name: str, unit: str, measured: Metric | None, limit: float) -> Check:
     """A figure compared with its limit: a least speed (``unit`` t/s), or most bytes (MB)."""
-    if measured is None or measured.value is None:
+    if measured is None or measured.value is None or measured.value <= 0:
         return Check(UNKNOWN, inf, f"its {name} was not measured, so it cannot be judged")
     speed = unit == "t/s"
 
@@ -164,26 +164,27 @@ def faster(a: str, b: str, group: Group) -> bool | None:
         return None
     found = quotient(ratios[a], ratios[b])
     p = found.p()
-    return None if p is None else found.value > 1 and p <= group.cutoff
+    return None if p is None else found.value > 1 and group.claims(p)
 
 
 def dominates(a: str, b: str, group: Group) -> bool:
     """Whether ``a`` is measurably better than ``b`` in something, and worse in nothing.
 
-    An untested difference counts against ``a`` if its value is the worse one.
+    An untested difference of speed counts against ``a`` if its value is the worse one, and one of
+    loss does unless both hold the same weights.
     """
     x, y = group.results[a], group.results[b]
     better = False
+    same_weights = [f.sha256 for f in x.model.files] == [f.sha256 for f in y.model.files]
     for of in (memory_of, size_of):
         mine, theirs = of(x), of(y)
         if mine > theirs * (1 + RESOLUTION):
             return False
         better |= theirs > mine * (1 + RESOLUTION)
-    if x.quality or y.quality:
-        lost, won = closer(y, x), closer(x, y)
-        if lost or lost is None:
-            return False
-        better |= bool(won)
+    lost, won = closer(y, x), closer(x, y)
+    if lost or (lost is None and not same_weights):
+        return False
+    better |= bool(won)
     lost, won = faster(b, a, group), faster(a, b, group)
     if lost or (lost is None and speed_of(y) > speed_of(x)):
         return False
@@ -201,22 +202,19 @@ def beaten(names: list[str], group: Group) -> dict[str, str]:
     return found if len(found) < len(names) else {}
 
 
-ONLY = (
-    "every other variant that meets the limits is measurably worse in something and better in"
-    " nothing"
-)
-
-
-def first(names: list[str], group: Group) -> tuple[str, str]:
-    """The variant of one model to take, and why."""
+def first(names: list[str], group: Group, meets: str = "meets") -> tuple[str, str]:
+    """The variant to take, and why. ``meets``: how they stand to the limits, as a verb."""
     results = group.results
     if len(names) == 1:
-        return names[0], ONLY
+        return names[0], (
+            f"every other variant that {meets} the limits is measurably worse in something and"
+            " better in nothing"
+        )
     if not (tied := group.tied(SPEED, names)):
         taken = max(names, key=lambda n: (speed_of(results[n]), -memory_of(results[n])))
-        return taken, "it is the fastest that meets the limits, by its value alone"
+        return taken, f"it is the fastest that {meets} the limits, by its value alone"
     if len(tied) == 1:
-        return tied[0], "it is the fastest that meets the limits"
+        return tied[0], f"it is the fastest that {meets} the limits"
 
     def least(of: Callable[[Result], float]) -> Callable[[list[str]], list[str]]:
         def narrowed(left: list[str]) -> list[str]:
@@ -247,9 +245,9 @@ def first(names: list[str], group: Group) -> tuple[str, str]:
     return taken, f"its decode speed is tied with that of {others}; {among} it {last}"
 
 
-def of_one_model(names: list[str], group: Group) -> tuple[str, str | None, str]:
+def of_one_model(names: list[str], group: Group, meets: str) -> tuple[str, str | None, str]:
     """The variant of one model to take, the runner-up, and why."""
-    taken, why = first(names, group)
+    taken, why = first(names, group, meets)
     rest = [n for n in names if n != taken]
     runner_up = first(rest, group)[0] if rest else None
     if runner_up and faster(taken, runner_up, group):
@@ -259,12 +257,13 @@ def of_one_model(names: list[str], group: Group) -> tuple[str, str | None, str]:
     return taken, runner_up, why
 
 
-def between_models(taken: dict[str, str], results: dict[str, Result]) -> tuple[str, str]:
+def between_models(taken: dict[str, str], group: Group, meets: str) -> tuple[str, str]:
     """The model whose variant to take, of one variant for each, and the reason in words."""
+    results = group.results
     bits = {m: (results[n].quality or {}).get("bits_per_byte") for m, n in taken.items()}
     known = {m: b.value for m, b in bits.items() if b and b.value is not None}
     level = list(taken)
-    how = "it decodes fastest of the models' best; their bits per byte were not compared"
+    how = "the models' bits per byte were not compared"
     if len(known) == len(taken):
         least = min(known, key=lambda m: known[m])
         better = {m: predicts_better(results[taken[least]], results[taken[m]]) for m in taken}
@@ -272,8 +271,9 @@ def between_models(taken: dict[str, str], results: dict[str, Result]) -> tuple[s
             return least, "its model predicts the evaluation text best, by bits per byte"
         if None not in (better[m] for m in taken if m != least):
             level = [m for m in taken if not better[m]]
-            how = "the models' bits per byte do not differ measurably, and it decodes fastest"
-    return max(level, key=lambda m: speed_of(results[taken[m]])), how
+            how = "the models' bits per byte do not differ measurably"
+    name, why = first([taken[m] for m in level], group, meets)
+    return results[name].model.name, f"{how}; of the models' best, {why}"
 
 
 def choose(group: Group, limits: Limits) -> Choice:
@@ -292,7 +292,7 @@ def choose(group: Group, limits: Limits) -> Choice:
     whose = " of its model" if len(by_model) > 1 else ""
     for model, names in by_model.items():
         out |= beaten(names, group)
-        found[model] = of_one_model([n for n in names if n not in out], group)
+        found[model] = of_one_model([n for n in names if n not in out], group, meets)
         if len(names) == 1:
             found[model] = names[0], None, f"it is the only one{whose} that {meets} every limit"
     if not found:
@@ -305,14 +305,15 @@ def choose(group: Group, limits: Limits) -> Choice:
         return Choice(None, None, nearest, "", out, checks)
     model, how = next(iter(found)), ""
     if len(found) > 1:
-        model, how = between_models({m: choice[0] for m, choice in found.items()}, results)
+        model, how = between_models({m: c[0] for m, c in found.items()}, group, meets)
     taken, runner_up, why = found[model]
     if how:
         why = f"{how}; within its model, {why}"
     if runner_up is None and outcome == SAFE and fitting[BY_VALUE]:
         same = [n for n in fitting[BY_VALUE] if results[n].model.name == model]
         runner_up = first(same, group)[0] if same else None
-    if all(e.ci95 is None for e in group.ratios(SPEED).values()):
+    ratios = group.ratios(SPEED)
+    if len(ratios) > 1 and all(e.ci95 is None for e in ratios.values()):
         why += "; decode speeds were not tested: one trial gives no interval"
     others = {m: choice[0] for m, choice in found.items() if m != model}
     return Choice(taken, runner_up, None, why, out, checks, others)

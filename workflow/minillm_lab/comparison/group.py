@@ -124,8 +124,12 @@ class Group:
     def tied(self, metric: str, names: Iterable[str] | None = None) -> list[str]:
         """The best of some variants, and those tied with it; empty if nothing was tested."""
         first, others = self.best(metric, names)
-        claimed = {n for n, p in others.items() if p is not None and p <= self.cutoff}
+        claimed = {n for n, p in others.items() if p is not None and self.claims(p)}
         return ties(first, others, claimed)
+
+    def claims(self, p: float) -> bool:
+        """Whether a difference of this p-value is claimed, whatever its last digits."""
+        return p <= self.cutoff * (1 + 1e-9)
 
 
 def group_of(comparison: Comparison, results: dict[str, Result]) -> Group:

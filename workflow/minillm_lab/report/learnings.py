@@ -1,9 +1,9 @@
 """Key learnings: sentences computed from the figures, each supported by their intervals."""
 
-from minillm_lab.comparison.advice import faster
+from minillm_lab.comparison.advice import faster, memory_of, speed_of
 from minillm_lab.comparison.bound import bytes_per_token, read_share
 from minillm_lab.comparison.closeness import closer, predicts_better
-from minillm_lab.comparison.group import RESOLUTION, by_machine, group_of
+from minillm_lab.comparison.group import RESOLUTION, Group, by_machine, group_of
 from minillm_lab.comparison.shapes import Comparison, Factor
 from minillm_lab.experiment.sources import UNQUANTIZED, Model
 from minillm_lab.report import quality
@@ -120,6 +120,17 @@ def limited(comparison: Comparison) -> list[str]:
     ]
 
 
+def advantages_of(name: str, other: str, group: Group) -> list[str]:
+    """What speaks for a variant beside another of its model that is smaller and lost less."""
+    a, b = group.results[name], group.results[other]
+    found, known = [], faster(name, other, group)
+    if known or (known is None and speed_of(a) > speed_of(b)):
+        found.append("its speed" if known else "its speed, which was not tested,")
+    if memory_of(a) * (1 + RESOLUTION) < memory_of(b):
+        found.append("its smaller memory")
+    return found
+
+
 def larger_no_better(comparison: Comparison) -> list[str]:
     """A warning for each quantized file that is larger than another and farther away."""
     found = []
@@ -143,11 +154,10 @@ def larger_no_better(comparison: Comparison) -> list[str]:
                 continue
             lost = {n: (files[n].quality or {})["kld_mean"].value or 0 for n in (large, *smaller)}
             small = min(smaller, key=lambda n: lost[n])
-            advice = (
-                "its speed is its only advantage"
-                if faster(large, small, group)
-                else "the smaller one is the better choice"
-            )
+            advice = "the smaller one is the better choice"
+            if advantages := advantages_of(large, small, group):
+                which = "is its only advantage" if len(advantages) == 1 else "are its advantages"
+                advice = f"{' and '.join(advantages)} {which}"
             found.append(
                 f"⚠ `{large}` is larger than `{small}` and farther from the reference"
                 f" ({lost[large]:.4f} against {lost[small]:.4f} nats): {advice}."

@@ -91,6 +91,8 @@ def recommendation(comparison: Comparison) -> str:
             continue
         text = f"**Recommended{where}**{limit}: {in_brief(comparison, choice.taken)}."
         text += f" Why: {choice.why}."
+        doubts = [c.text for c in choice.checks[choice.taken] if c.outcome != SAFE]
+        text += f" But: {'; '.join(doubts)}." if doubts else ""
         if choice.runner_up:
             text += f" Runner-up: {as_code(choice.runner_up)}."
         for model, name in choice.of_models.items():
