@@ -68,7 +68,8 @@ def main(arguments: argparse.Namespace) -> None:
                 lab.score(weights, reference).seconds,
                 seconds_of(
                     [sys.executable, "-m", "minillm_lab.quality.score", "--variant", variant,
-                     "--weights", weights, "--text", whole_text, "--reference", float32,
+                     "--model", plan.model(variant), "--weights", weights,
+                     "--text", whole_text, "--reference", float32,
                      "--settings", plan.runtime_settings(variant), "--output", folder / "all.json"]
                 ),
             )  # fmt: skip

@@ -45,7 +45,7 @@ def scored(
     reference: Path,
     settings: dict[str, Any] = LLAMA,
 ) -> Score:
-    return score("variant", weights, text, settings, reference)
+    return score("variant", "tiny", weights, text, settings, reference)
 
 
 def value(found: Score, name: str) -> float:

@@ -10,6 +10,7 @@ from minillm_lab.models.quantize import quantize
 from minillm_lab.quality.evaluation import REPLY, greedy, opened
 from minillm_lab.quality.metrics import BLOCK
 from minillm_lab.quality.reference import Reference
+from minillm_lab.quality.score import score
 from minillm_lab.quality.text import EvaluationText
 from minillm_lab.records import write_record
 from minillm_lab.runtimes import Passage
@@ -36,6 +37,14 @@ def test_the_reference_has_no_distance_from_itself(
     assert value(found, "answer_flips") == 0
     assert value(found, "first_divergence_token") == REPLY
     assert value(found, "divergent_tokens_share") == 0
+
+
+def test_a_reference_of_a_model_by_another_name_is_taken_with_a_warning(
+    text: EvaluationText, tiny_gguf: Path, reference: Path
+) -> None:
+    assert scored(tiny_gguf, text, reference).warnings == []
+    (warning,) = score("variant", "second", tiny_gguf, text, LLAMA, reference).warnings
+    assert "was made of a model named 'tiny'" in warning and "its model 'second'" in warning
 
 
 def test_f16_in_the_other_runtime_is_close(

@@ -158,3 +158,14 @@ def test_a_mistaken_setting_is_named_in_one_line(
         load_experiment(tiny_config(tiny_gguf, quality=quality))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_one_reference_file_is_refused_for_two_models(tiny_gguf: Path) -> None:
+    config = tiny_config(tiny_gguf, quality={"reference": {"file": "shared.npz"}})
+    config["models"]["second"] = config["models"]["tiny"]
+    load_experiment(config)  # the second one is not used
+    config["variants"]["of_second"] = Q4_K_M | {"model": "second"}
+    with pytest.raises(LabError, match="one file cannot be the reference of 2 models"):
+        load_experiment(config)
+    config["quality"]["reference"]["file"] = "shared.{model}.npz"
+    load_experiment(config)

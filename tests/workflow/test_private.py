@@ -11,7 +11,7 @@ from minillm_lab.commands import export, folder
 from minillm_lab.wording import without_folders
 from quality_lab import QUESTIONS, TEXT
 
-HERE = "their own folder"
+HERE = "o'brien (old), models; x"
 
 
 def test_everything_that_is_shared_names_no_folder(tiny_gguf: Path, tmp_path: Path) -> None:
@@ -60,8 +60,27 @@ def test_everything_that_is_shared_names_no_folder(tiny_gguf: Path, tmp_path: Pa
         ("scratch=/fast/disk", "scratch=disk"),
         ("{'m': {'path': '/a/b c/m.gguf'}}", "{'m': {'path': 'm.gguf'}}"),
         ("~/models/x.gguf, /y", "x.gguf, y"),
+        ("/home/o'brien/models (old), x/y.gguf: not a GGUF", "y.gguf: not a GGUF"),
+        ("file:///home/me/x", "x"),
+        ("a:/home/me/x", "a:x"),
         ("80 t/s of models/m/Q8_0.gguf and https://huggingface.co/a/b, 1 / 2", None),
     ],
 )  # fmt: skip
 def test_absolute_paths_lose_their_folders(text: str, shared: str | None) -> None:
     assert without_folders(text) == (shared or text)
+
+
+def test_the_reason_of_a_failure_names_no_folder(tiny_gguf: Path, tmp_path: Path) -> None:
+    private = tmp_path / HERE
+    private.mkdir()
+    whole = shutil.copy(tiny_gguf, private / "tiny.F16.gguf")
+    (private / "cut.F16.gguf").write_bytes(tiny_gguf.read_bytes()[:-100])
+    config = tiny_config(whole, rounds=1, trials=1)
+    config["models"]["cut"] = {"path": str(private / "cut.F16.gguf")}
+    config["variants"]["cut"] = {"runtime": "llama.cpp", "quantization": "F16", "model": "cut"}
+    lab = Lab(tmp_path / "lab", config)
+    done = lab.snakemake("--cores", "1", "--keep-going", ok=False)
+    assert "failed: cut" in done.stdout + done.stderr
+    for file in (*lab.folder.glob("*.md"), *lab.path("results").glob("comparison.*")):
+        assert HERE not in file.read_text(), file
+    assert "cut.F16.gguf" in lab.path("RESULTS.md").read_text()

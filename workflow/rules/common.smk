@@ -55,6 +55,7 @@ def table_after_failures():
     every = {variant: f"{RESULTS}/{variant}.json" for variant in EXPERIMENT.variants}
     if not (reasons := failures(workflow, every)):
         return ""
+    reasons = {name: (reason, PLAN.shareable(reason)) for name, reason in reasons.items()}
     page = ["--page", EXPERIMENT.readme] if EXPERIMENT.readme else []
     made = [f"--{kind}={RESULTS}/comparison.{kind}" for kind in ("json", "csv")]
     return shlex.join(

@@ -57,12 +57,14 @@ rule score:
     resources:
         **PLAN.on_node(PLAN.tokens_of_text),
     params:
+        model=lambda w: PLAN.model(w.variant),
         settings=lambda w: PLAN.runtime_settings(w.variant),
         shared=lambda w: PLAN.shared_reference(w.variant),
         versions=lambda w: runtime_build(PLAN.runtime(w.variant)),
     shell:
         "watched python -m minillm_lab.quality.score"
         " --variant {wildcards.variant}"
+        " --model {params.model:q}"
         " --weights {input.weights:q}"
         " --text {input.text:q}"
         " --reference {input.reference:q}"

@@ -49,6 +49,11 @@ class ReferenceFile(Strict):
         description="This path leads to the .npz file; {model} in it stands for the model's name.",
     )
 
+    @property
+    def is_one(self) -> bool:
+        """Whether every model has the same file."""
+        return "{model}" not in self.file
+
 
 def kind_of_reference(reference: Any) -> str | None:
     """Which kind of ``reference`` it is, as pydantic's tag; None where it is none."""
@@ -269,6 +274,12 @@ class Experiment(Strict):
         if isinstance(reference, str) and reference not in self.variants:
             raise ValueError(
                 f"quality.reference: no variant {reference!r}; variants: {', '.join(self.variants)}"
+            )
+        used = {variant.model or self.model for variant in self.variants.values()}
+        if isinstance(reference, ReferenceFile) and reference.is_one and len(used) > 1:
+            raise ValueError(
+                f"quality.reference.file: one file cannot be the reference of {len(used)} models;"
+                " write {model} in its path where the files' names differ"
             )
         return self
 

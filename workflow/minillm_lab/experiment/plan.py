@@ -64,6 +64,12 @@ def existing(key: str, path: str) -> str:
     sys.exit(f"error: quality.{key}: {path}: there is no such file; correct the path")
 
 
+def named(value: Any) -> str:
+    """A value of the command line; of an absolute path its last part alone."""
+    path = Path(str(value).removeprefix("file://")).expanduser()
+    return path.name if path.is_absolute() else without_folders(str(value))
+
+
 class Plan:
     """The plan of an experiment. ``lab`` is the folder of the lab's own files."""
 
@@ -294,8 +300,21 @@ class Plan:
         """The command that makes these results, as a reader would type it, without folders."""
         here = Path.cwd()
         paths = [Path(file) for file in configfiles]
-        files = [str(p.relative_to(here) if p.is_relative_to(here) else p) for p in paths]
-        named = [] if files == ["config.yaml"] else ["--configfile", *files]
-        config = [f"{key}={value}" for key, value in changed.items()]
-        command = ["snakemake", "--cores", "1", *named, *(["--config", *config] if config else [])]
-        return shlex.join(map(without_folders, command))
+        files = [str(p.relative_to(here) if p.is_relative_to(here) else named(p)) for p in paths]
+        given = [] if files == ["config.yaml"] else ["--configfile", *files]
+        config = [f"{key}={named(value)}" for key, value in changed.items()]
+        return shlex.join(
+            ["snakemake", "--cores", "1", *given, *(["--config", *config] if config else [])]
+        )
+
+    def shareable(self, text: str) -> str:
+        """Text without the folders of this machine that the experiment names or runs in."""
+        quality = self.experiment.quality
+        paths = [model.path for model in self.experiment.models.values()]
+        paths += [quality.text, quality.questions] if quality else []
+        if quality and isinstance(quality.reference, ReferenceFile):
+            paths.append(quality.reference.file)
+        folders = {Path(path).parent for path in paths if path} | {Path.cwd(), Path.home()}
+        for folder in sorted(filter(Path.is_absolute, folders), key=lambda f: -len(str(f))):
+            text = text.replace(f"{folder}/", "") if folder != Path("/") else text
+        return without_folders(text)

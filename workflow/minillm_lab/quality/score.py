@@ -30,6 +30,10 @@ from minillm_lab.records import QualityMetric, Score, read_record, write_record
 from minillm_lab.runtimes import Passage, Runtime
 
 NOT_FINITE = "quality: no figures, since the model computes values that are not numbers"
+OTHER_NAME = (
+    "quality: its reference was made of a model named {theirs!r}, and the experiment names its"
+    " model {ours!r}; if these are two models, its quality says nothing"
+)
 
 
 class NotFiniteError(Exception):
@@ -37,11 +41,17 @@ class NotFiniteError(Exception):
 
 
 def score(
-    variant: str, weights: Path, text: EvaluationText, settings: dict[str, Any], path: Path
+    variant: str,
+    model: str,
+    weights: Path,
+    text: EvaluationText,
+    settings: dict[str, Any],
+    path: Path,
 ) -> Score:
     """All figures of quality of a variant. Raises LabError if the reference does not fit it.
 
-    ``path`` is that of the reference.
+    ``path`` is that of the reference. A reference made of a model by another name than ``model``
+    is taken with a warning: two people may name a model differently.
     """
     with Reference(path) as reference:
         if reference.facts.text != text:
@@ -72,6 +82,9 @@ def score(
         "questions_sha256": text.questions_sha256,
         "reference": {"kind": facts.kind, "weights": facts.weights, "runtime": facts.runtime},
     }
+    warnings = [] if tokens else [NOT_FINITE]
+    if facts.model != model:
+        warnings.append(OTHER_NAME.format(theirs=facts.model, ours=model))
     metrics: dict[str, QualityMetric] = {}
     if tokens is not None and agreed is not None:
         metrics = metrics_of(tokens, text) | reply_metrics(agreed)
@@ -85,7 +98,7 @@ def score(
         bits_by_block=bits_by_block(tokens, text) if tokens else [],
         hurt_most=hurt,
         answers=choices,
-        warnings=[] if tokens else [NOT_FINITE],
+        warnings=warnings,
     )
 
 
@@ -166,6 +179,7 @@ def main(arguments: argparse.Namespace) -> None:
     pass_on(arguments.text, arguments.reference)
     found = score(
         arguments.variant,
+        arguments.model,
         arguments.weights,
         read_record(arguments.text, EvaluationText),
         json.loads(arguments.settings),
@@ -177,6 +191,7 @@ def main(arguments: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--variant", required=True)
+    parser.add_argument("--model", required=True, help="the name of its model")
     parser.add_argument("--weights", type=Path, required=True, help="a GGUF file or a folder")
     parser.add_argument(
         "--text", type=Path, required=True, help="the text and questions, tokenized"

@@ -116,9 +116,9 @@ def loss_in_a_word(result: Result) -> str:
 
 
 def linked(label: str, page: Path) -> str:
-    """A row's label, linked to where its figure is explained."""
+    """A row's label, linked to where its figure is explained; not on a page outside the lab."""
     name = next((name for name in DOCS if label.startswith(name)), None)
-    if name is None:
+    if name is None or not page.resolve().is_relative_to(Path.cwd()):
         return label
     docs = Path(os.path.relpath("docs", page.parent)).as_posix()
     return label.replace(name, f"[{name}]({docs}/{DOCS[name]})", 1)

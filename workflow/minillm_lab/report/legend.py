@@ -7,7 +7,7 @@ from minillm_lab.estimates import LEVEL
 from minillm_lab.report import quality
 from minillm_lab.report.table import ROWS, drawn, shown, unranked_line
 from minillm_lab.result import Result
-from minillm_lab.wording import inert, number, without_folders
+from minillm_lab.wording import as_code, inert, number, without_folders
 
 
 def legend(comparison: Comparison) -> str:
@@ -29,7 +29,7 @@ def legend(comparison: Comparison) -> str:
         *protocol_lines(comparison),
     ]
     for text, names in warned(comparison.results).items():
-        lines.append(f"- Warning, {', '.join(f'`{name}`' for name in names)}: {text}")
+        lines.append(f"- Warning, {', '.join(f'`{name}`' for name in names)}: {inert(text)}")
     return "\n".join([*lines, *other_states(comparison)])
 
 
@@ -144,8 +144,8 @@ def machine_line(result: Result) -> str:
     """The machine of a result in one line."""
     m = result.machine
     return (
-        f"- Machine `{m['fingerprint']}`: {m['cpu']}, {m['cores']} cores,"
-        f" {m['memory_bytes'] / 2**30:.0f} GiB, {m['os']}"
+        f"- Machine {as_code(m['fingerprint'])}: {inert(m['cpu'])}, {m['cores']} cores,"
+        f" {m['memory_bytes'] / 2**30:.0f} GiB, {inert(m['os'])}"
     )
 
 
