@@ -130,6 +130,21 @@ def test_a_divergence_is_compared_chunk_by_chunk() -> None:
     assert change.value == pytest.approx(0.05 * kld, rel=1e-4)
 
 
+def test_where_the_text_has_too_few_chunks_to_see_any_growth_it_is_said() -> None:
+    def first(count: int, comparison: Comparison) -> Comparison:
+        for result in comparison.results.values():
+            result.quality_by_chunk["kld_mean"] = result.quality_by_chunk["kld_mean"][:count]
+        return comparison
+
+    for count, seen in ((3, False), (10, True)):
+        difference = between(
+            first(count, with_chunks(measured(1))), first(count, with_chunks(measured(2), 2.0))
+        )
+        assert (("q4", "quality", "kld_mean") in claims(difference)) == seen
+        said = "too few chunks to claim that KL divergence grew" in markdown(difference, "a", "b")
+        assert said != seen
+
+
 def test_a_change_is_claimed_from_the_smallest_on_that_is_said() -> None:
     key = ("q4", "metrics", "decode_tokens_per_second")
     sizes = set()

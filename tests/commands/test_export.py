@@ -120,6 +120,34 @@ def test_more_than_a_hundred_variants_are_published_and_read_again(tmp_path: Pat
     assert len(read_published(file).variants) == 101
 
 
+def test_a_variant_of_much_of_everything_is_published_and_read_again(tmp_path: Path) -> None:
+    """Shards, depths and chunks beyond the common, and a perplexity that a broken model has."""
+    large = q8_0()
+    large.model.files = [
+        large.model.files[0].model_copy(update={"path": f"{i}.gguf"}) for i in range(120)
+    ]
+    for depth in range(100, 130):
+        for speed in ("prefill", "decode"):
+            key = f"{speed}_tokens_per_second"
+            large.metrics[f"{key}_at_{depth}"] = large.metrics[key]
+    large.quality = {"perplexity_ratio": QualityMetric(value=1e200, unit="1", ci95=None, n=9)}
+    large.quality_by_chunk = {"kld_mean": [0.5] * 11_000}
+    path = tmp_path / "published.json"
+    path.write_text(exported("results", large), encoding="utf-8")
+    (variant,) = read_published(path).variants.values()
+    assert len(variant.sha256) == 120 and len(variant.quality_by_chunk["kld_mean"]) == 11_000
+    assert variant.quality == {}
+    assert "decode_tokens_per_second_at_129" in variant.metrics
+
+
+def test_what_no_file_may_hold_is_one_line() -> None:
+    large = q8_0()
+    large.machine["os"] = "x" * 300
+    with pytest.raises(LabError, match=f"^{large.variant}: cannot be published: os: ") as caught:
+        exported("results", large)
+    assert "\n" not in str(caught.value)
+
+
 def test_more_variants_than_a_file_may_hold_are_one_line() -> None:
     result = made_up("v")
     comparison = compare({"v": result}, "v", "snakemake")

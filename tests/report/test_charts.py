@@ -78,6 +78,16 @@ def test_the_picture_shows_the_figures_of_the_json(eight: Comparison) -> None:
     assert [n for n, r in shown.items() if r["baseline"]] == ["fp16"]
 
 
+def test_what_means_nothing_is_marked_and_not_on_the_front(eight: Comparison) -> None:
+    broken = eight.model_copy(deep=True)
+    broken.results["q8_0"].output.flaw = "it repeats one token"
+    shown = {r["variant"]: r for r in drawn(broken) if "loss" in r}
+    assert "q8_0" not in [n for n, r in shown.items() if r["front"]]
+    assert [r["label"] for r in drawn(broken) if "⚠" in r.get("label", "")] == ["⚠ q8_0"]
+    said = picture.described(broken, list(EIGHT))
+    assert "⚠ q8_0 173 t/s" in said and said.count("its answer means nothing") == 1
+
+
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_labels_of_eight_variants_keep_apart(width: int) -> None:
     x, y = Axis(0, 190, width), Axis(1e-6, 2, 340, log=True, upwards=True)

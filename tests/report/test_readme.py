@@ -6,6 +6,7 @@ import pytest
 
 from builders import around, compared, made_up
 from minillm_lab.jobs.errors import LabError
+from minillm_lab.records import QualityMetric
 from minillm_lab.report.front import front
 from minillm_lab.report.page import BEGIN, END
 from minillm_lab.report.readme import details, experiment, update
@@ -123,3 +124,28 @@ def test_loads_are_ranked_where_rounds_tell_them_apart() -> None:
     assert row(page, "[Load, cold · warm cache]") == ["0.31 · 0.31", "**0.10** · **0.10**"]
     assert row(every, "Load, cold cache")[1].startswith("**0.10** (×0.32)")
     assert "not ranked" not in page + every
+
+
+def test_what_a_machine_and_a_warning_say_stays_text() -> None:
+    hostile = "<script>a|b`c\n# x"
+    result = made_up("f16")
+    result.machine |= {"cpu": hostile, "os": hostile}
+    result.warnings = [hostile]
+    page = details(compared(result))
+    assert "<script>" not in page and "\n# x" not in page
+    assert page.count("script\\>a\\|b") == 3
+
+
+def test_a_text_of_two_chunks_is_said_to_give_no_intervals() -> None:
+    result = made_up("f16")
+    result.quality = {
+        name: QualityMetric(value=0.5, unit="1", ci95=None, n=100)
+        for name in ("kld_mean", "same_top")
+    }
+    runtime = {"name": "llama.cpp", "settings": {}}
+    for chunks in (2, 3):
+        result.protocol["quality"] = {
+            "context": 64, "chunks": chunks, "reference": {"runtime": runtime}
+        }  # fmt: skip
+        page = details(compared(result))
+        assert ("no intervals and open verdicts" in page) == (chunks == 2)

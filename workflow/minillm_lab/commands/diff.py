@@ -76,6 +76,12 @@ def markdown(difference: Difference, before: str, after: str, drift: float = DRI
     if smallest := difference.smallest(drift):
         listed = ", ".join(f"{as_code(n)} {100 * share:.0f} %" for n, share in smallest.items())
         parts.append(f"The smallest change of decode speed that would have been claimed: {listed}.")
+    if few := difference.too_few_chunks():
+        listed = ", ".join(map(as_code, few))
+        parts.append(
+            "The text has too few chunks to claim that KL divergence grew or fell by one share of"
+            f" each, however large: {listed}. Set more 'chunks' under 'quality'."
+        )
     if difference.not_compared:
         lines = "\n".join(f"- {line}" for line in difference.not_compared)
         parts.append(f"Not compared:\n\n{lines}")

@@ -23,7 +23,7 @@ from itertools import product
 from math import exp, log, sqrt
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.stats import norm, t, ttest_1samp
 
 from minillm_lab.comparison.published import (
     QUALITY,
@@ -61,6 +61,7 @@ class Pair:
     before: Figure
     after: Figure
     differences: tuple[float, ...] = ()  # after minus before, chunk by chunk of the text
+    levels: tuple[float, ...] = ()  # before, chunk by chunk
 
 
 @dataclass(frozen=True)
@@ -82,16 +83,37 @@ class Difference:
     unchanged: list[Change]
     not_compared: list[str]
 
+    @property
+    def compared(self) -> list[Change]:
+        return [*self.changed, *self.unchanged]
+
+    @property
+    def strictest(self) -> float:
+        """The p-value that is claimed whatever the others are."""
+        return LEVEL / max(1, len(self.compared))
+
+    def too_few_chunks(self) -> list[str]:
+        """Variants whose divergence could grow by any share of each chunk's and not be claimed.
+
+        Such a growth spreads over the chunks as the divergence itself does.
+        """
+        return [
+            c.pair.variant
+            for c in self.compared
+            if c.pair.metric == "kld_mean"
+            and len(c.pair.levels) > 1
+            and ttest_1samp(c.pair.levels, 0).pvalue > self.strictest
+        ]
+
     def smallest(self, drift: float) -> dict[str, float]:
         """By variant, the smallest change of decode speed (a share) that would have been claimed.
 
         It is the change that passes the strictest level of Holm's procedure.
         """
-        both = [*self.changed, *self.unchanged]
-        strictest = float(norm.isf(LEVEL / (2 * max(1, len(both)))))
+        far = float(norm.isf(self.strictest / 2))
         return {
-            c.pair.variant: (1 + drift) * (c.ci95[1] / c.value) ** (strictest / NORMAL) - 1
-            for c in both
+            c.pair.variant: (1 + drift) * (c.ci95[1] / c.value) ** (far / NORMAL) - 1
+            for c in self.compared
             if (c.pair.kind, c.pair.metric) == ("metrics", "decode_tokens_per_second")
         }
 
@@ -168,13 +190,13 @@ def by_chunks(pair: Pair) -> Change:
     return Change(pair, found[0], (found[1], found[2]), p)
 
 
-def chunks(metric: str, old: Variant, new: Variant) -> tuple[float, ...]:
-    """After minus before on each chunk of the same text; empty if the chunks do not pair."""
+def chunks(metric: str, old: Variant, new: Variant) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """After minus before on each chunk of the same text, and before; empty if they do not pair."""
     key = "surprise" if metric == "perplexity_ratio" else metric
     first, second = (v.quality_by_chunk.get(key, []) for v in (old, new))
     if len(first) != len(second):
-        return ()
-    return tuple(b - a for a, b in zip(first, second, strict=True))
+        return (), ()
+    return tuple(b - a for a, b in zip(first, second, strict=True)), tuple(first)
 
 
 def pairs(before: Published, after: Published) -> Iterator[Pair | str]:
@@ -209,7 +231,7 @@ def pairs(before: Published, after: Published) -> Iterator[Pair | str]:
                     refused.setdefault(metric, differ)
                 else:
                     paired = chunks(metric, old, new) if kind == "quality" else ()
-                    yield Pair(name, metric, kind, figures[metric], others[metric], paired)
+                    yield Pair(name, metric, kind, figures[metric], others[metric], *paired)
         for metric, differ in refused.items():
             yield f"{as_code(name)}, {label(metric)}: measured with another {' and '.join(differ)}"
 

@@ -1,7 +1,8 @@
 """Published results: one small JSON file without samples and without answers.
 
 It may come from anyone, so reading it trusts nothing: its size is limited before it is parsed,
-every text and list has a largest length, numbers are finite, and an unknown key is an error.
+every text and list has a largest length, numbers are limited, and an unknown key is an error. A
+figure beyond 1e18, as of a broken variant's perplexity, is not published.
 """
 
 import hashlib
@@ -29,7 +30,8 @@ BY_CHUNK = ("kld_mean", "same_top", "surprise")
 Text = Annotated[str, Field(max_length=200)]
 Name = Annotated[str, Field(max_length=100, pattern=rf"^{NAME}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Number = Annotated[float, Field(ge=-1e18, le=1e18)]
+BEYOND = 1e18
+Number = Annotated[float, Field(ge=-BEYOND, le=BEYOND)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 
 
@@ -97,7 +99,7 @@ class Variant(Untrusted):
     model: Text
     quantization: Text
     bytes: Count
-    sha256: Annotated[list[Digest], Field(max_length=100)]
+    sha256: Annotated[list[Digest], Field(max_length=10_000)]
     bits_per_weight: Number
     runtime: Text
     versions: Annotated[dict[Text, Text], Field(max_length=10)]
@@ -105,11 +107,11 @@ class Variant(Untrusted):
     threads: Count
     machine: Machine
     protocol: Protocol
-    metrics: Annotated[dict[Annotated[str, TIMED], Figure], Field(max_length=60)]
-    states: Annotated[list[InState], Field(max_length=26)]  # the most frequent first
+    metrics: Annotated[dict[Annotated[str, TIMED], Figure], Field(max_length=10_000)]
+    states: Annotated[list[InState], Field(max_length=1000)]  # the most frequent first
     quality: dict[Annotated[str, SCORED], Figure]
     quality_by_chunk: dict[
-        Annotated[str, CHUNKED], Annotated[list[Number], Field(max_length=10_000)]
+        Annotated[str, CHUNKED], Annotated[list[Number], Field(max_length=1_000_000)]
     ] = Field(
         {}, description="It holds each chunk's means, so that two runs are compared in pairs."
     )
@@ -131,8 +133,10 @@ def rounded(value: float) -> float:
 
 
 def figure(measured: Metric | QualityMetric | Any) -> Figure | None:
-    """A measured figure as it is published; None where it was not measured."""
+    """A measured figure as it is published; None where it was not measured, or is beyond limits."""
     if measured is None or measured.value is None:
+        return None
+    if max(map(abs, (measured.value, *(measured.ci95 or ())))) > BEYOND:
         return None
     ends = measured.ci95 and [rounded(end) for end in measured.ci95]
     value = rounded(measured.value)
@@ -206,25 +210,26 @@ def digest(value: Any) -> str:
 
 
 def publish(comparison: Comparison) -> Published:
-    """A comparison as it is published. Raises LabError where it has too many variants."""
+    """A comparison as it is published. Raises LabError where it is more than a file may hold."""
     if (number := len(comparison.results)) > MOST:
         raise LabError(
             f"{number} variants are too many for one file, which holds {MOST}; publish fewer"
         )
-    return Published(
-        baseline=comparison.baseline,
-        variants={
-            name: published_variant(
-                result,
-                [
-                    state
-                    for state in comparison.states[result.machine["fingerprint"]]
-                    if name in state.metrics
-                ],
-            )
-            for name, result in comparison.results.items()
-        },
-    )
+    variants = {}
+    for name, result in comparison.results.items():
+        states = comparison.states[result.machine["fingerprint"]]
+        try:
+            variants[name] = published_variant(result, [s for s in states if name in s.metrics])
+        except ValidationError as error:
+            raise LabError(f"{name}: cannot be published: {first_of(error)}") from error
+    return Published(baseline=comparison.baseline, variants=variants)
+
+
+def first_of(error: ValidationError) -> str:
+    """The first of the mistakes that were found, with its place, in one line."""
+    first = error.errors()[0]
+    key = visible(".".join(str(part) for part in first["loc"]))[:100]
+    return f"{key}: {visible(first['msg'])[:200]}"
 
 
 def read_published(path: Path) -> Published:
@@ -242,9 +247,7 @@ def read_published(path: Path) -> Published:
     try:
         return Published.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = visible(".".join(str(part) for part in first["loc"]))[:100]
         raise LabError(
             f"{visible(str(path))}: not a published results file of this version"
-            f" ({key}: {visible(first['msg'])[:200]}); export it again with this version"
+            f" ({first_of(error)}); export it again with this version"
         ) from error

@@ -8,18 +8,21 @@ import transformers
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+from minillm_lab.header import read_header
 from minillm_lab.jobs.command import run, say
 from minillm_lab.jobs.errors import LabError, first_line
 from minillm_lab.jobs.files import check_space, written_whole
-from minillm_lab.runtimes import size_in
+
+DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 
 
 def write_safetensors(gguf: Path, output: Path) -> None:
-    """Write a GGUF as a folder of float16 safetensors with its tokenizer.
+    """Write an unquantized GGUF as a folder of safetensors of its own type, with its tokenizer.
 
     Raises LabError if Transformers does not know the architecture.
     """
-    check_space(output, size_in(gguf, "float16"))
+    check_space(output, gguf.stat().st_size)
+    dtype = DTYPES[read_header(gguf).type]
     transformers.utils.logging.disable_progress_bar()
     source = {
         "pretrained_model_name_or_path": gguf.parent,
@@ -29,7 +32,7 @@ def write_safetensors(gguf: Path, output: Path) -> None:
     }
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            **source, quantization_config=GgufConfig(dequantize=True), dtype=torch.float16
+            **source, quantization_config=GgufConfig(dequantize=True), dtype=dtype
         )
         tokenizer = AutoTokenizer.from_pretrained(**source)
     except (OSError, ValueError, KeyError, NotImplementedError) as error:

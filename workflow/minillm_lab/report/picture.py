@@ -38,6 +38,7 @@ class Point:
     loss_low: float
     loss_high: float
     memory: float
+    flawed: bool
 
 
 def what_is_lost(comparison: Comparison, names: list[str]) -> str:
@@ -63,6 +64,7 @@ def points(comparison: Comparison, names: list[str], loss: str) -> list[Point]:
         memory = result.metrics[MEMORY].value if MEMORY in result.metrics else None
         low, high = lost.ci95 or (lost.value, lost.value)
         shown = name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+        shown = f"⚠ {shown}" if result.output.flaw else shown
         found.append(
             Point(
                 name=name,
@@ -77,13 +79,18 @@ def points(comparison: Comparison, names: list[str], loss: str) -> list[Point]:
                 loss_low=factor * low,
                 loss_high=factor * high,
                 memory=(memory or 0) / 1e6,
+                flawed=bool(result.output.flaw),
             )
         )
     return found
 
 
 def pareto_front(found: list[Point]) -> list[Point]:
-    """The variants that none of the same model beats in speed and loss, slowest first."""
+    """The variants that none of the same model beats in speed and loss, slowest first.
+
+    A variant whose answer means nothing is not ranked.
+    """
+    sound = [p for p in found if not p.flawed]
 
     def beaten(a: Point) -> bool:
         return any(
@@ -91,10 +98,10 @@ def pareto_front(found: list[Point]) -> list[Point]:
             and b.speed >= a.speed
             and b.loss <= a.loss
             and (b.speed, b.loss) != (a.speed, a.loss)
-            for b in found
+            for b in sound
         )
 
-    return sorted((p for p in found if not beaten(p)), key=lambda p: (p.model, p.speed, p.name))
+    return sorted((p for p in sound if not beaten(p)), key=lambda p: (p.model, p.speed, p.name))
 
 
 def described(comparison: Comparison, names: list[str]) -> str:
@@ -107,6 +114,7 @@ def described(comparison: Comparison, names: list[str]) -> str:
         f"{p.label} {number(p.speed)} t/s,"
         + (f" {lost_in_words(comparison, p, loss)}," if loss != MEMORY else "")
         + f" {number(p.memory)} MB"
+        + (", and its answer means nothing" if p.flawed else "")
         for p in found
     ]
     what = {

@@ -2,6 +2,7 @@
 
 from math import floor, log10
 
+from minillm_lab.quality.intervals import FEWEST
 from minillm_lab.quality.verdict import verdict
 from minillm_lab.records import QualityMetric
 from minillm_lab.result import Result
@@ -72,11 +73,16 @@ def legend(results: dict[str, Result]) -> list[str]:
         runtime = protocol["reference"]["runtime"]
         dtype = runtime["settings"].get("dtype", "the file's type")
         tokens = result.quality["kld_mean"].n
+        intervals = "intervals from the chunks' spread"
+        if protocol["chunks"] < FEWEST:
+            intervals = (
+                f"no intervals and open verdicts, since those need {FEWEST} chunks or more (set"
+                " 'chunks' under 'quality', or give a longer text)"
+            )
         lines.append(
             f"- Quality of {inert(result.model.name)}: against {dtype} in {runtime['name']},"
             f" {tokens} scored tokens in {protocol['chunks']} chunks of {protocol['context']};"
-            " intervals from the chunks' spread; what the figures mean and where the verdicts"
-            " begin: docs/quality.md"
+            f" {intervals}; what the figures mean and where the verdicts begin: docs/quality.md"
         )
     models = {r.model.name for r in results.values()}
     if len(models) > 1 and lines:
