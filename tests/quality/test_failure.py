@@ -8,7 +8,7 @@ from conftest import Lab, tiny_config
 from quality_lab import QUESTIONS, TEXT
 
 QUALITY = {"text": "text.txt", "questions": "questions.yaml", "context": 64}
-AGAIN = {"reference", "score", "collect", "compare", "plots", "pages", "readme"}
+AGAIN = {"reference", "score", "collect", "compare", "charts", "tables", "pages", "readme"}
 SMALL = """
 import sys
 if "minillm_lab.quality.reference" in sys.orig_argv:

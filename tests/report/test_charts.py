@@ -14,7 +14,7 @@ from conftest import ROOT
 from minillm_lab.comparison.shapes import Comparison
 from minillm_lab.records import HurtToken, Output, QualityMetric
 from minillm_lab.report import CHARTS, PAGES, pages, picture, tables
-from minillm_lab.report.charts import draw as plots
+from minillm_lab.report.charts import draw
 from minillm_lab.report.charts.catalogue import chart
 from minillm_lab.report.charts.parts import NARROW, WIDE
 from minillm_lab.report.charts.placing import Axis, Box, Marker, placed
@@ -110,9 +110,9 @@ def test_an_axis_is_its_own_inverse() -> None:
 
 @pytest.mark.parametrize("name", CHARTS)
 def test_every_figure_is_drawn_alike_each_time(name: str, eight: Comparison) -> None:
-    light = plots.svg(chart(name, eight))
-    assert light == plots.svg(chart(name, eight))
-    assert light != plots.svg(chart(name, eight), "dark")
+    light = draw.svg(chart(name, eight))
+    assert light == draw.svg(chart(name, eight))
+    assert light != draw.svg(chart(name, eight), "dark")
     assert "q2_k" in "".join(ElementTree.fromstring(light).itertext())
 
 
@@ -121,7 +121,7 @@ def test_what_was_not_measured_is_said_and_not_drawn_as_zero(name: str) -> None:
     bare = [made_up("f16", quantization="F16"), made_up("q4", decode=around(20))]
     for metric in bare[1].metrics.values():
         metric.value, metric.ci95, metric.n, metric.samples = None, None, 0, []
-    text = "".join(ElementTree.fromstring(plots.svg(chart(name, compared(*bare)))).itertext())
+    text = "".join(ElementTree.fromstring(draw.svg(chart(name, compared(*bare)))).itertext())
     if name in ("divergence", "accuracy", "factors"):
         assert "Not measured" in text
     if name == "tradeoff":
@@ -136,7 +136,7 @@ def test_a_loss_of_zero_has_a_place_on_a_logarithmic_axis(eight: Comparison) -> 
     same = with_quality(made_up("same", decode=around(90)), 0.0)
     row = next(r for r in drawn(compared(*eight.results.values(), same)) if "loss" in r)
     assert row["drawn"] > 0
-    plots.svg(chart("tradeoff", compared(same)))
+    draw.svg(chart("tradeoff", compared(same)))
 
 
 def test_machines_are_never_in_one_plot(eight: Comparison) -> None:
@@ -216,7 +216,7 @@ def test_a_hostile_answer_and_name_are_text_everywhere(tmp_path: Path) -> None:
     assert shown.count(HOSTILE) == 2 and "<b>code</b>" in shown
     for name in CHARTS:
         tags = {e.tag.split("}")[1] for e in ElementTree.fromstring(
-            plots.svg(chart(name, comparison))).iter()}  # fmt: skip
+            draw.svg(chart(name, comparison))).iter()}  # fmt: skip
         assert not {"script", "img", "b"} & tags
     fence = "\n````text\n"
     assert HOSTILE.replace("<!--", "<! --") in details(comparison).split(fence)[1]

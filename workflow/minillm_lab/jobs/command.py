@@ -24,8 +24,9 @@ def explained(error: Exception) -> str:
     """An error as one line; if memory ran out, with the memory taken and the memory available."""
     if not out_of_memory(error):
         return str(error)
+    failed = first_line(error).partition("; ")[0]  # without advice; what follows gives some
     return (
-        f"{first_line(error)}: out of memory: this process took up to {peak() / 1e6:.0f} MB, of"
+        f"{failed}: out of memory: this process took up to {peak() / 1e6:.0f} MB, of"
         f" {memory_limit() / 1e6:.0f} MB; take a smaller quantization or context, or close other"
         " programs"
     )
