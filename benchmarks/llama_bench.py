@@ -16,6 +16,7 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from string import ascii_uppercase
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -23,7 +24,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from lab import GGUF, default_plan, output_of, program, weights_of
 from minillm_lab.benchmark.yardsticks import yardsticks
 from minillm_lab.comparison.states import find_states
-from minillm_lab.estimates import Estimate, paired_ratio
+from minillm_lab.estimates import Estimate, of_rounds
 from minillm_lab.jobs.command import progress, run
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import write_text
@@ -119,7 +120,12 @@ def table(pairs: list[Pair], readings: list[Reading]) -> list[str]:
 
 def ratio(pairs: list[Pair], phase: str) -> str:
     """Lab / llama-bench with its interval."""
-    return shown(paired_ratio([p.lab[phase] for p in pairs], [p.llama_bench[phase] for p in pairs]))
+    return shown(in_pairs([p.lab[phase] for p in pairs], [p.llama_bench[phase] for p in pairs]))
+
+
+def in_pairs(ours: list[list[float]], theirs: list[list[float]]) -> Estimate:
+    """The ratio of each pair's medians, as an estimate."""
+    return of_rounds([[median(a) / median(b)] for a, b in zip(ours, theirs, strict=True)])
 
 
 def shown(estimate: Estimate) -> str:
@@ -143,7 +149,7 @@ def layout_table(pairs: list[Pair]) -> list[str]:
             ]
             for layout in (*layouts, FREE)
         }
-        cells = [shown(paired_ratio(found[layout], found[FREE])) for layout in layouts]
+        cells = [shown(in_pairs(found[layout], found[FREE])) for layout in layouts]
         lines.append(f"| {file} | {' | '.join(cells)} |")
     return lines
 

@@ -90,8 +90,9 @@ class Lab:
         """Score a file against a reference."""
         output = self.folder / "score.json"
         seconds = self.run(
-            "score", "--variant", "v", "--weights", weights, "--text", self.text,
-            "--reference", reference, "--settings", self.settings, "--output", output,
+            "score", "--variant", "v", "--model", "m", "--weights", weights,
+            "--text", self.text, "--reference", reference, "--settings", self.settings,
+            "--output", output,
         )  # fmt: skip
         found = read_record(output, Score).metrics
         units = {name: factor for name, (_, factor, _) in LINES.items()}

@@ -55,7 +55,7 @@ def test_costs_that_grow_with_the_context_are_summed_over_positions(runtime: str
     assert found.prompt.value == pytest.approx(read(1000), rel=1e-5)
     assert found.answer.value == pytest.approx(answer, rel=1e-5)
     assert found.whole.value == pytest.approx(read(1000) + answer, rel=1e-5)
-    assert found.whole.ci95 is not None and found.whole.excludes(2 * found.whole.value)
+    assert found.whole.ci95 is not None and found.whole.ci95[1] < 2 * found.whole.value
 
 
 def test_a_cold_load_comes_on_top_when_asked_for() -> None:

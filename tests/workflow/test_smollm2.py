@@ -1,10 +1,7 @@
 """The default experiment on the real SmolLM2-135M-Instruct, from its wheel."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import gguf
@@ -38,14 +35,10 @@ def test_every_variant_has_its_result(done: Lab) -> None:
 def test_the_readme_is_current(done: Lab) -> None:
     table = done.path("results/comparison.md").read_text().splitlines()[0]
     assert table in done.path("RESULTS.md").read_text()
-    check = [sys.executable, "-m", "minillm_lab.report.readme", "--check"]
-    files = ["--comparison", "results/comparison.json", "--page", "README.md"]
-    files += ["--light", "results/tradeoff.svg", "--dark", "results/tradeoff-dark.svg"]
-    env = os.environ | {"PYTHONPATH": "workflow"}
-    assert subprocess.run(check + files, cwd=done.folder, env=env).returncode == 0
+    assert done.planned() == {}
     readme = done.path("README.md")
     readme.write_text(readme.read_text().replace("| [Decode]", "| [Decoded]"))
-    assert subprocess.run(check + files, cwd=done.folder, env=env).returncode == 1
+    assert "readme" in done.planned()
 
 
 def test_all_variants_were_asked_the_same_tokens(done: Lab) -> None:

@@ -38,10 +38,6 @@ class Estimate:
     error: float | None = None  # standard error of the logarithm
     freedom: float = inf
 
-    def excludes(self, value: float) -> bool:
-        """Whether the data support a difference from ``value``."""
-        return self.ci95 is not None and not self.ci95[0] <= value <= self.ci95[1]
-
     def p(self) -> float | None:
         """The two-sided p-value that the truth is 1; None without an interval."""
         if self.error is None or self.value <= 0:
@@ -144,11 +140,3 @@ def of_rounds(rounds: Rounds) -> Estimate:
     if min(values) <= 0:  # memory may be 0, which has no logarithm
         return Estimate(float(np.median(values)), None, len(values))
     return together({"": values})[""]
-
-
-def paired_ratio(rounds: Rounds, baseline: Rounds) -> Estimate:
-    """The estimate of a ratio, from each round's median over that of the baseline's same round."""
-    if len(rounds) != len(baseline):
-        raise ValueError(f"{len(rounds)} rounds cannot be paired with {len(baseline)}")
-    pairs = zip(rounds, baseline, strict=True)
-    return of_rounds([[float(np.median(a) / np.median(b))] for a, b in pairs if len(a) and len(b)])

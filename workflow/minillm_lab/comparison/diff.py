@@ -33,9 +33,9 @@ from minillm_lab.comparison.published import (
     Variant,
 )
 from minillm_lab.comparison.states import NEAR
+from minillm_lab.estimates import LEVEL, holm
 from minillm_lab.wording import as_code, inert
 
-LEVEL = 0.05
 DRIFT = 0.20  # of times, speeds and ratios between two runs; docs/measurement.md
 MEMORY_DRIFT = 0.02
 ROUNDING = 0.001  # of a figure of quality; threads and kernels change the order of sums
@@ -320,15 +320,10 @@ def compare_runs(before: Published, after: Published, drift: float = DRIFT) -> D
     not_compared += [
         f"{name}, {', '.join(metrics)}: no interval" for name, metrics in untested.items()
     ]
-    ordered = sorted(compared, key=lambda change: change.p)
-    left = len(ordered)
-    claims = 0
-    while claims < left and ordered[claims].p <= LEVEL / (left - claims):
-        claims += 1
-    changed = {id(change) for change in ordered[:claims]}
+    changed = holm({number: change.p for number, change in enumerate(compared)})
     return Difference(
         identity=identity(before, after),
-        changed=[c for c in compared if id(c) in changed],
-        unchanged=[c for c in compared if id(c) not in changed],
+        changed=[c for number, c in enumerate(compared) if number in changed],
+        unchanged=[c for number, c in enumerate(compared) if number not in changed],
         not_compared=not_compared,
     )

@@ -90,8 +90,7 @@ def rendered(source: Path, template: str, render: Callable[[], str]) -> str:
     if len(template.encode(errors="replace")) > LONGEST_TEMPLATE:
         raise LabError(
             f"{source}: its chat template is longer than {LONGEST_TEMPLATE} bytes; remove it, or"
-            " take"
-            " another model"
+            " take another model"
         )
     try:
         with bounded(TEMPLATE_SECONDS, TEMPLATE_BYTES):

@@ -38,8 +38,7 @@ class Loaded:
         if text.largest_id >= size:
             raise LabError(
                 f"the text's tokens exceed the model's vocabulary of {size}: its tokenizer belongs"
-                " to"
-                " another model; replace it"
+                " to another model; replace it"
             )
         return size
 

@@ -6,7 +6,7 @@ from minillm_lab.comparison.shapes import Comparison, Precision, StateFigures
 from minillm_lab.estimates import LEVEL
 from minillm_lab.report import quality
 from minillm_lab.report.table import ROWS, drawn, shown, unranked_line
-from minillm_lab.result import Result
+from minillm_lab.result import Result, depths
 from minillm_lab.wording import as_code, inert, number, without_folders
 
 
@@ -21,6 +21,7 @@ def legend(comparison: Comparison) -> str:
         f" {comparison.claims} comparisons of speeds and loads on this page are corrected together"
         f" (Holm, {level})."
         " ⚠ marks a file that is mostly of other types than its name says."
+        + (f" {rounds_line(comparison)}" if depths(*comparison.results.values()) else "")
         + (f" {not_ranked}" if not_ranked else ""),
         "",
         *failed_lines(comparison),
@@ -31,6 +32,13 @@ def legend(comparison: Comparison) -> str:
     for text, names in warned(comparison.results).items():
         lines.append(f"- Warning, {', '.join(f'`{name}`' for name in names)}: {inert(text)}")
     return "\n".join([*lines, *other_states(comparison)])
+
+
+def rounds_line(comparison: Comparison) -> str:
+    """Which speeds come from rounds, whatever the states of the machine were."""
+    several = any(len(states) > 1 for states in comparison.states.values())
+    text = "Prefill and decode at a prompt length that is named come from rounds"
+    return text + (", over all states of the machine." if several else ".")
 
 
 def state_lines(comparison: Comparison) -> list[str]:
@@ -50,8 +58,8 @@ def state_lines(comparison: Comparison) -> list[str]:
             ).replace("%", " %")
             lines.append(
                 f"- States{on}: the machine was in {len(states)} ({listed}). Speeds and ratios in"
-                " the table are of state A, and hold for this machine in that state during this"
-                " run; figures of the others stand below."
+                " the table are of state A, but for those from rounds, and hold for this machine in"
+                " that state during this run; figures of the others stand below."
             )
     return lines
 

@@ -146,13 +146,12 @@ def element(comparison: Comparison, page: Path) -> str:
     )
 
 
-def put(page: Path, drawn: tuple[Path, Path], check: bool = False) -> bool:
-    """Put the drawn files beside the page; say whether they were. ``check`` writes nothing."""
+def put(page: Path, drawn: tuple[Path, Path]) -> bool:
+    """Put the drawn files beside the page; say whether they were there already."""
     current = True
     for source, target in zip(drawn, pictures(page), strict=True):
         text = source.read_text(encoding="utf-8")
         if not target.exists() or target.read_text(encoding="utf-8") != text:
             current = False
-            if not check:
-                write_text(target, text)
+            write_text(target, text)
     return current

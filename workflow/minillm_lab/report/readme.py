@@ -2,7 +2,6 @@
 
 import argparse
 import re
-import sys
 from pathlib import Path
 
 from minillm_lab.comparison.shapes import Comparison
@@ -31,7 +30,7 @@ def details(comparison: Comparison, found: list[list[str]] | None = None) -> str
         [
             *("### Recommendation", explained(comparison)),
             *("### Comparison", tables.markdown(comparison)),
-            *("### Experiments", *(experiment(r) for r in comparison.results.values())),
+            *("### Variants", *(experiment(r) for r in comparison.results.values())),
             *("### Key learnings", said),
         ]
     )
@@ -105,11 +104,11 @@ def update(page: Path, text: str, check: bool = False) -> bool:
     return current
 
 
-def update_both(page: Path, texts: tuple[str, str], check: bool = False) -> bool:
+def update_both(page: Path, texts: tuple[str, str]) -> bool:
     """Update a page and its details; write neither where one lacks its markers."""
     pages = [*zip((page, details_of(page)), texts, strict=True)]
     current = all([update(where, text, check=True) for where, text in pages])
-    if not current and not check:
+    if not current:
         for where, text in pages:
             update(where, text)
     return current
@@ -119,12 +118,8 @@ def main(arguments: argparse.Namespace) -> None:
     comparison = read_record(arguments.comparison, Comparison)
     found = kinds(comparison) if comparison.results else None
     texts = front(comparison, arguments.page, found=found), details(comparison, found)
-    current = update_both(arguments.page, texts, arguments.check)
-    drawn = (arguments.light, arguments.dark)
-    current = picture.put(arguments.page, drawn, arguments.check) and current
-    if arguments.check:
-        say(f"{arguments.page} is {'current' if current else 'not current: run snakemake'}")
-        sys.exit(0 if current else 1)
+    current = update_both(arguments.page, texts)
+    current = picture.put(arguments.page, (arguments.light, arguments.dark)) and current
     if not current:
         say(f"updated {arguments.page} and {details_of(arguments.page)}")
     for path, text in zip(arguments.output, texts, strict=False):
@@ -140,5 +135,4 @@ if __name__ == "__main__":
     parser.add_argument(
         "--output", type=Path, nargs=2, default=[], help="where both sections are kept as well"
     )
-    parser.add_argument("--check", action="store_true", help="only say whether it is current")
     run(main, parser)

@@ -108,8 +108,8 @@ def in_brief(comparison: Comparison, name: str) -> str:
     said = [] if speed is None else [f"decodes {number(speed)} tokens per second"]
     if said and ratio and not ratio.tie:
         said[0] += f" (×{number(ratio.value)})"
-    said += [] if memory is None else [f"in {number(memory / 1e6)} MB of memory"]
-    text, loss = " ".join([f"**{as_code(name)}**", *said]), verdict(result.quality)
+    said += [] if memory is None else [f"takes up to {number(memory / 1e6)} MB of memory"]
+    text, loss = f"**{as_code(name)}** {' and '.join(said)}", verdict(result.quality)
     return f"{text}, with {loss}" if loss else text
 
 

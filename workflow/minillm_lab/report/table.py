@@ -16,6 +16,7 @@ SCALES = {"MB": 1e-6, "s": 1.0, "ms": 1e3, "t/s": 1.0}
 ROWS = {  # metric: (label, unit); the arrow says which way is better
     "memory_after_load_bytes": ("Memory after load ↓", "MB"),
     "memory_after_generation_bytes": ("Memory after generation ↓", "MB"),
+    "memory_peak_bytes": ("Memory, peak ↓", "MB"),
     "memory_model_bytes": ("Memory added by the model ↓", "MB"),
     "load_cold_seconds": ("Load, cold cache ↓", "s"),
     "load_warm_seconds": ("Load, warm cache ↓", "s"),

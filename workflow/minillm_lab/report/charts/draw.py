@@ -1,4 +1,4 @@
-"""Draw the figures as SVG, in a light and a dark theme; the same input gives the same bytes."""
+"""Draw the charts as SVG, in a light and a dark theme; the same input gives the same bytes."""
 
 import argparse
 from pathlib import Path
@@ -22,7 +22,7 @@ DARK = ["#56B4E9", "#E69F00", "#2BC79A", "#E49BC6", "#F0E442", "#6C9BE8", "#FFFF
 
 
 def theme(ground: str, ink: str, quiet: str, grid: str, colours: list[str]) -> dict[str, Any]:
-    """A Vega-Lite config: everything about a figure that is not what it says."""
+    """A Vega-Lite config: everything about a chart that is not what it says."""
     words = {"labelColor": ink, "titleColor": ink, "labelFontSize": 12, "titleFontSize": 12}
     return {
         "background": ground,
@@ -60,7 +60,7 @@ THEMES = {
 
 
 def svg(chart: alt.TopLevelMixin, shades: str = "light") -> str:
-    """A figure as SVG. Raises LabError when its specification does not hold."""
+    """A chart as SVG. Raises LabError when its specification does not hold."""
     try:
         drawn: str = vl_convert.vegalite_to_svg(
             chart.to_dict(), config=THEMES[shades], allowed_base_urls=[]
