@@ -130,6 +130,18 @@ def test_a_divergence_is_compared_chunk_by_chunk() -> None:
     assert change.value == pytest.approx(0.05 * kld, rel=1e-4)
 
 
+def test_a_figure_of_one_run_alone_is_named() -> None:
+    before, after = with_chunks(measured(1)), with_chunks(measured(2))
+    for comparison in (before, after):
+        for result in comparison.results.values():
+            assert result.quality
+            result.quality["same_top"] = result.quality["kld_mean"]
+    assert after.results["q4"].quality
+    del after.results["q4"].quality["same_top"]
+    text = markdown(between(before, after), "a", "b")
+    assert "- `q4`, same top: only before" in text
+
+
 def test_where_the_text_has_too_few_chunks_to_see_any_growth_it_is_said() -> None:
     def first(count: int, comparison: Comparison) -> Comparison:
         for result in comparison.results.values():
@@ -141,7 +153,7 @@ def test_where_the_text_has_too_few_chunks_to_see_any_growth_it_is_said() -> Non
             first(count, with_chunks(measured(1))), first(count, with_chunks(measured(2), 2.0))
         )
         assert (("q4", "quality", "kld_mean") in claims(difference)) == seen
-        said = "too few chunks to claim that KL divergence grew" in markdown(difference, "a", "b")
+        said = "The text has too few chunks" in markdown(difference, "a", "b")
         assert said != seen
 
 

@@ -9,7 +9,7 @@ import pytest
 from builders import around, blocks, compared, made_up
 from minillm_lab.benchmark import machine
 from minillm_lab.commands import folder, pick
-from minillm_lab.comparison.advice import Limits, choose, faster
+from minillm_lab.comparison.advice import Limits, beaten, choose, dominates, faster
 from minillm_lab.comparison.group import Group, group_of
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.records import QualityMetric, write_record
@@ -202,6 +202,38 @@ def test_one_round_ties_nothing_and_says_what_was_not_tested() -> None:
     assert "≈0.28" not in page
 
 
+def test_the_fastest_is_said_of_what_is_measurably_faster_than_all_others_alone() -> None:
+    """Of two that tie in speed, the smaller and closer one beats the other."""
+    near = variant("near", 0, 2e8, 0.001, decode=[[48.0], [46.0], [47.0]], size=10**8)
+    far = variant("far", 0, 3e8, 0.002, decode=[[47.0], [49.0], [48.0]], size=2 * 10**8)
+    slow = variant("slow", 20, 1e8, 0.0001, size=5 * 10**8)
+    far.model.name = near.model.name
+    choice = choose(named(slow, near, far), Limits())
+    assert choice.taken == "near" and "far" not in (choice.taken, choice.runner_up)
+    assert choice.why.startswith("none that meets the limits is measurably faster")
+
+
+def test_what_is_left_out_is_beaten_by_something_that_is_not() -> None:
+    """b beats a, and c beats b by memory; c lost more than a, which then stays."""
+    a = variant("a", 0, 3e8, 0.05, decode=[[50.0], [52.0], [51.0]], size=3 * 10**8)
+    b = variant("b", 0, 2e8, 0.05, decode=[[51.0], [50.0], [52.0]], size=2 * 10**8)
+    c = variant("c", 0, 1e8, 0.06, decode=[[52.0], [51.0], [50.0]], size=10**8)
+    for result, ends in ((a, (0.049, 0.051)), (b, (0.049, 0.056)), (c, (0.0555, 0.065))):
+        assert result.quality
+        result.quality["kld_mean"].ci95 = ends
+    c.quality["kld_mean"].ci95 = (0.0515, 0.065)  # type: ignore[index]
+    group = named(BIG, a, b, c)
+    assert dominates("b", "a", group) and dominates("c", "b", group)
+    assert not dominates("c", "a", group)
+    assert beaten(["a", "b", "c"], group) == {"b": "c"}
+
+
+def test_one_trial_gives_no_ratio_in_the_recommendation() -> None:
+    slow, fast = once("slow", 20, 1393e6), once("fast", 40, 390e6)
+    said = recommendation(compared(slow, fast))
+    assert "×" not in said and "decode speeds were not tested" in said
+
+
 def test_a_claim_that_the_table_shows_is_a_claim_of_the_pick_to_the_last_digit() -> None:
     """The last claim that holds sets the cutoff, which the pick computes in another order."""
     told = 0
@@ -316,6 +348,15 @@ def test_models_that_predict_alike_are_chosen_by_speed_and_it_is_said() -> None:
     other = of_model(variant("other-q8", 30, 4e8, 0.0001), "other", 1.0, -0.05)
     choice = choose(named(one, other), Limits())
     assert choice.taken == "one-q8" and "do not differ measurably" in choice.why
+
+
+def test_of_three_models_the_two_that_predict_alike_are_named() -> None:
+    one = of_model(variant("one-q8", 90, 1e8, 0.0001), "one", 1.01, 0.05)
+    other = of_model(variant("other-q8", 30, 4e8, 0.0001), "other", 1.0, -0.05)
+    worse = of_model(variant("worse-q8", 95, 1e8, 0.0001), "worse", 2.0, 0.01)
+    choice = choose(named(one, other, worse), Limits())
+    assert choice.taken == "one-q8"
+    assert "the bits per byte of one and other are the least and do not differ" in choice.why
 
 
 def test_models_that_predict_alike_and_are_as_fast_are_chosen_by_memory() -> None:

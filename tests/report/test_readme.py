@@ -148,4 +148,4 @@ def test_a_text_of_two_chunks_is_said_to_give_no_intervals() -> None:
             "context": 64, "chunks": chunks, "reference": {"runtime": runtime}
         }  # fmt: skip
         page = details(compared(result))
-        assert ("no intervals and open verdicts" in page) == (chunks == 2)
+        assert ("no intervals, which need 3 chunks" in page) == (chunks == 2)

@@ -1,5 +1,6 @@
 """What people share of an experiment holds no path of the machine that ran it."""
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import yaml
 
 from conftest import Lab, tiny_config
 from minillm_lab.commands import export, folder
+from minillm_lab.experiment.config import load_experiment
+from minillm_lab.experiment.plan import Plan
 from minillm_lab.wording import without_folders
 from quality_lab import QUESTIONS, TEXT
 
@@ -59,11 +62,15 @@ def test_everything_that_is_shared_names_no_folder(tiny_gguf: Path, tmp_path: Pa
         ("/home/me/my models/x.gguf: not a GGUF", "x.gguf: not a GGUF"),
         ("scratch=/fast/disk", "scratch=disk"),
         ("{'m': {'path': '/a/b c/m.gguf'}}", "{'m': {'path': 'm.gguf'}}"),
-        ("~/models/x.gguf, /y", "x.gguf, y"),
+        ("~/models/x.gguf, /y", "x.gguf, /y"),
+        ("~jane/x, -I/home/jane/inc, </home/jane/x>, //home//jane//x", "x, -Iinc, <x>, x"),
+        ("/home/jane/dir/", "dir/"),
         ("/home/o'brien/models (old), x/y.gguf: not a GGUF", "y.gguf: not a GGUF"),
         ("file:///home/me/x", "x"),
         ("a:/home/me/x", "a:x"),
         ("80 t/s of models/m/Q8_0.gguf and https://huggingface.co/a/b, 1 / 2", None),
+        ("(a+b)/(c+d), `q8_0`/`q4_0`, 50 %/50 %, €/kWh, 5 GB /s, </b>, and/or, n/a", None),
+        ("https://x.org/a(b)/c, ../up/x, ./here/x, llama.cpp/src/x.cpp", None),
     ],
 )  # fmt: skip
 def test_absolute_paths_lose_their_folders(text: str, shared: str | None) -> None:
@@ -84,3 +91,26 @@ def test_the_reason_of_a_failure_names_no_folder(tiny_gguf: Path, tmp_path: Path
     for file in (*lab.folder.glob("*.md"), *lab.path("results").glob("comparison.*")):
         assert HERE not in file.read_text(), file
     assert "cut.F16.gguf" in lab.path("RESULTS.md").read_text()
+
+
+def test_a_folder_of_the_experiment_is_cut_where_a_path_begins_and_nowhere_else(
+    tiny_gguf: Path,
+) -> None:
+    for path in ("/models/x.gguf", "/data/jane/x.gguf"):
+        experiment = load_experiment(tiny_config(Path(path)))
+        plan = Plan(experiment, "workflow")
+        assert plan.shareable(f"{path}: not a GGUF") == "x.gguf: not a GGUF"
+        assert plan.shareable("cannot load /data/jane/secret/x.so") == "cannot load x.so"
+        for text in ("https://huggingface.co/api/models/org/name", "build/models/m/Q8_0.gguf"):
+            assert plan.shareable(text) == text
+
+
+def test_the_command_keeps_a_prompt_and_a_value_that_is_no_path(tiny_gguf: Path) -> None:
+    plan = Plan(load_experiment(tiny_config(tiny_gguf)), "workflow")
+    prompt = "/no_think Count km/h (or m)/(s)"
+    assert plan.command(["config.yaml"], {"prompt": prompt}).endswith(
+        shlex.quote(f"prompt={prompt}")
+    )
+    assert "~500 words" in plan.command(["config.yaml"], {"results": "~500 words"})
+    odd = {"tiny": {"path": "/home/o'brien/m (old)/x.gguf"}}
+    assert "brien" not in plan.command(["/home/o'brien/x.yaml"], {"models": odd})

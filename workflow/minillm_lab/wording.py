@@ -7,17 +7,18 @@ from typing import Protocol
 
 MARKUP = re.compile(r"[\\`*\[\]<>|~&]|(?<![^\W_])_|_(?![^\W_])")  # q4_k_m needs no escape
 
-ABSOLUTE = r"(?:file://)?~?/(?![/\s])"
-FOLDERS = re.compile(rf"(?<![\w./<~]){ABSOLUTE}(?:[^/\n:;,'\"()<>|]+/)*")
+BEGINS = r"(?:file://|(?:(?<![^\s=,;([{<|\"'`])|(?<=-[IL]))(?=[~/])|(?<=:)(?=~|/(?!/)))"
+PART = r"[^/\n:;,'\"()<>|`]"
+FOLDERS = re.compile(rf"{BEGINS}(?:~\w*/+|/+(?={PART}+/))(?:{PART}+/+)*(?=\S)")
 
 
 def without_folders(text: str) -> str:
     """Text for others: of each absolute path the last part alone, as of a file's name.
 
-    A path that stands before ``: ``, as in most messages, may hold any character.
+    A path before ``: ``, where most messages have theirs, may hold any character.
     """
     *before, last = text.split(": ")
-    names = [p.rstrip("/").rpartition("/")[2] if re.match(ABSOLUTE, p) else p for p in before]
+    names = [p.rstrip("/").rpartition("/")[2] if FOLDERS.match(p) else p for p in before]
     return FOLDERS.sub("", ": ".join([*names, last]))
 
 

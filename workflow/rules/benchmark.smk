@@ -11,12 +11,17 @@ interleave by priority, after everything that makes models: those numbered 1 in 
 then those numbered 2.
 """
 
+ROUND_CODE = code_by_runtime(RUNTIMES, "benchmark.round")
+TRIAL_CODE = code_by_runtime(
+    RUNTIMES, "benchmark.trial", "benchmark.slices", beside=PLAN.runtime(EXPERIMENT.baseline)
+)
+
 
 rule round:
     input:
         weights=lambda w: PLAN.weights(w.variant),
         prompt=lambda w: f"{RESULTS}/prompts/{PLAN.model(w.variant)}.json",
-        code=lambda w: code("benchmark.round", runtime_module(PLAN.runtime(w.variant))),
+        code=lambda w: ROUND_CODE[PLAN.runtime(w.variant)],
     output:
         f"{RESULTS}/rounds/{{variant}}.{{round}}.json",
     log:
@@ -47,11 +52,7 @@ rule trial:
         prompts=lambda w: [
             f"{RESULTS}/prompts/{PLAN.model(side)}.json" for side in PLAN.pair(w.variant)
         ],
-        code=lambda w: code(
-            "benchmark.trial",
-            "benchmark.slices",
-            *{runtime_module(PLAN.runtime(side)) for side in PLAN.pair(w.variant)},
-        ),
+        code=lambda w: TRIAL_CODE[PLAN.runtime(w.variant)],
     output:
         f"{RESULTS}/trials/{{variant}}.{{trial}}.json",
     log:

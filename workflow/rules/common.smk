@@ -13,7 +13,7 @@ from minillm_lab.experiment.sources import NAME
 from minillm_lab.jobs import lock
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.failures import failures
-from minillm_lab.jobs.staleness import code
+from minillm_lab.jobs.staleness import code, code_by_runtime
 from minillm_lab.report import CHARTS, PAGES, charts_of, page
 from minillm_lab.runtimes import runtime_build, runtime_module
 
@@ -31,6 +31,7 @@ gc.set_threshold(100_000)
 
 PLAN = Plan(EXPERIMENT, LAB)
 RESULTS = EXPERIMENT.results
+RUNTIMES = {name: runtime_module(name) for name in PLAN.runtimes}
 ALL_CORES = 1024  # as a job's threads: Snakemake scales it down to every core it has
 # `watched COMMAND` is for jobs that load a model or download one: such a job does not outlive snakemake,
 # and what killed one is said (docs/reliability.md).

@@ -9,6 +9,8 @@ out  results/quality/texts/<model>.json       text and questions as token ids
 Like a round, each of them takes every core that Snakemake has, and comes after all rounds.
 """
 
+SCORE_CODE = code_by_runtime(RUNTIMES, "quality.score")
+
 
 rule text:
     input:
@@ -45,7 +47,7 @@ rule score:
         weights=lambda w: PLAN.weights(w.variant),
         text=lambda w: f"{RESULTS}/quality/texts/{PLAN.model(w.variant)}.json",
         reference=lambda w: PLAN.reference_file(w.variant),
-        code=lambda w: code("quality.score", runtime_module(PLAN.runtime(w.variant))),
+        code=lambda w: SCORE_CODE[PLAN.runtime(w.variant)],
     output:
         f"{RESULTS}/quality/{{variant}}.json",
     log:

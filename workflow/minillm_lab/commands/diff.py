@@ -79,8 +79,8 @@ def markdown(difference: Difference, before: str, after: str, drift: float = DRI
     if few := difference.too_few_chunks():
         listed = ", ".join(map(as_code, few))
         parts.append(
-            "The text has too few chunks to claim that KL divergence grew or fell by one share of"
-            f" each, however large: {listed}. Set more 'chunks' under 'quality'."
+            "The text has too few chunks: a KL divergence that grew by the same share on each would"
+            f" not be claimed, however large the share: {listed}; set more 'chunks' in 'quality'."
         )
     if difference.not_compared:
         lines = "\n".join(f"- {line}" for line in difference.not_compared)

@@ -12,7 +12,7 @@ Losses of two models have two references and are never compared. Between the var
 each model, bits per byte of the evaluation text decide, and if those tie, decode speed.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from math import inf, log
 
@@ -21,7 +21,7 @@ from minillm_lab.comparison.group import RESOLUTION, Group
 from minillm_lab.estimates import quotient
 from minillm_lab.quality.verdict import LEVELS, loss
 from minillm_lab.result import Metric, Result
-from minillm_lab.wording import number, times
+from minillm_lab.wording import inert, number, times
 
 SPEED, MEMORY = "decode_tokens_per_second", "memory_peak_bytes"
 ACCELERATOR = "accelerator_memory_peak_bytes"
@@ -178,7 +178,7 @@ def dominates(a: str, b: str, group: Group) -> bool:
     same_weights = [f.sha256 for f in x.model.files] == [f.sha256 for f in y.model.files]
     for of in (memory_of, size_of):
         mine, theirs = of(x), of(y)
-        if mine > theirs * (1 + RESOLUTION):
+        if mine > theirs * (1 + RESOLUTION) or inf in (mine, theirs):
             return False
         better |= theirs > mine * (1 + RESOLUTION)
     lost, won = closer(y, x), closer(x, y)
@@ -192,29 +192,49 @@ def dominates(a: str, b: str, group: Group) -> bool:
 
 
 def beaten(names: list[str], group: Group) -> dict[str, str]:
-    """The variants of one model that another dominates, and which one; none if that are all."""
-    found = {
-        name: other
-        for name in names
-        for other in names
-        if other != name and dominates(other, name, group)
-    }
-    return found if len(found) < len(names) else {}
+    """The variants of one model that are left out, each with one of the rest that dominates it."""
+    out: dict[str, str] = {}
+    left = list(names)
+    while left:
+        over = {n: [o for o in left if o != n and dominates(o, n, group)] for n in left}
+        top = [n for n in left if not over[n]] or left
+        out |= {n: by[0] for n in left if (by := [o for o in over[n] if o in top]) and n not in top}
+        left = [n for n in left if n not in top and n not in out]
+    return out
 
 
-def first(names: list[str], group: Group, meets: str = "meets") -> tuple[str, str]:
-    """The variant to take, and why. ``meets``: how they stand to the limits, as a verb."""
+def fastest(taken: str, others: Iterable[str], group: Group, meets: str) -> str:
+    """What can be said of the speed of a variant beside the others that meet the limits."""
+    if all(faster(taken, n, group) for n in others):
+        return f"it is the fastest that {meets} the limits"
+    if not any(faster(n, taken, group) for n in others):
+        return f"none that {meets} the limits is measurably faster"
+    return "none of those that no other beats is measurably faster"
+
+
+def first(
+    names: list[str], group: Group, meets: str = "meets", beaten: Iterable[str] = ()
+) -> tuple[str, str]:
+    """The variant to take, and why. ``meets``: how they stand to the limits, as a verb.
+
+    ``beaten``: variants that meet them as well, and are left out.
+    """
     results = group.results
     if len(names) == 1:
         return names[0], (
             f"every other variant that {meets} the limits is measurably worse in something and"
             " better in nothing"
         )
-    if not (tied := group.tied(SPEED, names)):
+    everyone = [*names, *beaten]
+    if not group.tied(SPEED, names):
         taken = max(names, key=lambda n: (speed_of(results[n]), -memory_of(results[n])))
         return taken, f"it is the fastest that {meets} the limits, by its value alone"
+    tied = [
+        n for n in group.tied(SPEED, names) if not any(faster(other, n, group) for other in names)
+    ]
     if len(tied) == 1:
-        return tied[0], f"it is the fastest that {meets} the limits"
+        others = [n for n in everyone if n != tied[0]]
+        return tied[0], fastest(tied[0], others, group, meets)
 
     def least(of: Callable[[Result], float]) -> Callable[[list[str]], list[str]]:
         def narrowed(left: list[str]) -> list[str]:
@@ -228,32 +248,35 @@ def first(names: list[str], group: Group, meets: str = "meets") -> tuple[str, st
         return [n for n in left if n not in farther] or left
 
     left, reasons = tied, []
-    for reason, narrowed in (
-        ("lost least", lost_least),
-        ("takes least memory", least(memory_of)),
-        ("has the smallest file", least(size_of)),
+    for of_several, of_one, narrowed in (
+        ("lost least", "lost least", lost_least),
+        ("take least memory", "takes least memory", least(memory_of)),
+        ("have the smallest file", "has the smallest file", least(size_of)),
     ):
         fewer = narrowed(left)
-        reasons += [reason] if len(fewer) < len(left) else []
+        reasons += [(of_several, of_one)] if len(fewer) < len(left) else []
         left = fewer
     taken = max(left, key=lambda n: speed_of(results[n]))
-    others = ", ".join(f"`{n}`" for n in tied if n != taken)
+    equal = [n for n in tied if n != taken and faster(taken, n, group) is False]
     if len(left) > 1:
-        reasons.append("is the fastest by its value alone")
-    *earlier, last = reasons
-    among = f"of those that {' and '.join(earlier)}" if earlier else "of these"
-    return taken, f"its decode speed is tied with that of {others}; {among} it {last}"
+        reasons.append(("", "is the fastest by its value alone"))
+    *earlier, (_, last) = reasons
+    among = f"of those that {' and '.join(many for many, _ in earlier)}" if earlier else "of these"
+    with_ = ", ".join(f"`{n}`" for n in equal)
+    return taken, f"its decode speed is tied with that of {with_}; {among} it {last}"
 
 
-def of_one_model(names: list[str], group: Group, meets: str) -> tuple[str, str | None, str]:
+def of_one_model(
+    names: list[str], group: Group, meets: str, beaten: Iterable[str]
+) -> tuple[str, str | None, str]:
     """The variant of one model to take, the runner-up, and why."""
-    taken, why = first(names, group, meets)
+    taken, why = first(names, group, meets, beaten)
     rest = [n for n in names if n != taken]
     runner_up = first(rest, group)[0] if rest else None
     if runner_up and faster(taken, runner_up, group):
         ratios = group.ratios(SPEED)
         found = quotient(ratios[taken], ratios[runner_up])
-        why += f", {times(found)} as fast as the runner-up"
+        why += f"; it decodes {times(found)} as fast as the runner-up"
     return taken, runner_up, why
 
 
@@ -272,6 +295,9 @@ def between_models(taken: dict[str, str], group: Group, meets: str) -> tuple[str
         if None not in (better[m] for m in taken if m != least):
             level = [m for m in taken if not better[m]]
             how = "the models' bits per byte do not differ measurably"
+            if len(level) < len(taken):
+                how = f"the bits per byte of {' and '.join(map(inert, level))} are the least"
+                how += " and do not differ measurably"
     name, why = first([taken[m] for m in level], group, meets)
     return results[name].model.name, f"{how}; of the models' best, {why}"
 
@@ -291,8 +317,9 @@ def choose(group: Group, limits: Limits) -> Choice:
     meets = "meets" if outcome == SAFE else "may meet"
     whose = " of its model" if len(by_model) > 1 else ""
     for model, names in by_model.items():
-        out |= beaten(names, group)
-        found[model] = of_one_model([n for n in names if n not in out], group, meets)
+        worse = beaten(names, group)
+        out |= worse
+        found[model] = of_one_model([n for n in names if n not in worse], group, meets, worse)
         if len(names) == 1:
             found[model] = names[0], None, f"it is the only one{whose} that {meets} every limit"
     if not found:
@@ -308,9 +335,13 @@ def choose(group: Group, limits: Limits) -> Choice:
         model, how = between_models({m: c[0] for m, c in found.items()}, group, meets)
     taken, runner_up, why = found[model]
     if how:
-        why = f"{how}; within its model, {why}"
+        why = f"{how}; {why}" if len(by_model[model]) == 1 else f"{how}; within its model, {why}"
     if runner_up is None and outcome == SAFE and fitting[BY_VALUE]:
-        same = [n for n in fitting[BY_VALUE] if results[n].model.name == model]
+        same = [
+            n
+            for n in fitting[BY_VALUE]
+            if results[n].model.name == model and not dominates(taken, n, group)
+        ]
         runner_up = first(same, group)[0] if same else None
     ratios = group.ratios(SPEED)
     if len(ratios) > 1 and all(e.ci95 is None for e in ratios.values()):

@@ -209,6 +209,7 @@ def pairs(before: Published, after: Published) -> Iterator[Pair | str]:
             yield f"{as_code(name)}: {reason}"
             continue
         refused: dict[str, list[str]] = {}
+        alone: dict[str, list[str]] = {}
         in_both = same_state(old, new)
         if old.states and new.states and not in_both:
             yield f"{as_code(name)}, speeds: the two runs have no state of the machine in common"
@@ -221,6 +222,10 @@ def pairs(before: Published, after: Published) -> Iterator[Pair | str]:
             if before.baseline == after.baseline:
                 sources.append(("ratios", in_both[0].ratios, in_both[1].ratios))
         for kind, figures, others in sources:
+            for where, there, away in (("before", figures, others), ("after", others, figures)):
+                known = [label(metric) for metric in there if metric not in away]
+                if known and figures and others:  # else the whole kind is in one run alone
+                    alone.setdefault(where, []).extend(known)
             for metric in [m for m in figures if m in others]:
                 differ = [
                     key
@@ -232,6 +237,8 @@ def pairs(before: Published, after: Published) -> Iterator[Pair | str]:
                 else:
                     paired = chunks(metric, old, new) if kind == "quality" else ()
                     yield Pair(name, metric, kind, figures[metric], others[metric], *paired)
+        for where, metrics in alone.items():
+            yield f"{as_code(name)}, {', '.join(metrics)}: only {where}"
         for metric, differ in refused.items():
             yield f"{as_code(name)}, {label(metric)}: measured with another {' and '.join(differ)}"
 

@@ -6,6 +6,7 @@ folder.
 
 import itertools
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable
@@ -64,10 +65,14 @@ def existing(key: str, path: str) -> str:
     sys.exit(f"error: quality.{key}: {path}: there is no such file; correct the path")
 
 
-def named(value: Any) -> str:
-    """A value of the command line; of an absolute path its last part alone."""
-    path = Path(str(value).removeprefix("file://")).expanduser()
-    return path.name if path.is_absolute() else without_folders(str(value))
+def named(value: Any) -> Any:
+    """A value of the config for others: of an absolute path its last part alone."""
+    if isinstance(value, dict):
+        return {key: named(inner) for key, inner in value.items()}
+    if not isinstance(value, str | Path):
+        return value
+    path = str(value).removeprefix("file://").rstrip("/")
+    return path.rpartition("/")[2] if path.startswith(("/", "~")) and "/" in path else str(value)
 
 
 class Plan:
@@ -99,6 +104,11 @@ class Plan:
     def runtime(self, variant: str) -> str:
         """The name of a variant's runtime."""
         return self.variant(variant).runtime
+
+    @property
+    def runtimes(self) -> list[str]:
+        """The names of all runtimes that variants name."""
+        return sorted({variant.runtime for variant in self.experiment.variants.values()})
 
     def form(self, variant: str) -> str:
         """The form that a variant's runtime reads, as ``ModelFiles`` names it."""
@@ -302,7 +312,7 @@ class Plan:
         paths = [Path(file) for file in configfiles]
         files = [str(p.relative_to(here) if p.is_relative_to(here) else named(p)) for p in paths]
         given = [] if files == ["config.yaml"] else ["--configfile", *files]
-        config = [f"{key}={named(value)}" for key, value in changed.items()]
+        config = [f"{k}={v if k == 'prompt' else named(v)}" for k, v in changed.items()]
         return shlex.join(
             ["snakemake", "--cores", "1", *given, *(["--config", *config] if config else [])]
         )
@@ -314,7 +324,8 @@ class Plan:
         paths += [quality.text, quality.questions] if quality else []
         if quality and isinstance(quality.reference, ReferenceFile):
             paths.append(quality.reference.file)
-        folders = {Path(path).parent for path in paths if path} | {Path.cwd(), Path.home()}
-        for folder in sorted(filter(Path.is_absolute, folders), key=lambda f: -len(str(f))):
-            text = text.replace(f"{folder}/", "") if folder != Path("/") else text
+        folders = {Path(path).parent for path in paths if path}
+        known = [(str(Path.cwd()), ""), *((str(f), "/-/") for f in folders if f.is_absolute())]
+        for folder, instead in sorted(known, key=lambda pair: -len(pair[0])):
+            text = re.sub(rf"(?<![\w.~/-]){re.escape(folder)}/+", instead, text)
         return without_folders(text)

@@ -41,6 +41,18 @@ def code(*modules: str) -> str:
     return code_file(FOLDER, *modules)
 
 
+def code_by_runtime(
+    runtimes: dict[str, str], *modules: str, beside: str | None = None
+) -> dict[str, str]:
+    """The file of ``code`` for jobs that run modules and a runtime, by the runtime's name.
+
+    ``runtimes``: their modules by name. ``beside``: one that every such job loads as well. All
+    files are made at once: Snakemake lists their folder once, and does not see what comes later.
+    """
+    also = [runtimes[beside]] if beside else []
+    return {name: code(*modules, *{module, *also}) for name, module in runtimes.items()}
+
+
 def code_file(folder: Path, *modules: str) -> str:
     """The path of a file in ``folder`` with the checksums of all that the modules load.
 

@@ -76,7 +76,7 @@ def legend(results: dict[str, Result]) -> list[str]:
         intervals = "intervals from the chunks' spread"
         if protocol["chunks"] < FEWEST:
             intervals = (
-                f"no intervals and open verdicts, since those need {FEWEST} chunks or more (set"
+                f"no intervals, which need {FEWEST} chunks or more, so the verdicts stay open (set"
                 " 'chunks' under 'quality', or give a longer text)"
             )
         lines.append(

@@ -31,9 +31,9 @@ def in_short(name: str, result: Result) -> str:
     if memory.value is not None:
         text += f", takes {number(memory.value / 1e6)} MB of memory at most"
     text += f", {number(result.model.size / 1e6)} MB file"
-    accelerator = result.metrics.get(ACCELERATOR)
-    if accelerator and accelerator.value:
-        text += f", and {number(accelerator.value / 1e6)} MB on the accelerator"
+    on_accelerator = result.metrics.get(ACCELERATOR)
+    if on_accelerator and (taken := on_accelerator.value or 0) > 0:
+        text += f", and {number(taken / 1e6)} MB on the accelerator"
     text += f", {verdict(result.quality) or 'quality not measured'}"
     if bits := (result.quality or {}).get("bits_per_byte"):
         text += f", {quality.cell(bits, 1, 3)} bits per byte of text"
@@ -106,7 +106,7 @@ def in_brief(comparison: Comparison, name: str) -> str:
     result, ratio = comparison.results[name], comparison.ratios[name].get(SPEED)
     speed, memory = result.metrics[SPEED].value, result.metrics[MEMORY].value
     said = [] if speed is None else [f"decodes {number(speed)} tokens per second"]
-    if said and ratio and not ratio.tie:
+    if said and ratio and ratio.ci95 and not ratio.tie:
         said[0] += f" (×{number(ratio.value)})"
     said += [] if memory is None else [f"takes up to {number(memory / 1e6)} MB of memory"]
     text, loss = f"**{as_code(name)}** {' and '.join(said)}", verdict(result.quality)

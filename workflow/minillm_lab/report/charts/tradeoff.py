@@ -262,7 +262,7 @@ def finding(comparison: Comparison, names: list[str]) -> str:
         return "No variant is recommended"
     ratio = comparison.ratios[taken].get(SPEED)
     lost = verdict(results[taken].quality) or "quality not measured"
-    if ratio is None:
+    if ratio is None or (taken != comparison.baseline and not ratio.ci95):
         return f"{taken}: {lost}"
     if ratio.tie:
         return f"{taken}: as fast as {comparison.baseline}, {lost}"
