@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, Lab, tiny_config
 from minillm_lab.jobs.staleness import PACKAGE, code_file, files_of
 
 RULES = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
@@ -78,3 +78,14 @@ def test_a_file_of_code_is_as_old_as_what_it_says(tmp_path: Path) -> None:
     code_file(tmp_path, "benchmark.round")
     assert path.read_text() == text
     assert path.stat().st_mtime > time.time() - 60
+
+
+def test_results_are_planned_where_files_of_code_are_lost(tiny_gguf: Path, tmp_path: Path) -> None:
+    """Snakemake lists a folder once, and does not see what is written there later."""
+    lab = Lab(tmp_path / "lab", tiny_config(tiny_gguf))
+    lab.run("results/prompts/tiny.json")
+    targets = [f"results/{variant}.json" for variant in ("q4_k_m", "f16")]
+    for _ in range(8):  # in what order Snakemake looks is chance
+        for path in lab.path(".snakemake/minillm-lab/code").glob("*runtimes.llama_cpp"):
+            path.unlink()
+        assert lab.planned("--cores", "1", *targets)["collect"] == 2

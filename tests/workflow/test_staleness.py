@@ -277,14 +277,6 @@ def test_models_deleted(done: Lab) -> None:
         done.path("elsewhere").rename(done.path("models"))
 
 
-def test_one_result_is_planned_where_files_of_code_are_lost(done: Lab) -> None:
-    """Snakemake lists a folder once, and does not see what is written there later."""
-    for _ in range(4):
-        for path in done.path(".snakemake/minillm-lab/code").glob("*runtimes*"):
-            path.unlink()
-        assert done.planned("results/q4_k_m.json") == {}
-
-
 def test_touched_code_is_the_same_code(done: Lab) -> None:
     for path in done.path("workflow/minillm_lab").rglob("*.py"):
         path.touch()
