@@ -14,7 +14,7 @@ from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LARGE = (".safetensors", ".gguf")  # what a hub keeps in LFS
@@ -71,6 +71,8 @@ class Hub:
 
     def __init__(self) -> None:
         self.repositories: dict[str, dict[str, File]] = {}
+        self.cards: dict[str, dict[str, Any]] = {}
+        self.gated: set[str] = set()  # repositories whose metadata is open and whose files are not
         self.faults: dict[str, Fault] = {}  # by file name
         self.error = ""  # a key of ERRORS: the answer to every request
         self.hangs = False  # accepts every request and never answers
@@ -100,8 +102,14 @@ class Hub:
         self.server.shutdown()
         self.server.server_close()
 
-    def publish(self, repository: str, files: Path | dict[str, bytes]) -> None:
-        """The files of a folder, or of a mapping from name to content, as one repository."""
+    def publish(
+        self, repository: str, files: Path | dict[str, bytes], card: dict[str, Any] | None = None
+    ) -> None:
+        """The files of a folder, or of a mapping from name to content, as one repository.
+
+        ``card`` is the metadata of its model card.
+        """
+        self.cards[repository] = card or {}
         if isinstance(files, Path):
             files = {f.name: f.read_bytes() for f in sorted(files.iterdir()) if f.is_file()}
         self.repositories[repository] = {
@@ -136,6 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
+        self.asked = parse_qs(urlsplit(self.path).query)
         self.hub.requests.append(
             (self.command, path, {k.lower(): v for k, v in self.headers.items()})
         )
@@ -144,6 +153,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif self.hub.error:
             self.fail(self.hub.error)
+        elif path == "/api/models":
+            self.answer_search()
         elif path.startswith("/api/models/"):
             self.answer_api(path.removeprefix("/api/models/").split("/"))
         else:
@@ -158,8 +169,25 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "tree":
             self.send_json([self.tree_entry(name, file) for name, file in files.items()])
         else:
-            siblings = [{"rfilename": name} for name in files]
-            self.send_json({"id": repository, "sha": COMMIT, "siblings": siblings})
+            siblings = [self.sibling(name, file) for name, file in files.items()]
+            about = {"cardData": self.hub.cards[repository], "gated": repository in self.hub.gated}
+            self.send_json({"id": repository, "sha": COMMIT, "siblings": siblings} | about)
+
+    def answer_search(self) -> None:
+        """Repositories whose names hold a text, or those of an owner."""
+        text = self.asked.get("search", [""])[0].lower()
+        owner = self.asked.get("author", [""])[0]
+        found = [name for name in self.hub.repositories if text in name.lower()]
+        self.send_json([{"id": name} for name in found if name.startswith(owner)])
+
+    def sibling(self, name: str, file: File) -> dict[str, Any]:
+        """A file of a repository's own description; its size and checksum where they are asked."""
+        if "blobs" not in self.asked:
+            return {"rfilename": name}
+        size = file.claimed or len(file.content)
+        lfs = {"sha256": file.etag, "size": size, "pointerSize": 130}
+        about = {"rfilename": name, "size": size, "blobId": file.etag[:40]}
+        return about | ({"lfs": lfs} if file.large else {})
 
     def tree_entry(self, name: str, file: File) -> dict[str, Any]:
         size = len(file.content)
@@ -175,6 +203,8 @@ class _Handler(BaseHTTPRequestHandler):
         files = self.find("/".join(parts[:2]), parts[3])
         if files is None:
             return None
+        if "/".join(parts[:2]) in self.hub.gated:
+            return self.fail("gated")
         if name not in files:
             return self.fail("no file")
         file = files[name]
@@ -202,11 +232,14 @@ class _Handler(BaseHTTPRequestHandler):
         content = file.content if fault.content is None else fault.content
         start, total, asked = 0, len(content), self.headers.get("Range")
         if asked and not fault.ignore_range:
-            start = int(asked.removeprefix("bytes=").split("-")[0])
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            start = int(first)
             if start >= total:
                 return self.send_head(416, file, 0, {"Content-Range": f"bytes */{total}"})
-            ranges = {"Content-Range": f"bytes {start}-{total - 1}/{total}"}
-            self.send_head(206, file, total - start, ranges)
+            end = min(int(last) + 1, total) if last else total
+            ranges = {"Content-Range": f"bytes {start}-{end - 1}/{total}"}
+            self.send_head(206, file, end - start, ranges)
+            content, total = content[:end], end
         else:
             self.send_head(200, file, total)
         sent = self.hub.sent[name]

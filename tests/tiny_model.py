@@ -56,6 +56,31 @@ def byte_symbols() -> list[str]:
     return [chr(byte) if byte in plain else chr(next(others)) for byte in range(256)]
 
 
+def split_gguf(source: Path, folder: Path, stem: str, parts: int = 3, **added: str) -> list[Path]:
+    """Write a GGUF in parts as llama.cpp's gguf-split does; ``added`` are keys of more text."""
+    from gguf.constants import GGUFValueType
+
+    reader = gguf.GGUFReader(source)
+    folder.mkdir(parents=True, exist_ok=True)
+    most = -(-len(reader.tensors) // parts)
+    architecture = str(reader.fields["general.architecture"].contents())
+    writer = gguf.GGUFWriter(folder / f"{stem}.gguf", architecture, split_max_tensors=most)
+    for field in reader.fields.values():
+        if not field.name.startswith("GGUF.") and field.name != "general.architecture":
+            kind, *inner = field.types
+            value = field.contents()
+            writer.add_key_value(field.name, value, kind, inner[-1] if inner else None)
+    for key, text in added.items():
+        writer.add_key_value(key.replace("__", "."), text, GGUFValueType.STRING)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return sorted(folder.glob(f"{stem}-*-of-*.gguf"))
+
+
 def write_tiny_mamba(path: Path, *, width: int = 64, layers: int = 2) -> None:
     """Write a Mamba model in F32: a state goes from token to token, and no mask hides one."""
     random = np.random.default_rng(7)

@@ -48,10 +48,11 @@ def test_the_result_of_a_real_round_says_what_is_wrong(
          "--settings", json.dumps(SETTINGS), "--output", tmp_path / "round.json"],
         env=os.environ | {"PYTHONPATH": str(ROOT / "workflow")}, check=True,
     )  # fmt: skip
+    facts = facts_of(weights)
+    type_ = facts.pop("type")
     model = ModelFacts(
-        name="m", source={"path": str(weights)}, revision=None, quantization="F16",
-        **facts_of(weights),
-    )  # fmt: skip
+        name="m", source={"path": str(weights)}, revision=None, quantization=type_, **facts
+    )
     write_record(tmp_path / "v.json", collect([read_record(tmp_path / "round.json", Round)], model))
     for name in ("round.json", "v.json"):
         found = json.loads((tmp_path / name).read_text(), parse_constant=no_constant)

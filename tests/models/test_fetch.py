@@ -18,7 +18,7 @@ import pytest
 
 from hub_server import COMMIT, Fault, Hub
 from minillm_lab.jobs.files import weight_files
-from tiny_model import as_gguf, as_safetensors
+from tiny_model import as_gguf, as_safetensors, split_gguf
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "hf_secretsecretsecret"
@@ -253,6 +253,81 @@ def test_a_wrong_checksum_in_the_config_costs_no_good_file(lab: CommandLine, hub
     assert "the config is wrong" in lab.refuse("gguf", gguf(WRONG))
     assert hub.sent[FILE].starts == [0]
     assert [sha256(blob.read_bytes()) for blob in lab.blobs()] == [sha256(SMALL)]
+
+
+# The hub: a GGUF in parts.
+
+SPLIT = [f"Q4_K_M/tiny-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
+JOINED = "Q4_K_M--tiny.split"  # below source/
+
+
+@pytest.fixture
+def parts(hub: Hub, lab: CommandLine, tiny_gguf: Path) -> list[bytes]:
+    """The content of a model's parts, which the hub has and ``mine`` as well."""
+    files = split_gguf(tiny_gguf, lab.folder / "mine/Q4_K_M", "tiny")
+    contents = [file.read_bytes() for file in files]
+    hub.publish(GGUF, dict(zip(SPLIT, contents, strict=True)))
+    return contents
+
+
+def in_parts(parts: list[bytes], place: str) -> dict[str, Any]:
+    entries = [{"file": f, "sha256": sha256(c)} for f, c in zip(SPLIT, parts, strict=True)]
+    files = {"own-name": {"parts": entries}}
+    if place == "path":
+        return {"path": "mine", "files": files}
+    return {"hub": {"gguf": {"repository": GGUF, "revision": COMMIT, "files": files}}}
+
+
+@pytest.mark.parametrize("place", ["hub", "path"])
+def test_parts_lie_in_one_folder_under_their_own_names(
+    lab: CommandLine, parts: list[bytes], place: str
+) -> None:
+    output = lab.fetch("gguf", in_parts(parts, place), JOINED)
+    names = [Path(name).name for name in SPLIT]
+    assert {f.name: f.read_bytes() for f in output.iterdir()} == dict(
+        zip(names, parts, strict=True)
+    )
+
+
+@pytest.mark.parametrize("place", ["hub", "path"])
+def test_one_wrong_part_refuses_all(
+    lab: CommandLine, hub: Hub, parts: list[bytes], place: str
+) -> None:
+    source = in_parts([*parts[:2], parts[0]], place)
+    said = lab.refuse("gguf", source, JOINED)
+    assert SPLIT[2] in said and sha256(parts[2]) in said
+
+
+def test_a_file_may_be_in_another_repository(
+    lab: CommandLine, hub: Hub, parts: list[bytes]
+) -> None:
+    hub.publish("other/tiny-GGUF", dict(zip(SPLIT, parts, strict=True)))
+    hub.repositories[GGUF].clear()
+    source = in_parts(parts, "hub")
+    elsewhere = {"repository": "other/tiny-GGUF", "revision": COMMIT}
+    for entry in source["hub"]["gguf"]["files"].values():
+        entry |= elsewhere
+    output = lab.fetch("gguf", source, f"other--tiny-GGUF--{JOINED}")
+    assert [file.read_bytes() for file in sorted(output.iterdir())] == parts
+
+
+def test_a_part_that_never_arrives_costs_no_other_twice(
+    lab: CommandLine, hub: Hub, parts: list[bytes]
+) -> None:
+    hub.faults[SPLIT[2]] = Fault(error="broken")
+    assert SPLIT[2] in lab.refuse("gguf", in_parts(parts, "hub"), JOINED)
+    hub.faults.clear()
+    lab.fetch("gguf", in_parts(parts, "hub"), JOINED)
+    assert [hub.sent[name].starts for name in SPLIT] == [[0], [0], [0]]
+
+
+def test_parts_of_different_splits_are_refused_as_a_whole(
+    lab: CommandLine, hub: Hub, parts: list[bytes]
+) -> None:
+    mixed = [parts[0], parts[2], parts[2]]
+    hub.publish(GGUF, dict(zip(SPLIT, mixed, strict=True)))
+    said = lab.refuse("gguf", in_parts(mixed, "hub"), JOINED)
+    assert f"{GGUF}/{SPLIT[0]} and its other parts: file 2 of 3 says that it is part 3" in said
 
 
 # The hub: interruptions.
@@ -559,6 +634,17 @@ def test_a_local_folder_is_linked_file_by_file(lab: CommandLine) -> None:
     output = lab.fetch("safetensors", {"path": "mine"}, "safetensors")
     assert sorted(f.name for f in output.iterdir()) == ["config.json", "model.safetensors"]
     assert all(f.is_symlink() and f.exists() for f in output.iterdir())
+
+
+def test_a_name_that_is_no_type_promises_none(lab: CommandLine, tiny_gguf: Path) -> None:
+    def named(label: str) -> dict[str, Any]:
+        file = {"file": tiny_gguf.name, "sha256": sha256(tiny_gguf.read_bytes())}
+        return {"path": str(tiny_gguf.parent), "files": {label: file}}
+
+    assert lab.fetch("gguf", named("UD-Q4_K_XL"), tiny_gguf.name).is_symlink()
+    lab.output.joinpath(tiny_gguf.name).unlink()
+    said = lab.refuse("gguf", named("Q8_0"), tiny_gguf.name)
+    assert "its type is F16 by its header, but Q8_0 by its name or the config" in said
 
 
 @pytest.mark.parametrize(

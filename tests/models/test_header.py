@@ -9,10 +9,10 @@ import broken_gguf
 import pytest
 
 from minillm_lab.experiment.sources import SAFETENSORS_FILES, Model
-from minillm_lab.header import LONGEST_TEMPLATE, read_header
+from minillm_lab.header import LONGEST_TEMPLATE, read_gguf, read_header
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.models.fetch import fetch_gguf, fetch_safetensors
-from tiny_model import as_gguf, as_safetensors
+from tiny_model import as_gguf, as_safetensors, split_gguf, write_tiny_gguf
 
 COUNTS = 8  # the number of tensors, then that of keys
 
@@ -76,7 +76,6 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "an unknown value type": (with_keys(key("k", 13, b"")), "unknown type 13"),
     "a key twice": (with_keys(key("k", 8, string), key("k", 8, string)), "'k' stands twice"),
     "no alignment": (with_keys(key("general.alignment", 4, bytes(4))), "power of two"),
-    "a part of a split model": (with_keys(key("split.count", 2, b"\x03\x00")), "llama-gguf-split"),
     "an endless template": (
         with_keys(
             key("tokenizer.chat_template", 8, struct.pack("<Q", 2**20) + b"x" * 2**20),
@@ -106,6 +105,37 @@ def test_what_is_whole_passes(tmp_path: Path, tiny_gguf: Path) -> None:
         ("content", "I8", (64,), 64)
     ]
     assert len(read_header(tiny_gguf).tensors) == 27
+
+
+def test_parts_together_are_the_whole_and_one_alone_is_not(tmp_path: Path, tiny_gguf: Path) -> None:
+    parts = split_gguf(tiny_gguf, tmp_path / "tiny.split", "tiny")
+    whole, joined = read_header(tiny_gguf), read_gguf(tmp_path / "tiny.split")
+    assert [(t.name, t.type, t.shape) for t in joined.tensors] == [
+        (t.name, t.type, t.shape) for t in whole.tensors
+    ]
+    assert (joined.type, joined.context) == (whole.type, whole.context) == ("F16", 512)
+    with pytest.raises(LabError, match=r"it is part 2 of a GGUF split in 3; name all its parts"):
+        read_header(parts[1])
+
+
+def test_parts_of_different_splits_are_no_model(tmp_path: Path, tiny_gguf: Path) -> None:
+    write_tiny_gguf(tmp_path / "deep.gguf", layers=3)
+    split_gguf(tmp_path / "deep.gguf", tmp_path / "other", "tiny")
+    _, second, third = split_gguf(tiny_gguf, tmp_path / "tiny.split", "tiny")
+    content = second.read_bytes()
+
+    def refused() -> str:
+        with pytest.raises(LabError, match=r"tiny\.split: [^\n]*$") as error:
+            read_gguf(tmp_path / "tiny.split")
+        return str(error.value)
+
+    second.write_bytes((tmp_path / "other" / second.name).read_bytes())
+    assert "its parts are of different splits" in refused()
+    second.write_bytes(third.read_bytes())
+    assert "file 2 of 3 says that it is part 3 of 3" in refused()
+    second.write_bytes(content)
+    third.unlink()
+    assert "file 1 of 2 says that it is part 1 of 3" in refused()
 
 
 def test_whatever_is_done_to_a_file_it_passes_or_is_refused_in_one_line(

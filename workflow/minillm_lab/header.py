@@ -2,17 +2,21 @@
 
 A downloaded file is not trusted. A GGUF file's header (versions 2 and 3, little-endian) is read
 with bounds on every count and length. Each tensor must lie where its runtime expects it, inside the
-file. Safetensors are opened by their own library, which checks the same.
+file, and the parts of a split must make up one model. Safetensors are opened by their own library,
+which checks the same.
 """
 
 import mmap
 import struct
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
+from typing import Any, Protocol
 
 from minillm_lab.jobs.errors import LabError, first_line
+from minillm_lab.jobs.files import gguf_files
 
 MOST_ENTRIES = 1 << 16  # key-value pairs, and tensors
 MOST_ELEMENTS = 1 << 22  # of all arrays together; the largest vocabularies have 1.3 million
@@ -22,9 +26,20 @@ LONGEST_STRING = 1 << 26
 LONGEST_TENSOR_NAME = 63  # GGML_MAX_NAME with its final zero is 64
 LONGEST_TEMPLATE = 1 << 18  # bytes of a chat template; the longest in use have 30,000
 MOST_DIMENSIONS = 4
-STRING, ARRAY, UINT32 = 8, 9, 4
+WRONG, WAY_OUT = "not a GGUF file that can be used", "; fetch it again, or name another"
+STRING, ARRAY, UINT16, UINT32, INT32 = 8, 9, 2, 4, 5
+KEPT = {  # key, or the end of one: the type that it must have
+    "general.architecture": STRING,
+    "general.type": STRING,
+    "general.file_type": UINT32,
+    ".context_length": UINT32,
+    "split.no": UINT16,
+    "split.count": UINT16,
+    "split.tensors.count": INT32,
+}
 BYTES = {0: 1, 1: 1, 2: 2, 3: 2, UINT32: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # by value type
 DEFAULT_ALIGNMENT = 32
+Arrays = dict[tuple[str, int], int]  # bytes of arrays of strings, by key and number of elements
 UNQUANTIZED_TENSORS = ("F64", "F32", "BF16", "F16", "I64", "I32", "I16", "I8")
 
 
@@ -47,6 +62,12 @@ class Header:
     data: int  # the byte at which the tensors' data begin
     context: int | None  # tokens that the model is made for; None if it does not say
     file_type: int | None  # general.file_type, a number of llama.cpp's; None if it does not say
+    architecture: str | None = None  # general.architecture; None if it does not say
+    kind: str | None = None  # general.type: model, adapter, mmproj, imatrix; None likewise
+    part: int = 0  # number of this part of a split, from 0 on
+    parts: int = 1  # number of parts of the split; 1 for a whole file
+    split_tensors: int | None = None  # number of tensors in all parts together
+    by_importance: bool = False  # whether an importance matrix went into its quantization
 
     @property
     def type(self) -> str:
@@ -67,17 +88,25 @@ class Header:
         return weights.most_common(1)[0][0]
 
 
+class Bytes(Protocol):
+    """A file's bytes: all that the reading of a header asks of them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: slice) -> bytes: ...
+
+
 class _Cursor:
     """A place in the header; reading beyond its end is a ValueError."""
 
-    def __init__(self, data: mmap.mmap) -> None:
+    def __init__(self, data: Bytes, arrays: Arrays) -> None:
         self.data, self.at, self.end = data, 0, min(len(data), LARGEST_HEADER)
-        self.elements = MOST_ELEMENTS
+        self.elements, self.arrays = MOST_ELEMENTS, arrays
 
     def number(self, kind: str = "Q") -> int:
         start = self.at
         self.skip(struct.calcsize(kind))
-        (value,) = struct.unpack_from(f"<{kind}", self.data, start)
+        (value,) = struct.unpack(f"<{kind}", self.data[start : self.at])
         return int(value)
 
     def count(self, counted: str, most: int) -> int:
@@ -107,21 +136,75 @@ class _Cursor:
 
 
 def read_header(path: Path, name: str = "") -> Header:
-    """Read a GGUF file's header and check its claims against the file's size.
+    """Read a whole GGUF file's header and check its claims against the file's size.
 
-    Messages call the file ``name``. Raises LabError if the header is wrong. It takes time in
-    proportion to the header, which has at most LARGEST_HEADER bytes, and hardly any memory.
+    Messages call the file ``name``. Raises LabError if the header is wrong, or if the file is one
+    part of a split. It takes time in proportion to the header, which has at most LARGEST_HEADER
+    bytes, and hardly any memory.
+    """
+    header = _read_file(path, name or str(path))
+    if header.parts > 1:
+        raise LabError(
+            f"{name or path}: it is part {header.part + 1} of a GGUF split in {header.parts};"
+            " name all its parts in the config (minillm-lab new writes it)"
+        )
+    return header
+
+
+def read_gguf(weights: Path, name: str = "") -> Header:
+    """The same for a GGUF file, or for a folder with all parts of one."""
+    if not weights.is_dir():
+        return read_header(weights, name)
+    files = gguf_files(weights)
+    headers = [_read_file(file, f"{name or weights}: {file.name}") for file in files]
+    return joined(headers, name or str(weights))
+
+
+def joined(headers: Sequence[Header], name: str) -> Header:
+    """The header of a GGUF from those of its parts in order; ``data`` is that of the first part.
+
+    Raises LabError unless they are all parts of one split.
+    """
+    if not headers:
+        raise LabError(f"{name}: no *.gguf there")
+    for number, header in enumerate(headers):
+        if (header.part, header.parts) != (number, len(headers)):
+            raise LabError(
+                f"{name}: file {number + 1} of {len(headers)} says that it is part"
+                f" {header.part + 1} of {header.parts}; name all parts of one split, in order"
+            )
+    tensors = [tensor for header in headers for tensor in header.tensors]
+    names = {tensor.name for tensor in tensors}
+    told = {header.split_tensors for header in headers}
+    if len(names) < len(tensors) or told - {None, len(tensors)}:
+        raise LabError(
+            f"{name}: its parts are of different splits: they hold {len(tensors)} tensors of"
+            f" {len(names)} names, and say that there are"
+            f" {' or '.join(sorted(str(number) for number in told))}; fetch them again"
+        )
+    return replace(headers[0], tensors=tensors, part=0, parts=1)
+
+
+def parse_header(data: Bytes, name: str, arrays: Arrays | None = None) -> Header:
+    """Read the header of a GGUF file, whole or a part, and check its claims against its bytes.
+
+    ``arrays`` collects the sizes of arrays; one that another file put there is skipped unread.
+    Raises LabError if the header is wrong.
     """
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _read(_Cursor(data))
-    except OSError as error:
-        raise LabError(f"{name or path}: {error.strerror or error}") from error
+        return _read(_Cursor(data, {} if arrays is None else arrays))
     except ValueError as error:
-        raise LabError(
-            f"{name or path}: not a GGUF file that can be used: {error}; fetch it again, or name"
-            " another"
-        ) from None
+        raise LabError(f"{name}: {WRONG}: {error}{WAY_OUT}") from None
+
+
+def _read_file(path: Path, name: str) -> Header:
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return parse_header(data, name)
+    except OSError as error:
+        raise LabError(f"{name}: {error.strerror or error}") from error
+    except ValueError as error:  # mmap's own: an empty file
+        raise LabError(f"{name}: {WRONG}: {error}{WAY_OUT}") from None
 
 
 def _read(cursor: _Cursor) -> Header:
@@ -131,18 +214,30 @@ def _read(cursor: _Cursor) -> Header:
     if (version := cursor.number("I")) not in (2, 3):
         raise ValueError(f"its version is {version}; 2 and 3 are known")
     tensors = cursor.count("tensors", MOST_ENTRIES)
-    alignment, context, file_type = _values(cursor, cursor.count("keys", MOST_ENTRIES))
+    alignment, kept, by_importance = _values(cursor, cursor.count("keys", MOST_ENTRIES))
     entries = [_tensor(cursor) for _ in range(tensors)]
-    if not entries:
+    parts = kept.get("split.count", 1) or 1
+    if not entries and parts == 1:
         raise ValueError("it holds no tensors")
     begin = cursor.at + -cursor.at % alignment
     _check_places(entries, begin, alignment, len(cursor.data))
-    return Header(entries, begin, context, file_type)
+    return Header(
+        tensors=entries,
+        data=begin,
+        context=kept.get(".context_length"),
+        file_type=kept.get("general.file_type"),
+        architecture=kept.get("general.architecture"),
+        kind=kept.get("general.type"),
+        part=kept.get("split.no", 0),
+        parts=parts,
+        split_tensors=kept.get("split.tensors.count"),
+        by_importance=by_importance,
+    )
 
 
-def _values(cursor: _Cursor, count: int) -> tuple[int, int | None, int | None]:
-    """Read past the key-value pairs; returns the tensors' alignment, the context, the file type."""
-    alignment, context, file_type, seen = DEFAULT_ALIGNMENT, None, None, set()
+def _values(cursor: _Cursor, count: int) -> tuple[int, dict[str, Any], bool]:
+    """Read past the key-value pairs; returns the alignment, KEPT, and whether by an imatrix."""
+    alignment, kept, seen = DEFAULT_ALIGNMENT, dict[str, Any](), set[str]()
     for _ in range(count):
         key = cursor.text("a key", LONGEST_KEY)
         if key in seen or not key:
@@ -154,19 +249,18 @@ def _values(cursor: _Cursor, count: int) -> tuple[int, int | None, int | None]:
             if alignment < 1 or alignment & (alignment - 1):
                 raise ValueError("general.alignment is not a power of two")
             continue
-        if key.endswith(".context_length") and kind == UINT32:
-            context = cursor.number("I")
+        name = key if key in KEPT else f".{key.rpartition('.')[2]}"
+        if KEPT.get(name) == kind:
+            kept[name] = (
+                cursor.text(f"{key!r:.80}", LONGEST_KEY)
+                if kind == STRING
+                else cursor.number({UINT16: "H", INT32: "i", UINT32: "I"}[kind])
+            )
             continue
-        if key == "general.file_type" and kind == UINT32:
-            file_type = cursor.number("I")
-            continue
-        if key == "split.count" and kind == 2 and cursor.number("H") > 1:
-            raise ValueError("it is one part of a split model, which llama-gguf-split merges")
-        cursor.at = start
         _skip_value(cursor, key, kind)
         if key.startswith("tokenizer.chat_template") and cursor.at - start > LONGEST_TEMPLATE:
             raise ValueError(f"{key:.80} has {cursor.at - start} bytes, {LONGEST_TEMPLATE} at most")
-    return alignment, context, file_type
+    return alignment, kept, any(key.startswith("quantize.imatrix.") for key in seen)
 
 
 def _skip_value(cursor: _Cursor, key: str, kind: int) -> None:
@@ -175,9 +269,13 @@ def _skip_value(cursor: _Cursor, key: str, kind: int) -> None:
     elif kind == ARRAY:
         kind = cursor.number("I")
         count = cursor.elements_of(key)
-        if kind == STRING:
+        if kind == STRING and (key, count) in cursor.arrays:
+            cursor.skip(cursor.arrays[key, count])
+        elif kind == STRING:
+            start = cursor.at
             for _ in range(count):
                 cursor.skip(cursor.number())
+            cursor.arrays[key, count] = cursor.at - start
         elif kind in BYTES:
             cursor.skip(count * BYTES[kind])
         else:

@@ -45,7 +45,13 @@ class ModelFacts(Record):
     files: list[ModelFile]
     format: Literal["gguf", "safetensors"]
     quantization: str = Field(
-        description="The config asked for this type; tensor_types says what the file holds."
+        description="The config asked for this type, or a file taken as published has it by its"
+        " header; tensor_types says what the file holds."
+    )
+    label: str | None = Field(
+        None,
+        description="The config names a file taken as published by this key; null if the key is"
+        " its type, or the file was made by the lab.",
     )
     parameters: int
     bits_per_weight: float
@@ -67,6 +73,11 @@ class ModelFacts(Record):
         description="Decoding a token reads this many bytes of weights; null if that depends on the"
         " token.",
     )
+
+    @property
+    def type_name(self) -> str:
+        """The quantization type, and the label of a file that has one."""
+        return f"{self.label} ({self.quantization})" if self.label else self.quantization
 
     @property
     def size(self) -> int:

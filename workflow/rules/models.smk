@@ -1,7 +1,8 @@
 """Models: from their source to the file that a variant runs.
 
 in   what the config names: a wheel, a hub repository, a local file or folder
-out  models/<model>/source/…          as shipped: <file>.gguf, safetensors/, tokenizer/
+out  models/<model>/source/…          as shipped: <file>.gguf, safetensors/, tokenizer/, and
+                                      <file>.split/ with the parts of a GGUF
      models/<model>/F16.gguf          unquantized (BF16 and F32 likewise), where the source does
                                       not ship it
      models/<model>/<type>.gguf       quantized here
@@ -16,7 +17,7 @@ code downloads nothing again. Deleted models are made again only when a result n
 
 rule fetch_gguf:
     input:
-        lambda w: PLAN.models.local(PLAN.known_model(w.model)),
+        lambda w: PLAN.models.local(PLAN.known_model(w.model), f"{w.file}.gguf"),
     output:
         "models/{model}/source/{file}.gguf",
     log:
@@ -29,7 +30,7 @@ rule fetch_gguf:
         "../../envs/llama.cpp.yaml"
     params:
         source=lambda w: PLAN.models.fetched(w.model, f"{w.file}.gguf"),
-        local=lambda w: PLAN.models.stamps(w.model),
+        local=lambda w: PLAN.models.stamps(w.model, f"{w.file}.gguf"),
     shell:
         "watched python -m minillm_lab.models.fetch"
         " --kind gguf"
@@ -40,23 +41,24 @@ rule fetch_gguf:
 
 rule fetch_folder:
     input:
-        lambda w: PLAN.models.local(PLAN.known_model(w.model)),
+        lambda w: PLAN.models.local(PLAN.known_model(w.model), w.part),
     output:
         directory("models/{model}/source/{part}"),
     log:
         "logs/fetch/{model}.{part}.log",
     wildcard_constraints:
-        part="safetensors|tokenizer",
+        part=r"safetensors|tokenizer|[^/]+\.split",
     priority: MODELS_FIRST
     retries: 1
     conda:
         "../../envs/transformers.yaml"
     params:
         source=lambda w: PLAN.models.fetched(w.model, w.part),
-        local=lambda w: PLAN.models.stamps(w.model),
+        local=lambda w: PLAN.models.stamps(w.model, w.part),
+        kind=lambda w: "gguf" if w.part.endswith(".split") else w.part,
     shell:
         "watched python -m minillm_lab.models.fetch"
-        " --kind {wildcards.part}"
+        " --kind {params.kind}"
         " --source {params.source:q}"
         " --output {output:q}"
         " --log {log:q}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from minillm_lab import __version__, estimates
 from minillm_lab.benchmark.stability import instabilities
-from minillm_lab.experiment.sources import Model
+from minillm_lab.experiment.sources import QUANTIZATION_TYPES, Model
 from minillm_lab.jobs.command import run
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.quality.answer import answer_metrics
@@ -27,6 +27,8 @@ from minillm_lab.records import (
     write_record,
 )
 from minillm_lab.result import Metric, ModelFacts, Result, TrialSample
+
+UNPACKED = "the source ships only quantized weights; F16 unpacked from them"
 
 PER_ROUND: dict[str, tuple[str, Callable[[Round], float | None]]] = {
     "load_cold_seconds": ("s", lambda r: r.load_cold_seconds),
@@ -209,20 +211,23 @@ def collect(
         quality_hurt_most=score.hurt_most if score else [],
         output=first.output.model_copy(update={"flaw": flaw}),
         measured_at=max(r.measured_at for r in rounds),
-        warnings=list(dict.fromkeys(warnings)) + unpacked(model),
+        warnings=list(dict.fromkeys(warnings)) + unpacked(model, score),
     )
 
 
-def unpacked(model: ModelFacts) -> list[str]:
+def unpacked(model: ModelFacts, score: Score | None) -> list[str]:
     """The warning about a source that ships only quantized weights."""
     source = Model.model_validate(model.source)
     if not source.unpacked:
         return []
+    compared = score.protocol.get("reference", {}).get("weights", {}) if score else {}
+    published = {name for file in source.listed_gguf.values() for name in file.names}
+    if compared and compared.keys() <= published:
+        return [f"the reference is {min(compared)}, whose weights are quantized themselves"]
+    if not compared and {Path(file.path).name for file in model.files} <= published:
+        return []  # nothing was unpacked
     moved = f", each weight {source.moved}," if source.moved else ""
-    return [
-        "the source ships only quantized weights; F16 unpacked from them"
-        f"{moved} counts as unquantized"
-    ]
+    return [f"{UNPACKED}{moved} counts as unquantized"]
 
 
 def quality_of(
@@ -237,13 +242,15 @@ def quality_of(
     return score.metrics | compared
 
 
-def revision_of(source: dict[str, Any]) -> str | None:
-    """The version or commit that a model's source names; None for a local file."""
+def revision_of(source: dict[str, Any], form: str) -> str | None:
+    """The version or commit that a form of a model comes from; None for a local file."""
     if "package" in source:
         return str(source["package"]["version"])
     hub = source.get("hub", {})
-    revision: str | None = hub.get("revision") or hub.get("gguf", {}).get("revision")
-    return revision
+    gguf = hub.get("gguf", {})
+    published = gguf.get("files", {}).get(form)
+    revision: str | None = hub.get("revision") or gguf.get("revision")
+    return published.get("revision") or gguf["revision"] if published else revision
 
 
 def read_trial(path: Path) -> Trial | NoTrial:
@@ -259,14 +266,18 @@ def main(arguments: argparse.Namespace) -> None:
     rounds = [read_record(path, Round) for path in arguments.rounds]
     source = json.loads(arguments.source)
     try:
+        facts = json.loads(arguments.facts.read_bytes())
+        type_ = facts.pop("type")
+        labelled = arguments.form not in ("safetensors", "unknown", *QUANTIZATION_TYPES)
         model = ModelFacts(
             name=arguments.model,
             source=source,
-            revision=revision_of(source),
-            quantization=arguments.form,
-            **json.loads(arguments.facts.read_bytes()),
+            revision=revision_of(source, arguments.form),
+            quantization=type_ if labelled else arguments.form,
+            label=arguments.form if labelled else None,
+            **facts,
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise LabError(
             f"{arguments.facts}: not the facts of a model file; delete it to make it again"
         ) from error
@@ -285,6 +296,6 @@ if __name__ == "__main__":
     parser.add_argument("--answer", type=Path, nargs="?", help="the reference's answer")
     parser.add_argument("--model", required=True, help="the model's name")
     parser.add_argument("--source", required=True, help="the model's entry in the config, as JSON")
-    parser.add_argument("--form", required=True, help="a quantization type, or safetensors")
+    parser.add_argument("--form", required=True, help="a type or label of a GGUF, or safetensors")
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

@@ -22,9 +22,9 @@ def steps(name: str, baseline: str, results: dict[str, Result]) -> list[tuple[st
         return []
 
     def key(result: Result) -> tuple[str, str, str]:
-        type_ = result.model.quantization
-        plain = type_ == "safetensors" or type_ in UNQUANTIZED
-        return result.runtime["name"], result.runtime["backend"], "unquantized" if plain else type_
+        name = result.model.type_name  # files of one type may hold different weights
+        plain = result.model.quantization in ("safetensors", *UNQUANTIZED)
+        return result.runtime["name"], result.runtime["backend"], "unquantized" if plain else name
 
     comparable = {
         key(r): n

@@ -4,8 +4,6 @@
 description here is a full sentence for people who write a config.
 """
 
-import re
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -23,22 +21,29 @@ from minillm_lab.experiment.sources import (
     LONGEST,
     AbsolutePath,
     AnyPath,
+    GgufFile,
     Hub,
-    HubFile,
     HubGguf,
     Model,
     Name,
     Package,
+    Part,
     RelativePath,
     Strict,
 )
 from minillm_lab.experiment.sweeps import with_sweeps
-from minillm_lab.experiment.variants import LlamaCppVariant, Node, TransformersVariant, Variant
+from minillm_lab.experiment.values import check_values
+from minillm_lab.experiment.variants import (
+    LlamaCppVariant,
+    Node,
+    TransformersVariant,
+    Variant,
+    has_file,
+)
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.records import TOKENS_AT_DEPTH
 
 RESERVED = {"all", "comparison", "provisional", "readme", "reference", "report"}
-SECRET = r"\bhf_[A-Za-z0-9]{20,}|://[^/\s]+@"
 
 
 class ReferenceFile(Strict):
@@ -259,6 +264,7 @@ class Experiment(Strict):
                 raise ValueError(
                     f"variants.{name}: no model {model!r}; models: {', '.join(self.models)}"
                 )
+            has_file(f"variants.{name}", variant, self.models[model])
             if variant.node is not None and variant.node not in self.nodes:
                 raise ValueError(
                     f"variants.{name}: no node {variant.node!r};"
@@ -275,6 +281,9 @@ class Experiment(Strict):
             raise ValueError(
                 f"quality.reference: no variant {reference!r}; variants: {', '.join(self.variants)}"
             )
+        if isinstance(reference, LlamaCppVariant):
+            for model in {variant.model or self.model or "" for variant in self.variants.values()}:
+                has_file("quality.reference", reference, self.models[model])
         used = {variant.model or self.model for variant in self.variants.values()}
         if isinstance(reference, ReferenceFile) and reference.is_one and len(used) > 1:
             raise ValueError(
@@ -289,41 +298,12 @@ def load_experiment(config: dict[str, Any], origin: str = "config") -> Experimen
 
     Raises LabError with one line per problem: the key, what is wrong, what is allowed.
     """
-    if key := place_of(is_endless, config):
-        raise LabError(f"{origin}: {key}: is a number of more than 18 digits; give a smaller one")
-    if key := place_of(is_secret, config):
-        raise LabError(
-            f"{origin}: {key}: holds a token or password, which a config must not hold;"
-            " set the environment variable HF_TOKEN, or run 'hf auth login'"
-        )
+    check_values(config, origin)
     try:
         return Experiment.model_validate(with_sweeps(config, origin))
     except ValidationError as error:
         lines = [described(origin, e, keys_allowed(e["loc"])) for e in error.errors()]
         raise LabError("\n".join(lines)) from None
-
-
-def place_of(wrong: Callable[[Any], bool], value: Any) -> str | None:
-    """Where in a config the first value or key is ``wrong``, as ``a.b``; None where none is."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if wrong(key):
-                return "a key"
-            if (place := place_of(wrong, inner)) is not None:
-                return f"{key}.{place}".rstrip(".")
-    if isinstance(value, list | tuple | set):  # YAML makes all three
-        return next((p for p in (place_of(wrong, v) for v in value) if p is not None), None)
-    return "" if wrong(value) else None
-
-
-def is_endless(value: Any) -> bool:
-    """An integer that no key has use for, and that Python may refuse to print."""
-    return isinstance(value, int) and abs(value) >= 10**18
-
-
-def is_secret(value: Any) -> bool:
-    """Whether a value looks like a secret: a hub's token, or a URL with a password."""
-    return isinstance(value, str) and bool(re.search(SECRET, value))
 
 
 def keys_allowed(place: tuple[int | str, ...]) -> list[str]:
@@ -333,7 +313,8 @@ def keys_allowed(place: tuple[int | str, ...]) -> list[str]:
         "llama.cpp": LlamaCppVariant,
         "package": Package,
         "gguf": HubGguf,
-        "files": HubFile,
+        "files": GgufFile,
+        "parts": Part,
         "hub": Hub,
         "models": Model,
         "a file": ReferenceFile,

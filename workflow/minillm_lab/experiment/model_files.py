@@ -1,7 +1,8 @@
 """The files of a model in each form, their sources, and what makes them stale.
 
 All paths are relative to the working folder. A form is how a runtime reads a model:
-``safetensors``, or a quantization type as GGUF.
+``safetensors``, a quantization type as GGUF, or the label of a GGUF as published. A GGUF in parts
+is a folder.
 """
 
 import json
@@ -31,7 +32,7 @@ class ModelFiles:
         if form == "safetensors":
             where = "source/safetensors" if source.ships_safetensors else "safetensors"
         elif form in source.shipped_gguf:
-            where = f"source/{Path(source.shipped_gguf[form]).name}"
+            where = f"source/{source.shipped_gguf[form]}"
         else:
             where = f"{form}.gguf"
         return f"models/{model}/{where}"
@@ -46,11 +47,8 @@ class ModelFiles:
         source = self.models[model]
         if source.ships_safetensors:
             return self.path(model, "safetensors")
-        finest = min(
-            source.shipped_gguf,
-            key=lambda t: (*UNQUANTIZED, *QUANTIZATION_TYPES, "unknown").index(t),
-        )
-        return self.path(model, finest)
+        finest_first = (*UNQUANTIZED, *QUANTIZATION_TYPES, *source.shipped_gguf)
+        return self.path(model, min(source.shipped_gguf, key=finest_first.index))
 
     def made_from(self, model: str, form: str) -> str:
         """The file from which a form that is not shipped is made.
@@ -77,39 +75,50 @@ class ModelFiles:
             return f"models/{model}/source/tokenizer"
         return self.source(model)
 
-    def local(self, model: str) -> list[str]:
-        """The files of a model on this machine, whose changes make results stale."""
-        path = Path(self.models[model].path or "")
-        if not self.models[model].path:
+    def local(self, model: str, name: str) -> list[str]:
+        """The files on this machine that a fetch links to: changing them makes results stale.
+
+        ``name`` is as in ``fetched``.
+        """
+        source = self.models[model]
+        path = Path(source.path or "")
+        if not source.path:
             return []
+        if source.files:
+            entries = [entry for entry in source.files.values() if entry.place == name]
+            return [str(path / part.file) for entry in entries for part in entry.files]
         if not path.is_dir():
             return [str(path)]
         return sorted({str(f) for pattern in SAFETENSORS_FILES for f in path.glob(pattern)})
 
-    def _stamps(self, model: str) -> list[str]:
-        """Stamps of a model's local files, which change if one is replaced; none without files."""
-        return [f"{file} {stamp(file)}" for file in self.local(model)]
+    def _stamps(self, model: str, name: str) -> list[str]:
+        """Stamps of those files, which change if one is replaced; none without files."""
+        return [f"{file} {stamp(file)}" for file in self.local(model, name)]
 
     def fetched(self, model: str, name: str) -> str:
         """The part of a model's source that one fetch depends on, as sorted JSON.
 
-        ``name`` is a GGUF file's name, ``safetensors`` or ``tokenizer``.
+        ``name`` is that of a GGUF file or of a folder of its parts, ``safetensors`` or
+        ``tokenizer``.
         """
-        source = self.models[model].model_dump(exclude_none=True, exclude={"dither"})
+        entry = self.models[model]
+        source = entry.model_dump(exclude_none=True, exclude={"dither"})
+        dumped = {label: f.model_dump(exclude_none=True) for label, f in entry.listed_gguf.items()}
+        mine = {label: f for label, f in dumped.items() if entry.shipped_gguf[label] == name}
         hub = source.get("hub", {})
         if name in ("safetensors", "tokenizer"):
             hub.pop("gguf", None)
         elif hub:
-            files = hub["gguf"]["files"]
-            hub["gguf"]["files"] = {t: f for t, f in files.items() if Path(f["file"]).name == name}
-            source["hub"] = {"gguf": hub["gguf"]}
+            source["hub"] = {"gguf": hub["gguf"] | {"files": mine}}
+        elif mine:
+            source["files"] = mine
         return json.dumps(source, sort_keys=True)
 
     def origin(self, model: str, path: str) -> list[str]:
         """The fetch that a file goes back to, as sorted JSON, and the stamps of local files."""
         while Path(path).parent.name != "source":
             path = self.made_from(model, Path(path).stem)
-        return [self.fetched(model, Path(path).name), *self.stamps(model)]
+        return [self.fetched(model, Path(path).name), *self.stamps(model, Path(path).name)]
 
     def provenance(self, model: str) -> str:
         """The model's entry in the config, as sorted JSON, for a result's ``source``."""

@@ -132,7 +132,7 @@ class Plan:
     def settings(self, variant: str) -> str:
         """All settings that a round of a variant needs, as sorted JSON."""
         experiment, settings = self.experiment, self.variant(variant)
-        chosen = settings.model_dump(exclude={"model", "node"})
+        chosen = settings.model_dump(exclude={"model", "node", "file"})  # its path is an input
         if settings.node:  # a variant that moves to another node is measured again
             chosen["node"] = self.node(variant).model_dump(exclude={"account"}, exclude_none=True)
         chosen["threads"] = chosen["threads"] or experiment.threads
@@ -156,7 +156,7 @@ class Plan:
         return self._computing(self.variant(variant))
 
     def _computing(self, settings: TransformersVariant | LlamaCppVariant) -> str:
-        chosen = settings.model_dump(exclude={"model", "context", "node"})
+        chosen = settings.model_dump(exclude={"model", "context", "node", "file"})
         chosen["threads"] = chosen["threads"] or self.experiment.threads
         return json.dumps(chosen, sort_keys=True)
 

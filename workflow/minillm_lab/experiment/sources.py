@@ -10,7 +10,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    field_validator,
     model_validator,
 )
 
@@ -19,6 +18,8 @@ from minillm_lab.jobs.errors import LabError
 
 NAME = r"[a-z0-9][a-z0-9._-]*"
 LONGEST = 2**31 - 1  # tokens; llama.cpp counts them in 32 bits
+LABEL = r"[A-Za-z0-9][A-Za-z0-9_-]*"  # without a dot: a file's name is <model>.<label>.json
+PART = re.compile(r"(?P<stem>[^/]+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")  # llama.cpp's
 UNQUANTIZED = ("F32", "BF16", "F16")
 QuantizationType = Literal[
     "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S",
@@ -30,7 +31,16 @@ TYPE_IN_FILE_NAME = re.compile(
     re.IGNORECASE,
 )
 
+
+def is_no_form(label: str) -> str:
+    """A label that is no other form of a model."""
+    if label == "safetensors":
+        raise ValueError("the label 'safetensors' is taken; choose another")
+    return label
+
+
 Name = Annotated[str, Field(pattern=rf"^{NAME}$", max_length=80)]
+Label = Annotated[str, Field(pattern=rf"^{LABEL}$", max_length=80), AfterValidator(is_no_form)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
 
 
@@ -42,6 +52,7 @@ def stays_below(path: str) -> str:
 
 
 RelativePath = Annotated[str, Field(pattern=r"^[^\\\s{}]+$"), AfterValidator(stays_below)]
+FilePath = Annotated[str, Field(pattern=r"^[^\\{}\x00-\x1f]+$"), AfterValidator(stays_below)]
 AnyPath = Annotated[str, Field(pattern=r"^[^{}\x00-\x1f]+$")]  # braces are Snakemake's
 AbsolutePath = Annotated[str, Field(pattern=r"^/[^{}\x00-\x1f]*$")]
 Repository = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$"), AfterValidator(stays_below)]
@@ -73,15 +84,88 @@ class Package(Strict):
     sha256: Sha256 = Field(description="The GGUF file must have this SHA-256 checksum.")
 
 
-class HubFile(Strict):
-    """An entry names one file of a repository on the hub."""
+class Part(Strict):
+    """A part is one of the files that a publisher split a GGUF into."""
 
-    file: RelativePath = Field(description="The file has this path in the repository.")
+    file: FilePath = Field(description="The part has this path in the repository or folder.")
+    sha256: Sha256 | None = Field(None, description="The part must have this SHA-256 checksum.")
+
+
+class GgufFile(Strict):
+    """An entry names one GGUF as it was published: a file, or all its parts in order."""
+
+    file: FilePath | None = Field(
+        None, description="The file has this path in the repository or folder."
+    )
     sha256: Sha256 | None = Field(None, description="The file must have this SHA-256 checksum.")
+    parts: list[Part] | None = Field(
+        None,
+        min_length=2,
+        max_length=1000,
+        description="The GGUF is split into these parts, from …-00001-of-… on.",
+    )
+    repository: Repository | None = Field(
+        None,
+        description="The file is in this repository of the hub, if not in that of the other files.",
+    )
+    revision: Revision | None = Field(
+        None, description="The file is taken from this commit, tag or branch of its repository."
+    )
+
+    @model_validator(mode="after")
+    def is_one_gguf(self) -> "GgufFile":
+        if (self.repository is None) != (self.revision is None):
+            raise ValueError("name both the file's repository and its revision, or neither")
+        if (self.file is None) == (self.parts is None):
+            raise ValueError("name either a file or its parts")
+        if self.parts and self.sha256:
+            raise ValueError("each of the parts has a sha256 of its own; leave this one out")
+        names = [Path(part.file).name for part in self.files]
+        if odd := [name for name in names if not name.endswith(".gguf")]:
+            raise ValueError(f"{odd[0]!r} does not end in .gguf")
+        if self.parts:
+            stem = re.sub(r"-\d{5}-of-\d{5}\.gguf$", "", names[0])
+            for number, name in enumerate(names, 1):
+                if name != (wanted := f"{stem}-{number:05}-of-{len(names):05}.gguf"):
+                    raise ValueError(f"part {number} of {len(names)} is {name!r}, not {wanted!r}")
+        return self
+
+    @property
+    def files(self) -> list[Part]:
+        """What there is to download: the parts, or the file itself as the only one."""
+        return self.parts or [Part(file=self.file or "", sha256=self.sha256)]
+
+    @property
+    def place(self) -> str:
+        """Its name below models/<model>/source: the file's path, or that of a folder of parts.
+
+        Folders are part of the name, since files of several publishers have one name.
+        """
+        path = "/".join(filter(None, [self.repository, self.files[0].file])).replace("/", "--")
+        found = PART.search(path)
+        return f"{found['stem']}.split" if self.parts and found else path
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its files there."""
+        return [Path(part.file).name for part in self.parts] if self.parts else [self.place]
+
+
+def places_differ(files: dict[str, GgufFile]) -> dict[str, GgufFile]:
+    """GGUF files of which no two have one name."""
+    names = [entry.place for entry in files.values()]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"two files would be named {sorted(twice)[0]!r} here; list one of them")
+    return files
+
+
+GgufFiles = Annotated[
+    dict[Label, GgufFile], Field(min_length=1, max_length=1000), AfterValidator(places_differ)
+]
 
 
 class HubGguf(Strict):
-    """A publisher may ship GGUF files, one for each quantization type."""
+    """A publisher may ship GGUF files, under types of llama.cpp or names of the publisher's."""
 
     repository: Repository = Field(
         description="The GGUF files are in this repository of the hub, written as owner/name."
@@ -90,17 +174,10 @@ class HubGguf(Strict):
         description="The files are taken from this commit, tag or branch; only a commit never"
         " moves."
     )
-    files: dict[QuantizationType, HubFile] = Field(
-        min_length=1, description="Each quantization type that the publisher ships names its file."
+    files: GgufFiles = Field(
+        description="Each quantization type that the publisher ships names its file. A variant may"
+        " also name a file by its key here, which may then be any word without a dot."
     )
-
-    @field_validator("files")
-    @classmethod
-    def names_differ(cls, files: dict[str, HubFile]) -> dict[str, HubFile]:
-        names = [Path(entry.file).name for entry in files.values()]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"two files are named {sorted(twice)[0]!r}; list one of them")
-        return files
 
 
 class Hub(Strict):
@@ -143,6 +220,11 @@ class Model(Strict):
         description="The model is the GGUF file or the folder of safetensors at this path of this"
         " machine.",
     )
+    files: GgufFiles | None = Field(
+        None,
+        description="The folder at path holds these GGUF files, as hub.gguf.files names those of a"
+        " repository.",
+    )
     quantization: QuantizationType | Literal["unknown"] | None = Field(
         None,
         description="The GGUF file has this quantization type. It is needed only where the file is"
@@ -161,6 +243,12 @@ class Model(Strict):
     def has_one_source(self) -> "Model":
         if sum(source is not None for source in (self.package, self.hub, self.path)) != 1:
             raise ValueError("name exactly one of package, hub and path")
+        if self.files and (self.path is None or self.path.endswith(".gguf")):
+            raise ValueError("files are those of a folder; name it under path")
+        if self.files and any(file.repository for file in self.files.values()):
+            raise ValueError("files of a folder are in no repository; leave repository out")
+        if self.files and self.quantization:
+            raise ValueError("each of the files has a type of its own; leave quantization out")
         return self
 
     @property
@@ -173,7 +261,7 @@ class Model(Strict):
         """Whether the source itself holds safetensors."""
         if self.hub:
             return self.hub.repository is not None
-        return self.path is not None and not self.path.endswith(".gguf")
+        return self.path is not None and not self.path.endswith(".gguf") and not self.files
 
     @property
     def unpacked(self) -> bool:
@@ -188,16 +276,21 @@ class Model(Strict):
         return f"moved at random by up to ± {50 * self.dither:g} % of its rounding step"
 
     @property
+    def listed_gguf(self) -> dict[str, GgufFile]:
+        """The GGUF files that the entry lists, by their labels; a single one is not listed."""
+        return (self.hub.gguf.files if self.hub and self.hub.gguf else self.files) or {}
+
+    @property
     def shipped_gguf(self) -> dict[str, str]:
-        """The GGUF files of the source: quantization type to path in the source."""
-        if self.hub:
-            files = self.hub.gguf.files if self.hub.gguf else {}
-            return {type_: entry.file for type_, entry in files.items()}
+        """The GGUF files of the source: quantization type or label to name below source/."""
+        if listed := self.listed_gguf:
+            return {label: entry.place for label, entry in listed.items()}
         file = self.package.file if self.package else self.path
         if file is None or not file.endswith(".gguf"):
             return {}
         found = TYPE_IN_FILE_NAME.search(file)
-        return {self.quantization or (found.group(1).upper() if found else "unknown"): file}
+        type_ = self.quantization or (found.group(1).upper() if found else "unknown")
+        return {type_: Path(file).name}
 
     def of_its_header(self) -> "Model":
         """The entry with the quantization type that a GGUF file on this disk has by its header.
@@ -205,7 +298,7 @@ class Model(Strict):
         Raises ValueError where the entry names another type. A file that cannot be read changes
         nothing: the job that fetches it says what is wrong.
         """
-        if self.path is None or not self.shipped_gguf:
+        if self.path is None or self.files or not self.shipped_gguf:
             return self
         path = Path(self.path)
         try:

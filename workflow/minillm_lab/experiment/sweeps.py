@@ -9,7 +9,10 @@ from minillm_lab.experiment.messages import shown
 from minillm_lab.jobs.errors import LabError
 
 MOST_VARIANTS = 100_000  # that one entry may stand for
-AXES = {"model": "", "quantization": "", "dtype": "", "threads": "t", "context": "c", "node": ""}
+AXES = {
+    "model": "", "quantization": "", "file": "", "dtype": "", "threads": "t", "context": "c",
+    "node": "",
+}  # fmt: skip
 
 
 def with_sweeps(config: dict[str, Any], origin: str) -> dict[str, Any]:

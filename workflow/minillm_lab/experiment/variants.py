@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field
+from pydantic import Discriminator, Field, model_validator
 
-from minillm_lab.experiment.sources import LONGEST, Name, QuantizationType, Strict
+from minillm_lab.experiment.sources import LONGEST, Label, Model, Name, QuantizationType, Strict
 
 
 class Node(Strict):
@@ -74,8 +74,14 @@ class LlamaCppVariant(Settings):
     """A variant of this kind runs a GGUF file in llama.cpp through llama-cpp-python."""
 
     runtime: Literal["llama.cpp"] = Field(description="The runtime is llama.cpp.")
-    quantization: QuantizationType = Field(
-        description="The weights are stored in this quantization type, spelled as llama.cpp does."
+    quantization: QuantizationType | None = Field(
+        None,
+        description="The weights are stored in this quantization type, spelled as llama.cpp does.",
+    )
+    file: Label | None = Field(
+        None,
+        description="In place of quantization: the variant runs this entry of the model's files as"
+        " it was published, whatever its type.",
     )
     gpu_layers: int | None = Field(
         None,
@@ -88,10 +94,26 @@ class LlamaCppVariant(Settings):
         description="Flash attention is on, off, or left to llama.cpp's own choice (auto).",
     )
 
+    @model_validator(mode="after")
+    def names_its_weights(self) -> "LlamaCppVariant":
+        if (self.quantization is None) == (self.file is None):
+            raise ValueError("name either a quantization or a file of the model")
+        return self
+
 
 def form_of(settings: TransformersVariant | LlamaCppVariant) -> str:
-    """The form that a variant's runtime reads: ``safetensors``, or a quantization type as GGUF."""
-    return settings.quantization if settings.runtime == "llama.cpp" else "safetensors"
+    """The form that a variant's runtime reads, as ``ModelFiles`` names it."""
+    if settings.runtime == "transformers":
+        return "safetensors"
+    return settings.quantization or settings.file or ""  # the config was checked: one of them
+
+
+def has_file(place: str, settings: TransformersVariant | LlamaCppVariant, model: Model) -> None:
+    """Raise ValueError if a variant names a file that its model does not list."""
+    file = settings.file if settings.runtime == "llama.cpp" else None
+    if file is not None and file not in model.listed_gguf:
+        listed = ", ".join(model.listed_gguf) or "none"
+        raise ValueError(f"{place}.file: the model lists no file {file!r}; files: {listed}")
 
 
 Variant = Annotated[TransformersVariant | LlamaCppVariant, Discriminator("runtime")]

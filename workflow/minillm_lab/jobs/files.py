@@ -75,10 +75,15 @@ def check_sha256(path: Path, expected: str | None, name: str) -> None:
         )
 
 
+def gguf_files(weights: Path) -> list[Path]:
+    """The files of a model as GGUF: itself, or a folder's parts in order; none of safetensors."""
+    return sorted(weights.glob("*.gguf")) if weights.is_dir() else [weights]
+
+
 def weight_files(weights: Path) -> list[Path]:
-    """The files that hold a model's weights: the GGUF file itself, or a folder's safetensors."""
-    if not weights.is_dir():
-        return [weights]
+    """The files that hold a model's weights: those of a GGUF, or a folder's safetensors."""
+    if files := gguf_files(weights):
+        return files
     names = chosen_safetensors(weights, [file.name for file in weights.iterdir()], str(weights))
     return [weights / name for name in names]
 

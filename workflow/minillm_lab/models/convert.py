@@ -15,7 +15,7 @@ from pathlib import Path
 
 from minillm_lab.jobs.command import log, run, say
 from minillm_lab.jobs.errors import LabError
-from minillm_lab.jobs.files import check_space, written_whole
+from minillm_lab.jobs.files import check_space, gguf_files, written_whole
 from minillm_lab.jobs.watcher import dies_with
 from minillm_lab.models.dither import check_steps, dither
 from minillm_lab.models.pip import pip_download
@@ -94,7 +94,7 @@ def unpack(source: Path, output: Path, share: float = 0, type_: str = "F16") -> 
 def main(arguments: argparse.Namespace) -> None:
     if arguments.unpack_converter:
         unpack_converter(arguments.output)
-    elif arguments.source.is_dir():
+    elif not gguf_files(arguments.source):
         convert(arguments.source, arguments.converter, arguments.output, arguments.type)
     else:
         unpack(arguments.source, arguments.output, arguments.dither, arguments.type)

@@ -33,6 +33,8 @@ LOWEST_BITS = {
 
 def check_steps(source: Path) -> None:
     """Raise LabError if a GGUF's weights are not quantized, or are in a type without even steps."""
+    if source.is_dir():
+        raise LabError(f"{source}: weights of a GGUF in parts cannot be moved; leave 'dither' out")
     types = {tensor.type for tensor in read_header(source).tensors} - {*UNQUANTIZED_TENSORS}
     if not types:
         raise LabError(f"{source}: its weights are not quantized; leave 'dither' out")

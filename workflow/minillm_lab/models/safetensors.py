@@ -19,8 +19,12 @@ DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 def write_safetensors(gguf: Path, output: Path) -> None:
     """Write an unquantized GGUF as a folder of safetensors of its own type, with its tokenizer.
 
-    Raises LabError if Transformers does not know the architecture.
+    Raises LabError if Transformers does not know the architecture, or the GGUF is in parts.
     """
+    if gguf.is_dir():
+        raise LabError(
+            f"{gguf}: Transformers reads no GGUF in parts; take llama.cpp for this variant"
+        )
     check_space(output, gguf.stat().st_size)
     dtype = DTYPES[read_header(gguf).type]
     transformers.utils.logging.disable_progress_bar()

@@ -17,9 +17,10 @@ from typing import Any, Literal, NamedTuple
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from minillm_lab.header import read_header
+from minillm_lab.header import read_gguf
 from minillm_lab.jobs.command import run
 from minillm_lab.jobs.errors import LabError, first_line
+from minillm_lab.jobs.files import gguf_files
 from minillm_lab.quality.questions import Question, load_questions, tokenized
 from minillm_lab.quality.unmeasured import tried
 from minillm_lab.records import Record, write_record
@@ -116,7 +117,7 @@ class EvaluationText(Record):
 
 def open_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer of a folder or a GGUF file. Raises LabError if there is none."""
-    if path.is_dir():
+    if not gguf_files(path):
         from transformers import AutoTokenizer
 
         try:
@@ -290,8 +291,8 @@ def evaluation_text(
 
 def context_of(source: Path) -> int | None:
     """Tokens of context that a model is made for; None if its GGUF file or folder does not say."""
-    if not source.is_dir():
-        return read_header(source).context
+    if gguf_files(source):
+        return read_gguf(source).context
     try:
         said = json.loads((source / "config.json").read_bytes())["max_position_embeddings"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,5 +1,6 @@
 """Key learnings: sentences computed from the figures, each supported by their intervals."""
 
+from minillm_lab.benchmark.collect import UNPACKED
 from minillm_lab.comparison.advice import faster, memory_of, speed_of
 from minillm_lab.comparison.bound import bytes_per_token, read_share
 from minillm_lab.comparison.closeness import closer, predicts_better
@@ -185,7 +186,11 @@ def between_models(comparison: Comparison) -> list[str]:
 
 def unpacked(comparison: Comparison) -> list[str]:
     """The caveat of a source that ships only a quantized file."""
-    sources = {r.model.name: r.model.source for r in comparison.results.values()}
+    sources = {
+        r.model.name: r.model.source
+        for r in comparison.results.values()
+        if any(warning.startswith(UNPACKED) for warning in r.warnings)
+    }
     models = {name: Model.model_validate(source) for name, source in sources.items()}
     return [
         f"{inert(name)} is shipped in {', '.join(model.shipped_gguf)} alone, so its F16 is unpacked"

@@ -147,6 +147,6 @@ def fallbacks(results: dict[str, Result]) -> list[str]:
         rows = next(iter(model.rows_not_of_256), None)
         why = f"rows of {rows} are not divisible by 256" if rows else "its recipe mixes types"
         found.append(
-            f"`{name}`: {model.quantization} here is {shares.replace('%', ' %')}, because {why}."
+            f"`{name}`: {model.type_name} here is {shares.replace('%', ' %')}, because {why}."
         )
     return found

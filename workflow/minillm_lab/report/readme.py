@@ -43,7 +43,7 @@ def experiment(result: Result) -> str:
     timed = [(how, m[f"load_{how}_seconds"].value) for how in ("cold", "warm")]
     loads = ", ".join(f"{number(s)} s {how}" for how, s in timed if s is not None)
     text = (
-        f"**{result.variant}**: {model.name}, {model.quantization}"
+        f"**{result.variant}**: {model.name}, {model.type_name}"
         f" ({number(result.model.size / 1e6)} MB,"
         f" {model.bits_per_weight:.2f} bits per weight) in {runtime['name']} ({versions}) on"
         f" {runtime['backend']}, {runtime['threads']} threads."

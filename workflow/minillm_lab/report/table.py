@@ -102,7 +102,7 @@ def rows(comparison: Comparison, machine: str | None = None) -> list[list[str]]:
         ["", *(f"{n} (baseline)" if n == comparison.baseline else n for n in results)],
         ["Runtime", *(r.runtime["name"] for r in results.values())],
         ["Backend", *(r.runtime["backend"] for r in results.values())],
-        ["Weights", *(r.runtime["settings"].get("dtype", r.model.quantization)
+        ["Weights", *(r.runtime["settings"].get("dtype", r.model.type_name)
                       for r in results.values())],
         ["Model size ↓, MB", *(size[n] for n in results)],
         ["Bits per weight", *(f"{r.model.bits_per_weight:.2f}" for r in results.values())],

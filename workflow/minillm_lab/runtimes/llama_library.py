@@ -9,6 +9,7 @@ import llama_cpp
 
 from minillm_lab.jobs.command import log
 from minillm_lab.jobs.errors import LabError
+from minillm_lab.jobs.files import gguf_files
 
 DEBUG = 1  # enum ggml_log_level
 
@@ -43,12 +44,16 @@ def said_by_llama(pattern: str) -> str | None:
 
 
 def load_model(path: Path, **settings: Any) -> Any:
-    """A ``llama_model`` from a GGUF file. Raises LabError with llama.cpp's own reason."""
+    """A ``llama_model`` from a GGUF file, or from a folder of parts, the first of which names all.
+
+    Raises LabError with llama.cpp's own reason.
+    """
+    first = next(iter(gguf_files(path)), path)
     params = llama_cpp.llama_model_default_params()
     for name, value in settings.items():
         setattr(params, name, value)
     messages.clear()
-    model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+    model = llama_cpp.llama_model_load_from_file(str(first).encode(), params)
     if not model:
         raise LabError(f"{path}: llama.cpp cannot load it: {said('it gave no reason')}")
     return model
