@@ -1,0 +1,139 @@
+"""What a source offers, and which of its GGUF files become variants."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from minillm_lab.experiment.sources import QUANTIZATION_TYPES, UNQUANTIZED
+from minillm_lab.header import Header, joined
+from minillm_lab.jobs.errors import LabError
+from minillm_lab.models.labels import named
+from minillm_lab.models.remote import File, Repository
+
+# llama.cpp's architectures that do not write a text token by token: they embed it, or see images,
+# or speak, or need an encoder's input, or fill in masked tokens.
+NOT_GENERATING = {
+    "bert", "clip", "dream", "eurobert", "gemma-embedding", "jina-bert-v2", "jina-bert-v3",
+    "llada", "llada-moe", "llama-embed", "modern-bert", "neo-bert", "nomic-bert",
+    "nomic-bert-moe", "rnd1", "t5", "t5encoder", "wavtokenizer-dec",
+}  # fmt: skip
+FINEST_FIRST = ("BF16", "F32", "F16")  # most models are published in BF16, of which F32 is a copy
+
+
+@dataclass(frozen=True)
+class Gguf:
+    """One GGUF as it was published, under a label of its own."""
+
+    label: str
+    files: list[File]  # its parts in order, or itself
+    header: Header
+
+    @property
+    def bits_per_weight(self) -> float:
+        weights = sum(prod(tensor.shape) for tensor in self.header.tensors)
+        return 8 * sum(tensor.bytes for tensor in self.header.tensors) / max(1, weights)
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.bytes for file in self.files)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a source offers: GGUF files, or safetensors, or both."""
+
+    gguf: list[Gguf]
+    safetensors: list[File]
+    gguf_from: Sequence[Repository] | Path = ()
+    safetensors_from: Repository | Path | None = None
+    bytes_per_weight: int = 2  # of the safetensors
+    left_out: tuple[str, ...] = ()  # what lies there besides, and why it is no variant
+    base: str = ""  # why the base model that the card names does not serve; empty where it does
+
+    @property
+    def published(self) -> bool:
+        """Whether somebody else quantized it; else its types are made here."""
+        return any(gguf.header.type not in UNQUANTIZED for gguf in self.gguf)
+
+    @property
+    def unquantized(self) -> Gguf | None:
+        """The source's own unquantized GGUF; None where it has none."""
+        by_type = {gguf.header.type: gguf for gguf in reversed(self.gguf)}
+        return next((by_type[type_] for type_ in FINEST_FIRST if type_ in by_type), None)
+
+
+def usable(
+    source: str, labels: dict[str, list[File]], headers: dict[str, list[Header]]
+) -> tuple[list[Gguf], tuple[str, ...]]:
+    """The GGUF files that generate text, the finest first; and what is left out, with the reason.
+
+    Raises LabError where none does, or where parts or files do not belong together.
+    """
+    found, left_out = list[Gguf](), list[str]()
+    for label, files in labels.items():
+        first = headers[label][0]
+        architecture = first.architecture
+        if first.kind not in (None, "model") or architecture in NOT_GENERATING:
+            what = first.kind if first.kind not in (None, "model") else architecture
+            left_out.append(f"{files[0].path} ({what}: generates no text by itself)")
+            continue
+        name = f"{files[0].repository or source}/{files[0].path}"
+        header = joined(headers[label], name) if first.parts > 1 or len(files) > 1 else first
+        taken = {*labels, *(gguf.label for gguf in found)}
+        if header.type in UNQUANTIZED and header.type not in taken:
+            label = header.type  # types are made from such a file, whatever its name
+        elif label in QUANTIZATION_TYPES and header.type not in (label, "unknown"):
+            label = f"named-{label}"  # a name of a type promises it
+        found.append(Gguf(label, files, header))
+    models = {model_of(gguf.header): gguf.files[0].name for gguf in found}
+    if len(models) > 1:
+        raise LabError(
+            f"{source}: its files are of different models ({', '.join(models.values())});"
+            " name those of one"
+        )
+    if not found:
+        raise LabError(f"{source}: nothing in it generates text: {'; '.join(left_out)}")
+    found.sort(key=lambda gguf: (-gguf.bits_per_weight, gguf.label))
+    return found, tuple(left_out)
+
+
+def model_of(header: Header) -> tuple[str | None, tuple[int, ...], int]:
+    """What a model's quantizations have in common: architecture, vocabulary and width, depth."""
+    shapes = {tensor.name: tensor.shape for tensor in header.tensors}
+    blocks = {name.split(".")[1] for name in shapes if name.startswith("blk.")}
+    return header.architecture, shapes.get("token_embd.weight", ()), len(blocks)
+
+
+def found_in(
+    source: str,
+    gguf: list[Gguf],
+    types: list[str],
+    place: Sequence[Repository] | Path,
+    left_out: tuple[str, ...],
+) -> Found:
+    """The GGUF files asked for, by label or else by type; all of them where nothing is asked for.
+
+    An unquantized one, which the others are compared with, is among them whatever is asked for.
+    Where there are only such, one is enough: every type can be made of it.
+    """
+    own = Found(gguf, []).unquantized
+    if all(one.header.type in UNQUANTIZED for one in gguf):
+        types = []  # those are made of it
+    asked = list[Gguf]()
+    for type_ in types:
+        by_label = [one for one in gguf if named(one.label, type_)]
+        meant = by_label or [one for one in gguf if one.header.type.lower() == type_.lower()]
+        if not meant:
+            there = ", ".join(one.label for one in gguf)
+            raise LabError(f"{source}: no GGUF file {type_!r}; there are: {there}")
+        asked += meant
+    if not types:
+        asked = [one for one in gguf if one.header.type not in UNQUANTIZED]
+        left_out += tuple(
+            f"{one.label} ({own.label} is the unquantized one; --types {one.label} adds it)"
+            for one in gguf
+            if own and one not in (own, *asked)
+        )
+    kept = [one for one in gguf if one is own or one in asked]
+    return Found(kept, [], place, left_out=left_out)

@@ -1,0 +1,108 @@
+"""What an experiment takes before anything of it is downloaded: network, disk, memory.
+
+Downloads are counted from the source's own list of files. What is made here, and what a process
+takes, are computed from the number of weights and are about right.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from math import prod
+from pathlib import Path
+
+from minillm_lab.experiment.config import Experiment
+from minillm_lab.experiment.plan import Plan
+from minillm_lab.experiment.sources import TOKENIZER_FILES
+from minillm_lab.experiment.variants import LlamaCppVariant, TransformersVariant, form_of
+from minillm_lab.jobs.limits import memory_limit
+from minillm_lab.models.found import Found
+from minillm_lab.models.remote import Repository
+from minillm_lab.wording import number
+
+# Bytes of a process beside the weights, as measured with SmolLM2-135M.
+REFERENCE = {"transformers": 650e6, "llama.cpp": 350e6}
+VARIANT = {"transformers": 480e6, "llama.cpp": 115e6}
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "F32": 4, "F16": 2, "BF16": 2}
+MIXED = 1.1  # times a type's own bits: a file of a type holds some tensors in finer ones
+
+
+def download(found: Found) -> int:
+    """Bytes that come from the hub: the files of the experiment, and those of a tokenizer."""
+    files: dict[tuple[str, str], int] = {}
+    if not isinstance(found.gguf_from, Path):
+        files |= {(f.repository, f.path): f.bytes for gguf in found.gguf for f in gguf.files}
+    if isinstance(place := found.safetensors_from, Repository):
+        top = [f for f in place.files if "/" not in f.path]
+        small = [f for f in top if any(fnmatch(f.path, pattern) for pattern in TOKENIZER_FILES)]
+        files |= {(place.name, f.path): f.bytes for f in [*found.safetensors, *small]}
+    return sum(files.values())
+
+
+def weights(found: Found) -> int:
+    """The number of a model's weights."""
+    if found.gguf:
+        return max(sum(prod(t.shape) for t in gguf.header.tensors) for gguf in found.gguf)
+    return sum(file.bytes for file in found.safetensors) // found.bytes_per_weight
+
+
+def size_of(form: str, found: Found) -> float:
+    """Bytes of a form of the model: as published, else about what it takes when it is made."""
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    published = {gguf.label: gguf.bytes for gguf in found.gguf}
+    if form in published:
+        return published[form]
+    if form in BYTES:
+        return BYTES[form] * weights(found)
+    type_ = GGMLQuantizationType[re.sub("_[SML]$", "", form)]
+    block, size = GGML_QUANT_SIZES[type_]
+    return float(MIXED * weights(found) * size / block)
+
+
+def made(experiment: Experiment, found: Found) -> Iterator[float]:
+    """Bytes of each file that is made here."""
+    forms = {form_of(variant) for variant in experiment.variants.values()}
+    forms -= {"safetensors", *(gguf.label for gguf in found.gguf)}
+    forms |= {"F16"} if forms and not found.unquantized else set()  # the others are made from it
+    for form in forms:
+        yield size_of(form, found)
+
+
+def steps(experiment: Experiment, found: Found) -> Iterator[tuple[float, str]]:
+    """Bytes of memory that a step takes, and which step it is."""
+
+    def held(settings: TransformersVariant | LlamaCppVariant) -> float:
+        form = settings.dtype if settings.runtime == "transformers" else form_of(settings)
+        return size_of(form, found)
+
+    if (reference := Plan(experiment, "").reference) is not None:
+        yield held(reference) + REFERENCE[reference.runtime], "the reference"
+    taken = {name: held(v) + VARIANT[v.runtime] for name, v in experiment.variants.items()}
+    for name in taken.keys() - {experiment.baseline}:
+        both = taken[name] + taken[experiment.baseline]
+        yield both, f"{name} and {experiment.baseline} taking turns"
+
+
+def needs(experiment: Experiment, found: Found) -> list[str]:
+    """Download, disk and memory in lines, each against what there is here."""
+    loaded = download(found)
+    kept, free = loaded + sum(made(experiment, found)), shutil.disk_usage(Path.cwd()).free
+    (needed, step), there = max(steps(experiment, found)), memory_limit()
+    disk = f"Disk: about {megabytes(kept)} of {megabytes(free)} free. " if kept else ""
+    lines = [
+        f"Download: {megabytes(loaded) if loaded else 'nothing'}. {disk}"
+        f"Memory: about {megabytes(needed)} ({step}) of {megabytes(there)}."
+    ]
+    if kept > free:
+        lines.append("The disk is too small for that: name fewer --types, or make room.")
+    if needed > there:
+        lines.append(
+            "The memory is too small for that: take variants away, or set quality.reference to a"
+            " smaller one or to a file made elsewhere."
+        )
+    return lines
+
+
+def megabytes(size: float) -> str:
+    return f"{number(size / 1e6)} MB" if size < 1e9 else f"{number(size / 1e9)} GB"
