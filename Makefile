@@ -1,4 +1,5 @@
 # make run: everything, from an empty folder to the table in README.md.
+# make run EXPERIMENT=name: the same of experiments/name.yaml, as `minillm-lab new` writes it.
 # make report: the same, and report.html: tables, figures, answers in one file, without network.
 # make test: formatters, lint, types, tests.
 # make audit: fails where a dependency has a known advisory; asks a service, so not in CI.
@@ -7,6 +8,8 @@
 PYTHON ?= python3
 BIN = .venv/bin
 ARGS ?=
+EXPERIMENT ?=
+CONFIG = $(if $(EXPERIMENT),--configfile experiments/$(EXPERIMENT).yaml)
 # llama.cpp without what the lab never loads: images and sound, and what its own programs share.
 # What CMAKE_ARGS says comes after these and wins. Ninja compiles on every core; make would on one.
 LEAN = -DLLAVA_BUILD=OFF -DLLAMA_BUILD_COMMON=OFF \
@@ -16,10 +19,10 @@ LEAN = -DLLAVA_BUILD=OFF -DLLAMA_BUILD_COMMON=OFF \
 .DELETE_ON_ERROR:
 
 run: .venv/installed
-	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores 1 $(ARGS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores 1 $(CONFIG) $(ARGS)
 
 report: run
-	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --report report.html $(ARGS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --report report.html $(CONFIG) $(ARGS)
 
 test: .venv/installed-test
 	$(BIN)/ruff format --check

@@ -1,6 +1,7 @@
 """The console script: its entry point, its errors in one line, the files shipped with it."""
 
 import fnmatch
+import shlex
 import sys
 import tomllib
 from importlib import import_module
@@ -11,6 +12,7 @@ import pytest
 from builders import compared, made_up
 from conftest import ROOT
 from minillm_lab import __version__
+from minillm_lab.__main__ import COMMANDS, command_line
 from minillm_lab.records import write_record
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -57,6 +59,20 @@ def test_each_command_prints_its_answer(
 ) -> None:
     run(monkeypatch, *(argument.format(results) for argument in arguments))
     assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_examples_that_are_commands(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        run(monkeypatch, name, "--help")
+    examples = capsys.readouterr().out.partition("examples:\n")[2].splitlines()
+    assert len(examples) > 1
+    for example in examples:
+        program, *arguments = shlex.split(example.partition(">")[0])
+        assert program == "minillm-lab" and arguments[0] == name
+        assert command_line().parse_args(arguments).main
 
 
 @pytest.mark.parametrize(

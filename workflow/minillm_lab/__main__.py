@@ -1,26 +1,38 @@
-"""``minillm-lab``: choose a variant, estimate a time, compare two runs, export results."""
+"""``minillm-lab``: write an experiment, choose a variant, estimate, compare two runs, export."""
 
 import argparse
 import os
 import sys
 
 from minillm_lab import __version__
-from minillm_lab.commands import diff, estimate, export, pick
+from minillm_lab.commands import diff, estimate, export, new, pick
 from minillm_lab.jobs.command import run
 
-COMMANDS = {"pick": pick, "estimate": estimate, "diff": diff, "export": export}
+COMMANDS = {"new": new, "pick": pick, "estimate": estimate, "diff": diff, "export": export}
 
 
-def main() -> None:
-    """Read the results that the workflow made; this program measures nothing itself."""
+def command_line() -> argparse.ArgumentParser:
+    """The commands with their arguments, and examples of each."""
     parser = argparse.ArgumentParser(prog="minillm-lab", description=main.__doc__)
     parser.add_argument("--version", action="version", version=f"minillm-lab {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
         about = (module.__doc__ or "").partition("\n\n")[0]
-        command = commands.add_parser(name, help=about.partition("\n")[0], description=about)
+        command = commands.add_parser(
+            name,
+            help=about.partition("\n")[0],
+            description=about,
+            epilog="\n".join(["examples:", *(f"  {line}" for line in module.EXAMPLES)]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         module.add_arguments(command)
         command.set_defaults(main=module.main)
+    return parser
+
+
+def main() -> None:
+    """Write an experiment, or read the results of one; this program measures nothing itself."""
+    parser = command_line()
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     try:
         run(lambda arguments: arguments.main(arguments), parser)

@@ -21,6 +21,10 @@ from minillm_lab.comparison.diff import (
 from minillm_lab.comparison.published import Figure, Published, publish, read_published
 from minillm_lab.wording import as_code, inert, number
 
+EXAMPLES = (
+    "minillm-lab diff results-before results",
+    "minillm-lab diff theirs.json results --drift 10%",
+)
 UNITS = {"seconds": (1.0, "s"), "bytes": (1e-6, "MB"), "second": (1.0, "t/s")}
 
 

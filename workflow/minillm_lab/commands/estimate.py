@@ -27,6 +27,10 @@ from minillm_lab.wording import as_code, number
 FARTHEST = 4  # times the longest context measured; beyond that no fit is used
 WIDE = 1.5  # times the value; an interval that reaches so far shows that a round was disturbed
 CACHE_STEP = {"llama.cpp": 256}  # cells that attention works on at once, filled or not
+EXAMPLES = (
+    "minillm-lab estimate q8_0 --prompt-tokens 1000 --answer-tokens 500",
+    "minillm-lab estimate q8_0 --prompt-tokens 200 --answer-tokens 50 --cold",
+)
 Point = tuple[float, float]  # tokens, seconds
 
 

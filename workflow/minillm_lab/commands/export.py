@@ -29,6 +29,11 @@ UNKNOWN = (  # fields of llama-bench that a result of the lab does not hold
     "no_kv_offload", "devices", "tensor_split", "tensor_buft_overrides", "lazy_mode", "embeddings",
     "no_op_offload", "no_host", "repack", "fit_target", "fit_min_ctx",
 )  # fmt: skip
+EXAMPLES = (
+    "minillm-lab export --format model-card",
+    "minillm-lab export --format results > mine.json",
+    "minillm-lab export --format llama-bench --results results/qwen2.5-0.5b-instruct",
+)
 FLASH_ATTENTION = {"disabled": 0, "off": 0, "enabled": 1, "on": 1}
 
 
@@ -64,13 +69,17 @@ def model_card(results: dict[str, Result], command: str) -> str:
 
 
 def file_of(result: Result, of_several: bool = False) -> str:
-    """The name of a variant's file and its runtime; for several files, the name of their folder.
+    """The name of a variant's file and its runtime; for safetensors, the name of their folder.
+
+    A GGUF in parts goes by its first.
 
     If the results are ``of_several`` models, the model's name comes first.
     """
     files = result.model.files
     path = PurePath(files[0].path)
-    named = f"{path.name}, {result.runtime['name']}" if len(files) == 1 else path.parent.name
+    ran = f"{path.name}, {result.runtime['name']}"
+    whole = len(files) == 1 or result.model.format == "gguf"
+    named = ran if whole else path.parent.name
     return f"{result.model.name}: {named}" if of_several else named
 
 
@@ -133,7 +142,7 @@ def llama_bench_row(
         "gpu_info": "" if runtime["backend"] == "CPU" else runtime["device"],
         "backends": runtime["backend"],
         "model_filename": model.files[0].path,
-        "model_type": f"{model.name} {model.quantization}",
+        "model_type": f"{model.name} {model.type_name}",
         "model_size": round(model.bits_per_weight * model.parameters / 8),
         "model_n_params": model.parameters,
         "n_batch": settings.get("batch"),

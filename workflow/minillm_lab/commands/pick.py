@@ -15,6 +15,12 @@ from minillm_lab.wording import as_code, number
 
 BYTES = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
+EXAMPLES = (
+    "minillm-lab pick",
+    "minillm-lab pick --max-memory 600MB --min-speed 20 --max-loss minor",
+    "minillm-lab pick --results results/qwen2.5-0.5b-instruct --max-size 1GiB",
+)
+
 
 def bytes_of(given: str) -> float:
     """A size on the command line (600MB, 1.5GiB, …) in bytes."""

@@ -1,0 +1,554 @@
+"""``minillm-lab new``: from a name or files to an experiment, or one line and nothing written."""
+
+import argparse
+import json
+import os
+import pickle
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gguf
+import pytest
+import yaml
+
+from conftest import ROOT
+from hub_server import COMMIT, Fault, Hub
+from minillm_lab.commands import new
+from minillm_lab.experiment.config import Experiment, load_experiment
+from minillm_lab.experiment.plan import Plan
+from minillm_lab.experiment.sources import Model
+from minillm_lab.models import needs
+from minillm_lab.models.quantize import quantize
+from minillm_lab.wording import number
+from tiny_model import as_safetensors, split_gguf, write_tiny_gguf
+
+CAUSAL = json.dumps({"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}).encode()
+WEIGHTS = as_safetensors(b"weights" * 100)
+PARTS = [f"Q4_K_M/tiny-Q4_K_M-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
+
+
+@dataclass
+class Console:
+    """The console program in a folder of its own."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        own = {"PYTHONPATH": str(ROOT / "workflow"), "HF_HOME": str(self.folder / "home")}
+        own |= {"HF_HUB_ETAG_TIMEOUT": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
+        others = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+        return subprocess.run(
+            [sys.executable, "-m", "minillm_lab", "new", *arguments],
+            cwd=self.folder,
+            env=others | own | self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def new(self, *arguments: str) -> str:
+        done = self.run(*arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    def text(self, name: str) -> str:
+        return (self.folder / f"experiments/{name}.yaml").read_text()
+
+    def experiment(self, name: str) -> Experiment:
+        return load_experiment(yaml.safe_load(self.text(name)))
+
+    def refuse(self, *arguments: str) -> str:
+        """The one line of a refusal; nothing is written."""
+        done = self.run(*arguments)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+        assert not (self.folder / "experiments").exists()
+        return done.stderr
+
+
+@pytest.fixture(scope="module")
+def published(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """A repository's GGUF files: whole, in parts, by an importance matrix, of a name of its own."""
+    folder = tmp_path_factory.mktemp("published")
+    for type_ in ("Q8_0", "Q5_K_M", "Q4_K_M"):
+        quantize(tiny_gguf, type_, folder / f"{type_}.gguf")
+    by_matrix = {"quantize__imatrix__file": "tiny.imatrix"}
+    parts = split_gguf(folder / "Q4_K_M.gguf", folder / "parts", "tiny-Q4_K_M", **by_matrix)
+    return {
+        "README.md": b"# tiny",
+        "tiny-F16.gguf": tiny_gguf.read_bytes(),
+        "tiny-Q8_0.gguf": (folder / "Q8_0.gguf").read_bytes(),
+        "tiny-UD-Q4_K_XL.gguf": (folder / "Q5_K_M.gguf").read_bytes(),
+        **{name: part.read_bytes() for name, part in zip(PARTS, parts, strict=True)},
+    }
+
+
+@pytest.fixture
+def console(tmp_path: Path) -> Console:
+    return Console(tmp_path)
+
+
+@pytest.fixture
+def hub(console: Console, published: dict[str, bytes]) -> Iterator[Hub]:
+    with Hub() as hub:
+        hub.publish("acme/tiny-GGUF", published)
+        hub.publish("acme/tiny", {"config.json": CAUSAL, "model.safetensors": WEIGHTS})
+        console.environment["HF_ENDPOINT"] = hub.url
+        yield hub
+
+
+def without(files: dict[str, bytes], *names: str) -> dict[str, bytes]:
+    return {name: content for name, content in files.items() if name not in names}
+
+
+# What is written.
+
+
+def test_published_files_become_variants_under_their_own_names(console: Console, hub: Hub) -> None:
+    said = console.new("acme/tiny-GGUF")
+    assert "F16, the repository's own unquantized file" in said
+    assert said.endswith("Next: make run EXPERIMENT=tiny-gguf\n")
+    experiment = console.experiment("tiny-gguf")
+    assert list(experiment.variants) == ["f16", "q8_0", "ud-q4_k_xl", "q4_k_m"]
+    assert experiment.baseline == experiment.quality.reference == "f16"
+    assert (experiment.results, experiment.readme) == (
+        "results/tiny-gguf",
+        "experiments/tiny-gguf.md",
+    )
+    files = experiment.models["tiny"].listed_gguf
+    names = {label: [part.file for part in entry.files] for label, entry in files.items()}
+    assert names["Q4_K_M"] == PARTS and names["UD-Q4_K_XL"] == ["tiny-UD-Q4_K_XL.gguf"]
+    for entry in files.values():
+        for part in entry.files:
+            assert part.sha256 == hub.sha256("acme/tiny-GGUF", part.file)
+    text = console.text("tiny-gguf")
+    assert "UD-Q4_K_XL: # 964,832 bytes, 5.74 bits per weight, Q5_K_M by its header" in text
+    assert "4.92 bits per weight, made with an importance matrix" in text
+    assert COMMIT in text and max(map(len, text.splitlines())) <= 100
+
+
+def test_what_it_takes_is_said_before_anything_is_downloaded(
+    console: Console, hub: Hub, published: dict[str, bytes]
+) -> None:
+    weights = sum(len(content) for name, content in published.items() if name.endswith(".gguf"))
+    assert f"Download: {number(weights / 1e6)} MB. Disk: about" in console.new("acme/tiny-GGUF")
+    both = len(WEIGHTS) + len(CAUSAL)
+    assert f"Download: {number(both / 1e6)} MB. Disk: about" in console.new("acme/tiny")
+
+
+def test_what_does_not_fit_is_said(
+    tiny_gguf: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(needs, "memory_limit", lambda: 10**8)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    (tmp_path / "mine.gguf").write_bytes(tiny_gguf.read_bytes())
+    new.main(argparse.Namespace(source=["mine.gguf"], types=[], name=None))
+    said = capsys.readouterr().out
+    assert "of 1.00 MB free" in said and "The disk is too small for that: name fewer" in said
+    assert "of 100 MB." in said and "The memory is too small for that: take variants" in said
+
+
+def test_headers_are_read_and_weights_are_not(console: Console, hub: Hub, tmp_path: Path) -> None:
+    write_tiny_gguf(tmp_path / "F16.gguf", width=64, sentencepiece=100_000)
+    quantize(tmp_path / "F16.gguf", "Q8_0", tmp_path / "Q8_0.gguf")
+    names = ("F16.gguf", "Q8_0.gguf")
+    hub.publish("acme/large-GGUF", {name: (tmp_path / name).read_bytes() for name in names})
+    console.new("acme/large-GGUF")
+    first, second = (hub.sent[name].bytes for name in names)
+    assert first < 6e6 < len(hub.repositories["acme/large-GGUF"]["Q8_0.gguf"].content)
+    assert second < 5e5  # its vocabulary is that of the first, and is passed over
+    assert console.experiment("large-gguf").models["large"].listed_gguf.keys() == {"F16", "Q8_0"}
+
+
+def test_headers_come_from_where_the_hub_points_and_the_token_stays(
+    console: Console, hub: Hub, published: dict[str, bytes]
+) -> None:
+    console.environment["HF_TOKEN"] = "hf_" + "x" * 30
+    with Hub() as storage:
+        storage.publish("acme/tiny-GGUF", published)
+        hub.faults |= {name: Fault(redirect_to=storage.url) for name in published}
+        console.new("acme/tiny-GGUF")
+        assert storage.sent and all("authorization" not in asked for *_, asked in storage.requests)
+    assert any("authorization" in asked for *_, asked in hub.requests)
+    assert len(console.experiment("tiny-gguf").variants) == 4
+
+
+def test_types_choose_and_the_reference_stays(console: Console, hub: Hub) -> None:
+    console.new("acme/tiny-GGUF", "--types", "q4_k_m,ud-q4_k_xl", "--name", "two")
+    assert list(console.experiment("two").variants) == ["f16", "ud-q4_k_xl", "q4_k_m"]
+    assert "tiny-Q8_0.gguf" not in hub.sent
+
+
+def test_the_base_model_of_the_card_is_the_reference(
+    console: Console, hub: Hub, published: dict[str, bytes]
+) -> None:
+    files = without(published, "tiny-F16.gguf")
+    hub.publish("acme/quantized-GGUF", files, {"base_model": "acme/tiny"})
+    assert "from acme/tiny, the base model that the card names" in console.new(
+        "acme/quantized-GGUF"
+    )
+    experiment = console.experiment("quantized-gguf")
+    source = experiment.models["quantized"].hub
+    assert source is not None and source.repository == "acme/tiny"
+    assert source.sha256 == {"model.safetensors": hub.sha256("acme/tiny", "model.safetensors")}
+    assert Plan(experiment, "").reference_weights("quantized").endswith("/source/safetensors")
+    assert experiment.baseline == "q8_0"
+
+
+@pytest.mark.parametrize(
+    ("card", "says"),
+    [
+        ({}, "Its card names no base model."),
+        ({"base_model": "acme/gone"}, "does not serve: cannot fetch acme/gone at main: no such"),
+        (
+            {"base_model": "acme/tiny", "base_model_relation": "finetune"},
+            "Its card names no base model.",
+        ),
+        ({"base_model": ["acme/a", "acme/b"]}, "Its card names no base model."),
+        ({"base_model": "acme/encoder"}, "does not serve: acme/encoder: BertModel"),
+    ],
+)
+def test_without_one_the_finest_file_is_and_it_says_so(
+    console: Console, hub: Hub, published: dict[str, bytes], card: dict[str, Any], says: str
+) -> None:
+    bert = json.dumps({"architectures": ["BertModel"]}).encode()
+    hub.publish("acme/encoder", {"config.json": bert, "model.safetensors": WEIGHTS})
+    hub.publish("acme/quantized-GGUF", without(published, "tiny-F16.gguf"), card)
+    said = console.new("acme/quantized-GGUF")
+    assert says in said and "from q8_0, its finest file, which is quantized itself" in said
+    experiment = console.experiment("quantized-gguf")
+    assert experiment.baseline == experiment.quality.reference == "q8_0"
+    commented = console.text("quantized-gguf").replace("\n# ", " ")
+    assert says in commented
+
+
+def test_a_base_model_that_cannot_be_reached_now_is_no_reason_for_another_reference(
+    console: Console, hub: Hub, published: dict[str, bytes]
+) -> None:
+    hub.faults["config.json"] = Fault(error="broken")
+    hub.publish("acme/q-GGUF", without(published, "tiny-F16.gguf"), {"base_model": "acme/tiny"})
+    assert "acme/tiny/config.json" in console.refuse("acme/q-GGUF")
+
+
+def test_a_gated_base_model_is_named(
+    console: Console, hub: Hub, published: dict[str, bytes]
+) -> None:
+    hub.gated.add("acme/tiny")
+    hub.publish("acme/q-GGUF", without(published, "tiny-F16.gguf"), {"base_model": "acme/tiny"})
+    assert "does not serve: cannot fetch acme/tiny/config.json" in console.new("acme/q-GGUF")
+    assert console.experiment("q-gguf").baseline == "q8_0"
+
+
+def test_safetensors_become_a_ladder(console: Console, hub: Hub) -> None:
+    console.new("acme/tiny")
+    experiment = console.experiment("tiny")
+    assert list(experiment.variants) == ["fp16", "f16", "q8_0", "q5_k_m", "q4_k_m"]
+    source = experiment.models["tiny"].hub
+    assert source is not None and (source.repository, source.revision) == ("acme/tiny", COMMIT)
+    assert source.sha256 == {"model.safetensors": hub.sha256("acme/tiny", "model.safetensors")}
+    console.new("acme/tiny", "--types", "Q6_K", "--name", "six")
+    assert list(console.experiment("six").variants) == ["fp16", "f16", "q6_k"]
+
+
+def test_files_and_folders_of_this_disk(
+    console: Console, published: dict[str, bytes], tmp_path: Path
+) -> None:
+    for name, content in published.items():
+        (path := tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    console.new("mine")
+    experiment = console.experiment("mine")
+    assert experiment.models["mine"].path == "mine"  # as the workflow's folder sees it
+    assert list(experiment.variants) == ["f16", "q8_0", "ud-q4_k_xl", "q4_k_m"]
+    console.new("mine/tiny-F16.gguf", "--types", "Q6_K")
+    alone = console.experiment("tiny-f16")
+    assert list(alone.variants) == ["f16", "q6_k"] and alone.quality.reference == "f16"
+    assert Plan(alone, "").weights("q6_k") == "models/tiny-f16/Q6_K.gguf"
+    console.new("mine/tiny-Q8_0.gguf")
+    model: Model = console.experiment("tiny-q8_0").models["tiny-q8_0"]
+    assert model.listed_gguf["Q8_0"].file == "tiny-Q8_0.gguf"
+    parts = [f"mine/{name}" for name in PARTS]
+    console.new("mine/tiny-Q8_0.gguf", *parts, "--name", "both")
+    assert list(console.experiment("both").variants) == ["q8_0", "q4_k_m"]
+    (folder := tmp_path / "plain").mkdir()
+    (folder / "config.json").write_bytes(CAUSAL)
+    (folder / "model.safetensors").write_bytes(WEIGHTS)
+    console.new("plain")
+    assert next(iter(console.experiment("plain").variants)) == "fp16"
+
+
+def test_twice_changes_nothing_and_asks_no_hub(console: Console, hub: Hub) -> None:
+    console.new("acme/tiny-GGUF")
+    path = console.folder / "experiments/tiny-gguf.yaml"
+    path.write_text(edited := path.read_text().replace("rounds: 2", "rounds: 9"))
+    asked = len(hub.requests)
+    assert "is there already, and nothing was changed" in console.new("acme/tiny-GGUF")
+    assert path.read_text() == edited and len(hub.requests) == asked
+
+
+@pytest.mark.parametrize(
+    "other", [["other/tiny-GGUF"], ["acme/tiny-GGUF", "--types", "Q8_0"]], ids=["source", "types"]
+)
+def test_the_place_of_another_experiment_is_not_taken(
+    console: Console, hub: Hub, published: dict[str, bytes], other: list[str]
+) -> None:
+    console.new("acme/tiny-GGUF")
+    before = console.text("tiny-gguf")
+    hub.publish("other/tiny-GGUF", published)
+    done = console.run(*other)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "is there already, for something else" in done.stderr and "--name" in done.stderr
+    assert console.text("tiny-gguf") == before
+
+
+def test_two_publishers_of_one_type_are_two_variants(
+    console: Console, published: dict[str, bytes], tmp_path: Path
+) -> None:
+    for publisher in ("acme", "other"):
+        (folder := tmp_path / "mine" / publisher / "tiny-GGUF").mkdir(parents=True)
+        (folder / "tiny-Q8_0.gguf").write_bytes(published["tiny-Q8_0.gguf"])
+    (tmp_path / "mine/tiny-F16.gguf").write_bytes(published["tiny-F16.gguf"])
+    console.new("mine")
+    experiment = console.experiment("mine")
+    assert list(experiment.variants) == ["f16", "acme-q8_0", "other-q8_0"]
+    plan = Plan(experiment, "")
+    assert plan.weights("acme-q8_0") != plan.weights("other-q8_0")
+    assert "mine/other/tiny-GGUF/tiny-Q8_0.gguf" in plan.models.local(
+        "mine", Path(plan.weights("other-q8_0")).name
+    )
+    console.new("mine", "--types", "q8_0", "--name", "both")
+    assert list(console.experiment("both").variants) == ["f16", "acme-q8_0", "other-q8_0"]
+
+
+def test_two_repositories_of_one_model_are_one_experiment(
+    console: Console, hub: Hub, published: dict[str, bytes]
+) -> None:
+    other = {name: published[name] for name in ("tiny-Q8_0.gguf", *PARTS)}
+    hub.publish("other/tiny-GGUF", other)
+    console.new("acme/tiny-GGUF", "other/tiny-GGUF", "--types", "q8_0,q4_k_m")
+    experiment = console.experiment("tiny-gguf")
+    assert list(experiment.variants) == [
+        "f16", "acme-q8_0", "other-q8_0", "acme-q4_k_m", "other-q4_k_m"
+    ]  # fmt: skip
+    plan = Plan(experiment, "")
+    assert len({plan.weights(variant) for variant in experiment.variants}) == 5
+    files = experiment.models["tiny"].listed_gguf
+    assert (files["other-Q8_0"].repository, files["acme-Q8_0"].repository) == (
+        "other/tiny-GGUF",
+        None,
+    )
+    assert [part.sha256 for part in files["other-Q4_K_M"].files] == [
+        hub.sha256("other/tiny-GGUF", name) for name in PARTS
+    ]
+    assert (
+        "acme/tiny: holds no *.gguf"
+        in console.run("acme/tiny-GGUF", "acme/tiny", "--name", "both").stderr
+    )
+
+
+def test_an_address_of_the_hub_is_a_repository(console: Console, hub: Hub) -> None:
+    console.new(f"{hub.url}/acme/tiny/")
+    assert next(iter(console.experiment("tiny").variants)) == "fp16"
+
+
+def test_what_generates_no_text_is_left_out_and_named(
+    console: Console, hub: Hub, published: dict[str, bytes]
+) -> None:
+    others = {
+        "mmproj-F16.gguf": headed("clip", "mmproj"),
+        "tiny.imatrix.gguf": headed("llama", "imatrix"),
+        "tiny.Q6_K.gguf.part1of2": b"GGUF",
+        "copy-F16.gguf": published["tiny-F16.gguf"],
+    }
+    hub.publish("acme/seeing-GGUF", published | others)
+    said = console.new("acme/seeing-GGUF")
+    assert "Left out: mmproj-F16.gguf (mmproj: generates no text by itself)" in said
+    assert "Left out: tiny.imatrix.gguf (imatrix: generates no text by itself)" in said
+    assert "Left out: tiny.Q6_K.gguf.part1of2 (a GGUF cut up; join the pieces with cat)" in said
+    assert "Left out: F16-2 (F16 is the unquantized one; --types F16-2 adds it)" in said
+    assert "# Left out: mmproj-F16.gguf" in console.text("seeing-gguf")
+    assert len(console.experiment("seeing-gguf").variants) == 4
+
+
+# What is refused.
+
+
+def headed(architecture: str, kind: str = "model") -> bytes:
+    """A GGUF file of an architecture, with one tensor."""
+    import tempfile
+
+    import numpy as np
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.gguf"
+        writer = gguf.GGUFWriter(path, architecture)
+        writer.add_type(kind)
+        writer.add_tensor("a", np.zeros(32, np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return path.read_bytes()
+
+
+def config(*architectures: str) -> bytes:
+    return json.dumps({"architectures": architectures}).encode()
+
+
+REFUSED: dict[str, tuple[dict[str, bytes], str]] = {
+    "no weights": ({"README.md": b"# x"}, "has no weights: neither *.gguf nor *.safetensors"),
+    "pickles": (
+        {"config.json": CAUSAL, "pytorch_model.bin": pickle.dumps({})},
+        "its weights are pickles alone (pytorch_model.bin)",
+    ),
+    "an encoder": (
+        {"config.json": config("BertModel"), "model.safetensors": WEIGHTS},
+        "BertModel: not a model that generates text",
+    ),
+    "a model that sees": (
+        {"config.json": config("LlavaForConditionalGeneration"), "model.safetensors": WEIGHTS},
+        "LlavaForConditionalGeneration: not a model that generates text from text alone",
+    ),
+    "quantized safetensors": (
+        {
+            "config.json": json.dumps(
+                json.loads(CAUSAL) | {"quantization_config": {"quant_method": "awq"}}
+            ).encode(),
+            "model.safetensors": WEIGHTS,
+        },
+        "its weights are quantized already (awq); name the unquantized model",
+    ),
+    "an encoder as GGUF": ({"x-F16.gguf": headed("nomic-bert")}, "nomic-bert: generates no text"),
+    "eyes alone": ({"mmproj-F16.gguf": headed("clip", "mmproj")}, "nothing in it generates text"),
+    "no config": ({"model.safetensors": WEIGHTS}, "has no config.json"),
+    "a config that is none": (
+        {"model.safetensors": WEIGHTS, "config.json": b"<html>"},
+        "acme/odd/config.json: not a JSON object",
+    ),
+    "a missing part of safetensors": (
+        {
+            "config.json": CAUSAL,
+            "model-1.safetensors": WEIGHTS,
+            "model.safetensors.index.json": json.dumps(
+                {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+            ).encode(),
+        },
+        "names model-2.safetensors, which is missing",
+    ),
+    "no model": ({"x-Q8_0.gguf": b"<html>" * 100}, "x-Q8_0.gguf: not a GGUF file that can be used"),
+    "an empty file": ({"x-Q8_0.gguf": b""}, "x-Q8_0.gguf: not a GGUF file that can be used"),
+}
+
+
+@pytest.mark.parametrize(("files", "says"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_repository_without_a_model_is_one_line(
+    console: Console, hub: Hub, files: dict[str, bytes], says: str
+) -> None:
+    hub.publish("acme/odd", files)
+    assert says in console.refuse("acme/odd")
+
+
+def test_a_folder_without_a_model_is_one_line(
+    console: Console, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "page.gguf").write_bytes(b"<html>" * 100)
+    for name in ("blob.gguf", "sha256-0"):
+        (tmp_path / name).write_bytes(tiny_gguf.read_bytes())
+    assert "empty: has no weights" in console.refuse("empty")
+    assert "page.gguf: not a GGUF file that can be used" in console.refuse("page.gguf")
+    assert "gone.gguf: no such file" in console.refuse("gone.gguf")
+    assert "empty: holds no *.gguf" in console.refuse("blob.gguf", "empty")
+    assert "its name does not end in .gguf" in console.refuse("sha256-0")
+
+
+def test_files_of_two_models_are_no_variants_of_one(
+    console: Console, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/a.gguf").write_bytes(tiny_gguf.read_bytes())
+    write_tiny_gguf(tmp_path / "mine/deep.gguf", layers=3)
+    assert "mine: its files are of different models (a.gguf, deep.gguf)" in console.refuse("mine")
+    console.new("mine/deep.gguf")
+
+
+@pytest.mark.parametrize("place", ["hub", "disk"])
+def test_parts_that_are_missing_or_of_different_splits(
+    console: Console, hub: Hub, published: dict[str, bytes], tmp_path: Path, place: str
+) -> None:
+    def refused(files: dict[str, bytes]) -> str:
+        if place == "hub":
+            hub.publish("acme/odd", files)
+            return console.refuse("acme/odd")
+        for name, content in files.items():
+            (path := tmp_path / "odd" / name).parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return console.refuse("odd")
+
+    parts = {name: published[name] for name in PARTS}
+    assert f"the part {PARTS[1]} is missing" in refused(without(parts, PARTS[1]))
+    write_tiny_gguf(tmp_path / "deep", layers=3)
+    other = split_gguf(tmp_path / "deep", tmp_path / "other", "tiny-Q4_K_M")
+    assert "its parts are of different splits" in refused(parts | {PARTS[1]: other[1].read_bytes()})
+
+
+def test_a_misspelt_name_gets_near_ones(console: Console, hub: Hub) -> None:
+    said = console.refuse("acme/tinny-GGUF")
+    assert "no such repository" in said and "near it: acme/tiny-GGUF, acme/tiny" in said
+    assert "near it" not in console.refuse("nobody/else")
+    assert "no repository's name (owner/name)" in console.refuse("tiny")
+
+
+@pytest.mark.parametrize("name", ["acme/tiny-GGUF", "acme/tiny"])
+def test_a_gated_repository_is_one_line(console: Console, hub: Hub, name: str) -> None:
+    hub.gated.add(name)
+    said = console.refuse(name)
+    assert "gated: accept its terms on the hub" in said and "near it" not in said
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        ("bad token", "the hub refuses the token"),
+        ("too many requests", "429 Too Many Requests"),
+        ("broken", "500 Internal Server Error"),
+    ],
+)
+def test_an_error_of_the_hub_is_one_line(console: Console, hub: Hub, error: str, says: str) -> None:
+    hub.error = error
+    assert says in console.refuse("acme/tiny-GGUF")
+
+
+def test_no_connection_is_one_line(console: Console, hub: Hub) -> None:
+    hub.hangs = True
+    assert "the hub cannot be reached (timed out)" in console.refuse("acme/tiny-GGUF")
+    hub.hangs = False
+    hub.faults["tiny-F16.gguf"] = Fault(cut_after=1000)
+    assert "tiny-F16.gguf" in console.refuse("acme/tiny-GGUF")
+    hub.faults["tiny-F16.gguf"] = Fault(stall_after=1000)
+    assert "the hub cannot be reached (timed out)" in console.refuse("acme/tiny-GGUF")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        console.environment["HF_ENDPOINT"] = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        assert "the hub cannot be reached" in console.refuse("acme/tiny-GGUF")
+    console.environment["HF_HUB_OFFLINE"] = "1"
+    assert "HF_HUB_OFFLINE is set" in console.refuse("acme/tiny-GGUF")
+
+
+def test_types_and_names_that_cannot_be(console: Console, hub: Hub) -> None:
+    said = console.refuse("acme/tiny-GGUF", "--types", "Q2_K")
+    assert "no GGUF file 'Q2_K'; there are: F16, Q8_0, UD-Q4_K_XL, Q4_K_M" in said
+    assert "no type 'Q9_9' can be made" in console.refuse("acme/tiny", "--types", "q9_9")
+    assert "--name 'My Model'" in console.refuse("acme/tiny", "--name", "My Model")
