@@ -78,7 +78,7 @@ class Lab:
 
     def planned(self, *arguments: str) -> dict[str, int]:
         """The jobs that a real dry run lists, by rule; ``all`` is left out."""
-        output = self.snakemake("-n", "--quiet", "host", *arguments).stdout
+        output = self.snakemake("-n", *arguments, "--quiet", "host").stdout
         rules = (line.split()[1].rstrip(":") for line in output.splitlines() if is_job(line))
         return {rule: n for rule, n in Counter(rules).items() if rule != "all"}
 

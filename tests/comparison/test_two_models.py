@@ -62,6 +62,13 @@ def test_no_file_of_one_model_is_called_a_better_choice_than_the_others(two: Com
     assert any("`small-q8_0` is larger than `small-q4_k`" in line for line in learnings(nearer))
 
 
+def test_one_reference_under_two_names_says_nothing_of_two_models(two: Comparison) -> None:
+    one = two.model_copy(deep=True)
+    for result in one.results.values():
+        result.protocol["quality"]["reference"]["weights"] = {"model.safetensors": "0" * 64}
+    assert "Bits per byte of the evaluation text, unquantized" not in details(one)
+
+
 def values(chart: Any, key: str) -> list[dict[str, Any]]:
     """The rows of a figure's specification that hold a key."""
     text = json.dumps(chart.to_dict())

@@ -37,7 +37,18 @@ def test_everything_and_then_nothing_to_do(lab: Lab) -> None:
     text = page.read_text()
     assert text.startswith("mine above\n") and text.endswith("mine below\n")
     assert "| q4_k_m" in text
-    assert "Nothing to be done" in lab.run().stderr
+    again = lab.run().stderr
+    assert "Nothing to be done" in again
+
+
+def test_a_run_ends_with_what_to_take_and_where_to_read_on(lab: Lab) -> None:
+    lab.run("results/q4_k_m.json")
+    said = lab.run("results/f16.json").stderr.splitlines()
+    assert not [line for line in said if line.startswith("Recommended")]  # nothing is compared yet
+    said = lab.run().stderr.splitlines()
+    (told,) = [line for line in said if line.startswith("Recommended")]
+    assert not set("`*\\") & set(told)  # text, not Markdown
+    assert "README.md, RESULTS.md; minillm-lab pick answers for other limits." in said
 
 
 def test_rounds_and_trials_of_all_variants_take_turns(lab: Lab) -> None:

@@ -1,8 +1,6 @@
 """The checked experiment, its plan, and what all rules share."""
 
 import gc
-import json
-import shlex
 import sys
 
 from pathlib import Path
@@ -15,6 +13,7 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.failures import failures
 from minillm_lab.jobs.staleness import code, code_by_runtime
 from minillm_lab.report import CHARTS, PAGES, charts_of, page
+from minillm_lab.report.after import after_failures, after_success, every_result
 from minillm_lab.runtimes import runtime_build, runtime_module
 
 LOCK = lock.hold(Path(".snakemake")) if workflow.is_main_process else None  # not on a node
@@ -49,21 +48,3 @@ def page_edits():
 def experiment_command():
     """The command that makes these results."""
     return PLAN.command(workflow.configfiles, workflow.config_settings.config)
-
-
-def table_after_failures():
-    """The command that makes a table without the variants that failed; empty where none did."""
-    every = {variant: f"{RESULTS}/{variant}.json" for variant in EXPERIMENT.variants}
-    if not (reasons := failures(workflow, every)):
-        return ""
-    reasons = {name: (reason, PLAN.shareable(reason)) for name, reason in reasons.items()}
-    page = ["--page", EXPERIMENT.readme] if EXPERIMENT.readme else []
-    made = [f"--{kind}={RESULTS}/comparison.{kind}" for kind in ("json", "csv")]
-    return shlex.join(
-        [
-            *("python", "-m", "minillm_lab.report.partial", "--results", *every.values()),
-            *("--failed", json.dumps(reasons), "--baseline", EXPERIMENT.baseline),
-            *("--experiment-command", experiment_command(), *page, *made),
-            *("--markdown", f"{RESULTS}/comparison.md", "--log", f"{RESULTS}/logs/failed.log"),
-        ]
-    )

@@ -173,8 +173,11 @@ def between_models(comparison: Comparison) -> list[str]:
         for r in comparison.results.values()
         if r.quality and "bits_per_byte_reference" in r.quality
     }
-    if len(found) < 2:
-        return []
+    references = [
+        (r.protocol["quality"].get("reference") or {}).get("weights") for r in found.values()
+    ]
+    if len(found) < 2 or any(references.count(r) > 1 for r in references if r):
+        return []  # one reference says nothing of two models
     bits = {m: (r.quality or {})["bits_per_byte_reference"] for m, r in found.items()}
     ordered = sorted(found, key=lambda model: bits[model].value or 0)
     said = ", ".join(f"{inert(m)} {quality.cell(bits[m], 1, 3)}" for m in ordered)
