@@ -5,6 +5,7 @@ most. The long table, warnings, experiments and answers are on the page of detai
 """
 
 import os
+import re
 from pathlib import Path
 
 from minillm_lab.comparison.group import by_machine
@@ -19,12 +20,11 @@ from minillm_lab.report.table import cell, drawn, shown, sizes, unranked, unrank
 from minillm_lab.report.tables import with_failed
 from minillm_lab.result import Result
 
-DOCS = {  # label of a row: where its figure is explained
+DOCS = {  # how the label of a row begins: where its figure is explained
     "Quality loss": "quality.md#the-verdict",
     "Decode": "measurement.md#the-metrics",
-    "Time to first token": "measurement.md#the-metrics",
-    "Memory after generation": "measurement.md#the-metrics",
-    "Memory after load": "measurement.md#the-metrics",
+    "Time": "measurement.md#the-metrics",
+    "Memory": "measurement.md#the-metrics",
     "Load, cold · warm cache": "measurement.md#a-round",
 }
 
@@ -121,4 +121,5 @@ def linked(label: str, page: Path) -> str:
     if name is None or not page.resolve().is_relative_to(Path.cwd()):
         return label
     docs = Path(os.path.relpath("docs", page.parent)).as_posix()
-    return label.replace(name, f"[{name}]({docs}/{DOCS[name]})", 1)
+    words = re.split(r" (?=[↑↓(])", label, maxsplit=1)
+    return " ".join([f"[{words[0]}]({docs}/{DOCS[name]})", *words[1:]])
