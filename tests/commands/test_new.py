@@ -26,6 +26,7 @@ from minillm_lab.experiment.plan import Plan
 from minillm_lab.experiment.sources import Model
 from minillm_lab.models import needs
 from minillm_lab.models.quantize import quantize
+from minillm_lab.models.remote import File
 from minillm_lab.wording import number
 from tiny_model import as_safetensors, split_gguf, write_tiny_gguf
 
@@ -447,6 +448,40 @@ REFUSED: dict[str, tuple[dict[str, bytes], str]] = {
         },
         "names model-2.safetensors, which is missing",
     ),
+    "an index of something else": (
+        {
+            "config.json": CAUSAL,
+            "model.safetensors.index.json": b'{"weight_map": {"a": ["x"], "b": 3}}',
+            "a.safetensors": WEIGHTS,
+        },
+        "model.safetensors.index.json does not say where the weights are",
+    ),
+    "an index of nothing": (
+        {
+            "config.json": CAUSAL,
+            "model.safetensors.index.json": b'{"weight_map": {}}',
+            "a.safetensors": WEIGHTS,
+        },
+        "model.safetensors.index.json does not say where the weights are",
+    ),
+    "names that no experiment can hold": (
+        {"config.json": CAUSAL, "a b.safetensors": WEIGHTS},
+        "acme/odd: a b.safetensors: its name holds a space",
+    ),
+    "such a name of a GGUF file": (
+        {"a {x}-F16.gguf": b"GGUF" * 100},
+        "a {x}-F16.gguf: its name holds a space",
+    ),
+    "another case": ({"x-F16.GGUF": b"GGUF" * 100}, "its files end in .GGUF; only .gguf is known"),
+    "text for a terminal": (
+        {
+            "config.json": json.dumps(
+                json.loads(CAUSAL) | {"quantization_config": {"quant_method": "a\n\x1b[31mb"}}
+            ).encode(),
+            "model.safetensors": WEIGHTS,
+        },
+        r"quantized already (a \u{1b}[31mb)",
+    ),
     "no model": ({"x-Q8_0.gguf": b"<html>" * 100}, "x-Q8_0.gguf: not a GGUF file that can be used"),
     "an empty file": ({"x-Q8_0.gguf": b""}, "x-Q8_0.gguf: not a GGUF file that can be used"),
 }
@@ -472,6 +507,8 @@ def test_a_folder_without_a_model_is_one_line(
     assert "gone.gguf: no such file" in console.refuse("gone.gguf")
     assert "empty: holds no *.gguf" in console.refuse("blob.gguf", "empty")
     assert "its name does not end in .gguf" in console.refuse("sha256-0")
+    assert "../gone: no such file or folder" in console.refuse("../gone")
+    assert "File name too long" in console.refuse("a" * 5000)
 
 
 def test_files_of_two_models_are_no_variants_of_one(
@@ -523,7 +560,7 @@ def test_a_gated_repository_is_one_line(console: Console, hub: Hub, name: str) -
     [
         ("bad token", "the hub refuses the token"),
         ("too many requests", "429 Too Many Requests"),
-        ("broken", "500 Internal Server Error"),
+        ("broken", "the hub answers 500: try again later"),
     ],
 )
 def test_an_error_of_the_hub_is_one_line(console: Console, hub: Hub, error: str, says: str) -> None:
@@ -551,4 +588,23 @@ def test_types_and_names_that_cannot_be(console: Console, hub: Hub) -> None:
     said = console.refuse("acme/tiny-GGUF", "--types", "Q2_K")
     assert "no GGUF file 'Q2_K'; there are: F16, Q8_0, UD-Q4_K_XL, Q4_K_M" in said
     assert "no type 'Q9_9' can be made" in console.refuse("acme/tiny", "--types", "q9_9")
+    assert "',' names no type" in console.run("acme/tiny", "--types", ",").stderr
     assert "--name 'My Model'" in console.refuse("acme/tiny", "--name", "My Model")
+
+
+def test_an_unquantized_file_that_is_left_out_can_be_added(
+    console: Console, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    for name in ("m-F16.gguf", "m-UD-Q4_K_XL.gguf"):
+        (tmp_path / name).write_bytes(tiny_gguf.read_bytes())
+    files = ("m-F16.gguf", "m-UD-Q4_K_XL.gguf", "--name")
+    said = console.new(*files, "one")
+    assert "--types UD-Q4_K_XL adds it" in said
+    assert [*console.experiment("one").variants] == ["f16", "q8_0", "q5_k_m", "q4_k_m"]
+    console.new(*files, "two", "--types", "UD-Q4_K_XL,Q6_K")
+    assert [*console.experiment("two").variants] == ["f16", "ud-q4_k_xl", "q6_k"]
+
+
+def test_a_checksum_of_digits_alone_is_a_text() -> None:
+    source = File("a.gguf", 1, "0" * 64)
+    assert yaml.safe_load("{" + ", ".join(new.pinned(source)) + "}")["sha256"] == "0" * 64

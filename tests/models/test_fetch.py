@@ -491,7 +491,7 @@ def test_a_cache_with_a_shared_store_serves_too(lab: CommandLine, hub: Hub) -> N
         ("no file", "no such file"),
         ("bad token", "the hub refuses the token"),
         ("too many requests", "429 Too Many Requests"),
-        ("broken", "500 Internal Server Error"),
+        ("broken", "the hub answers 500: try again later"),
     ],
 )
 def test_an_error_of_the_hub_is_one_line(lab: CommandLine, hub: Hub, error: str, says: str) -> None:

@@ -24,6 +24,8 @@ def labels(model: str, *paths: str) -> list[str]:
         ("tiny", "tiny-best.of.all.gguf", "best-of-all"),
         ("tiny", "tiny.gguf", "tiny"),
         ("tiny", "mmproj-F16.gguf", "mmproj-F16"),
+        ("m", "mmproj-m-F16.gguf", "mmproj-m-F16"),
+        ("m", "max-Q9.x.gguf", "max-Q9-x"),
         ("tiny", "other-Q4_0_4_4.gguf", "Q4_0_4_4"),
     ],
 )

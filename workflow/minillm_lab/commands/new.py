@@ -109,7 +109,8 @@ def source_lines(found: Found) -> list[str]:
         sums = [file for file in found.safetensors if file.sha256]
         lines += ["      sha256:"] if sums else []
         for file in sums:
-            lines.append(f"        {scalar(file.path)}: {file.sha256} # {file.bytes:,} bytes")
+            pin = f"{scalar(file.path)}: {scalar(file.sha256 or '')}"
+            lines.append(f"        {pin} # {file.bytes:,} bytes")
     if gguf:
         first, *others = gguf
         commits = {other.name: other.commit for other in others}
@@ -150,7 +151,10 @@ def file_lines(files: Iterable[Gguf], indent: str, commits: dict[str, str]) -> l
 
 def pinned(file: File) -> list[str]:
     """A file's path, and its checksum where it is known."""
-    return [f"file: {scalar(file.path)}", *([f"sha256: {file.sha256}"] if file.sha256 else [])]
+    return [
+        f"file: {scalar(file.path)}",
+        *([f"sha256: {scalar(file.sha256)}"] if file.sha256 else []),
+    ]
 
 
 def published(found: Found) -> dict[str, str]:
@@ -164,12 +168,12 @@ def published(found: Found) -> dict[str, str]:
 
 
 def made(found: Found, types: list[str]) -> dict[str, str]:
-    """The variants of unquantized weights: as they are, in llama.cpp, and quantized here."""
+    """The variants of unquantized weights: as they are, in llama.cpp, and of types made here."""
     first = published(found) or {
         "fp16": "runtime: transformers, dtype: float16",
         "f16": "runtime: llama.cpp, quantization: F16",
     }
-    types = [type_ for type_ in types or LADDER if type_.lower() not in first]
+    types = [type_ for type_ in types if type_.lower() not in first]
     return first | {t.lower(): f"runtime: llama.cpp, quantization: {t}" for t in types}
 
 
@@ -221,7 +225,10 @@ def shown(path: Path) -> str:
 
 def name_of(sources: list[str]) -> str:
     """A name for the experiment: the repository's, the folder's or the file's."""
-    here = Path(sources[0]).exists()
+    try:
+        here = Path(sources[0]).exists()
+    except OSError:  # longer than a name may be
+        here = False
     first = Path(sources[0]).absolute() if here else Path(sources[0])
     own = first.parent.name if here and len(sources) > 1 else first.name
     plain = re.sub(r"-\d{5}-of-\d{5}$", "", own.removesuffix(".gguf"))
@@ -231,7 +238,9 @@ def name_of(sources: list[str]) -> str:
 
 def types_of(given: str) -> list[str]:
     """Q8_0,Q4_K_M as a list."""
-    return [type_ for type_ in (part.strip() for part in given.split(",")) if type_]
+    if types := [type_ for type_ in (part.strip() for part in given.split(",")) if type_]:
+        return types
+    raise argparse.ArgumentTypeError(f"{given!r} names no type; write Q8_0,Q4_K_M")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -270,8 +279,11 @@ def main(arguments: argparse.Namespace) -> None:
             raise LabError(f"{path} is there already, for something else: {way_out}")
         print(f"{path} is there already, and nothing was changed: {way_out}")
         return
-    found = discover(sources, arguments.types)
-    types = [type_.upper() for type_ in arguments.types]
+    try:
+        found = discover(sources, arguments.types)
+    except LabError as error:  # foreign names may be in it
+        raise LabError(one_line(str(error))) from error.__cause__
+    types = [type_.upper() for type_ in arguments.types or LADDER if not found.has(type_)]
     if not found.published and (unknown := sorted({*types} - {*QUANTIZATION_TYPES})):
         raise LabError(
             f"--types: no type {unknown[0]!r} can be made; there are:"

@@ -27,7 +27,9 @@ from minillm_lab.models.remote import (
 
 GENERATING = re.compile(r"(ForCausalLM|LMHeadModel)$")  # of Transformers' architectures
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+ODD = "its name holds a space, a brace or a backslash, which no path of an experiment may"
+PLAIN = re.compile(r"[^\\\s{}]+")  # a path in a repository as a config may hold it
 
 
 def discover(sources: list[str], types: list[str]) -> Found:
@@ -53,9 +55,13 @@ def discover(sources: list[str], types: list[str]) -> Found:
 def on_hub(names: list[str], types: list[str]) -> Found:
     """What repositories offer: one of safetensors, or GGUF files of one model in all of them."""
     said, repositories = " ".join(names), [read_repository(name) for name in names]
-    splits = []
+    splits, odd = [], tuple[str, ...]()
     for repository in repositories:
-        files = [file for file in repository.files if file.path.endswith(".gguf")]
+        every = [file for file in repository.files if file.path.endswith(".gguf")]
+        files = [file for file in every if PLAIN.fullmatch(file.path)]
+        odd += tuple(f"{f.path} ({ODD})" for f in every if f not in files)
+        if every and not files:
+            raise LabError(f"{repository.name}: {every[0].path}: {ODD}")
         if not files and len(names) > 1:
             raise LabError(f"{repository.name}: holds no *.gguf; name it by itself")
         if not files:
@@ -70,7 +76,7 @@ def on_hub(names: list[str], types: list[str]) -> Found:
             for label, parts in labels.items()
             if any(named(label, type_) for type_ in wanted)
         }
-    read, left_out = dict[str, list[Header]](), tuple[str, ...]()
+    read, left_out = dict[str, list[Header]](), odd
     for repository in repositories:
         mine = {label: p for label, p in labels.items() if p[0].repository == repository.name}
         headers = read_headers(repository, [file for parts in mine.values() for file in parts])
@@ -171,12 +177,17 @@ def hub_safetensors(repository: Repository) -> tuple[list[File], int]:
     """
     files = {file.path: file for file in repository.files if "/" not in file.path}
     weights = check_weights(files, repository.name)
+    if strange := [name for name in weights if not PLAIN.fullmatch(name)]:
+        raise LabError(f"{repository.name}: {strange[0]}: {ODD}")
     if "config.json" not in files:
         raise LabError(f"{repository.name}: has no config.json, which says what the model is")
     stored = check_architectures(read_json(repository, "config.json"), repository.name)
     if INDEX in files:
         index = read_json(repository, INDEX).get("weight_map")
-        named = sorted(set(index.values())) if isinstance(index, dict) else []
+        told = list(index.values()) if isinstance(index, dict) else []
+        if not told or not all(isinstance(name, str) for name in told):
+            raise LabError(f"{repository.name}: {INDEX} does not say where the weights are")
+        named = sorted(set(told))
         if missing := [name for name in named if name not in files]:
             raise LabError(f"{repository.name}: {INDEX} names {missing[0]}, which is missing")
         return [files[name] for name in named], stored
@@ -211,6 +222,8 @@ def check_weights(files: Iterable[str], name: str) -> list[str]:
             f"{name}: its weights are pickles alone ({pickled[0]}), which could run code: convert"
             " them to safetensors, or take another repository"
             if pickled
+            else f"{name}: its files end in .GGUF; only .gguf is known: rename copies of them"
+            if any(file.lower().endswith(".gguf") for file in files)
             else f"{name}: has no weights: neither *.gguf nor *.safetensors"
         )
     return weights

@@ -297,6 +297,8 @@ class hub_errors:  # noqa: N801 (a context manager, used like a function)
             why = "the hub refuses the token: renew HF_TOKEN, or run 'hf auth login' again"
         elif isinstance(error, errors.HfHubHTTPError) and error.response.status_code == 429:
             why = "the hub answers 429 Too Many Requests: wait some minutes, or set HF_TOKEN"
+        elif isinstance(error, errors.HfHubHTTPError) and error.response.status_code >= 500:
+            why = f"the hub answers {error.response.status_code}: try again later"
         elif isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
             why = (
                 "it is not in the cache, and HF_HUB_OFFLINE is set or the hub cannot be reached:"

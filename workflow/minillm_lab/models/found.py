@@ -56,6 +56,13 @@ class Found:
         """Whether somebody else quantized it; else its types are made here."""
         return any(gguf.header.type not in UNQUANTIZED for gguf in self.gguf)
 
+    def has(self, type_: str) -> bool:
+        """Whether one of the GGUF files has a type by its label or its header."""
+        return any(
+            named(gguf.label, type_) or gguf.header.type.lower() == type_.lower()
+            for gguf in self.gguf
+        )
+
     @property
     def unquantized(self) -> Gguf | None:
         """The source's own unquantized GGUF; None where it has none."""
@@ -115,21 +122,21 @@ def found_in(
     """The GGUF files asked for, by label or else by type; all of them where nothing is asked for.
 
     An unquantized one, which the others are compared with, is among them whatever is asked for.
-    Where there are only such, one is enough: every type can be made of it.
+    Where there are only such, one is enough: every type that is no file can be made of it.
     """
     own = Found(gguf, []).unquantized
-    if all(one.header.type in UNQUANTIZED for one in gguf):
-        types = []  # those are made of it
+    whole = all(one.header.type in UNQUANTIZED for one in gguf)
     asked = list[Gguf]()
     for type_ in types:
         by_label = [one for one in gguf if named(one.label, type_)]
         meant = by_label or [one for one in gguf if one.header.type.lower() == type_.lower()]
-        if not meant:
+        if not meant and not whole:
             there = ", ".join(one.label for one in gguf)
             raise LabError(f"{source}: no GGUF file {type_!r}; there are: {there}")
         asked += meant
     if not types:
         asked = [one for one in gguf if one.header.type not in UNQUANTIZED]
+    if not types or whole:
         left_out += tuple(
             f"{one.label} ({own.label} is the unquantized one; --types {one.label} adds it)"
             for one in gguf

@@ -63,7 +63,8 @@ def label_of(file: File) -> str:
     part = PART.search(path.name)
     stem = part["stem"] if part else path.name.removesuffix(".gguf")
     at_end = None if BESIDE_A_MODEL.search(stem) else TYPE_AT_END.search(stem)
-    rest = stem[len(model) :] if model and stem.lower().startswith(model.lower()) else stem
+    beyond = re.match(rf"{re.escape(model)}(?=[-_.]|$)", stem, re.IGNORECASE) if model else None
+    rest = stem[beyond.end() :] if beyond and not BESIDE_A_MODEL.search(stem) else stem
     label = word(at_end[1] if at_end else rest or stem)
     label = re.sub(r"^(FP)(16|32)$", r"F\2", label, flags=re.IGNORECASE)
     return label.upper() if label.upper() in QUANTIZATION_TYPES else label or "file"

@@ -65,7 +65,9 @@ def read_repository(name: str) -> Repository:
     bases = [said] if isinstance(said, str) else said if isinstance(said, list) else []
     quantized = getattr(info.card_data, "base_model_relation", None) in (None, "quantized")
     base = bases[0] if len(bases) == 1 and isinstance(bases[0], str) and quantized else None
-    return Repository(name, info.sha or "main", files, base)
+    if not info.sha:
+        raise LabError(f"{name}: the hub tells no commit of it, so its files cannot be pinned")
+    return Repository(name, info.sha, files, base)
 
 
 def checksum(told: object) -> str | None:
