@@ -63,7 +63,7 @@ class Header:
     context: int | None  # tokens that the model is made for; None if it does not say
     file_type: int | None  # general.file_type, a number of llama.cpp's; None if it does not say
     architecture: str | None = None  # general.architecture; None if it does not say
-    kind: str | None = None  # general.type: model, adapter, mmproj, imatrix; None likewise
+    kind: str | None = None  # general.type, as model or mmproj; None if it does not say
     part: int = 0  # number of this part of a split, from 0 on
     parts: int = 1  # number of parts of the split; 1 for a whole file
     split_tensors: int | None = None  # number of tensors in all parts together

@@ -194,12 +194,13 @@ def dominates(a: str, b: str, group: Group) -> bool:
 def beaten(names: list[str], group: Group) -> dict[str, str]:
     """The variants of one model that are left out, each with one of the rest that dominates it."""
     out: dict[str, str] = {}
+    over = {n: [o for o in names if o != n and dominates(o, n, group)] for n in names}
     left = list(names)
     while left:
-        over = {n: [o for o in left if o != n and dominates(o, n, group)] for n in left}
-        top = [n for n in left if not over[n]] or left
-        out |= {n: by[0] for n in left if (by := [o for o in over[n] if o in top]) and n not in top}
-        left = [n for n in left if n not in top and n not in out]
+        top = [n for n in left if not {*over[n]} & {*left}] or left
+        left = [n for n in left if n not in top]
+        out |= {n: by[0] for n in left if (by := [o for o in over[n] if o in top])}
+        left = [n for n in left if n not in out]
     return out
 
 
@@ -225,15 +226,12 @@ def first(
             f"every other variant that {meets} the limits is measurably worse in something and"
             " better in nothing"
         )
-    everyone = [*names, *beaten]
-    if not group.tied(SPEED, names):
+    if not (with_best := group.tied(SPEED, names)):
         taken = max(names, key=lambda n: (speed_of(results[n]), -memory_of(results[n])))
         return taken, f"it is the fastest that {meets} the limits, by its value alone"
-    tied = [
-        n for n in group.tied(SPEED, names) if not any(faster(other, n, group) for other in names)
-    ]
+    tied = [n for n in with_best if not any(faster(other, n, group) for other in names)]
     if len(tied) == 1:
-        others = [n for n in everyone if n != tied[0]]
+        others = [n for n in (*names, *beaten) if n != tied[0]]
         return tied[0], fastest(tied[0], others, group, meets)
 
     def least(of: Callable[[Result], float]) -> Callable[[list[str]], list[str]]:

@@ -281,10 +281,10 @@ class Experiment(Strict):
             raise ValueError(
                 f"quality.reference: no variant {reference!r}; variants: {', '.join(self.variants)}"
             )
+        used = {variant.model or self.model or "" for variant in self.variants.values()}
         if isinstance(reference, LlamaCppVariant):
-            for model in {variant.model or self.model or "" for variant in self.variants.values()}:
+            for model in used:
                 has_file("quality.reference", reference, self.models[model])
-        used = {variant.model or self.model for variant in self.variants.values()}
         if isinstance(reference, ReferenceFile) and reference.is_one and len(used) > 1:
             raise ValueError(
                 f"quality.reference.file: one file cannot be the reference of {len(used)} models;"

@@ -66,7 +66,9 @@ def read_repository(name: str) -> Repository:
     quantized = getattr(info.card_data, "base_model_relation", None) in (None, "quantized")
     base = bases[0] if len(bases) == 1 and isinstance(bases[0], str) and quantized else None
     if not info.sha:
-        raise LabError(f"{name}: the hub tells no commit of it, so its files cannot be pinned")
+        raise LabError(
+            f"{name}: the hub does not say which commit this is, so its files cannot be pinned"
+        )
     return Repository(name, info.sha, files, base)
 
 
