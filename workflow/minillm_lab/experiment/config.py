@@ -8,15 +8,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
-    Discriminator,
     Field,
-    Tag,
     ValidationError,
     field_validator,
     model_validator,
 )
 
 from minillm_lab.experiment.messages import described
+from minillm_lab.experiment.reference import Reference, ReferenceFile
 from minillm_lab.experiment.sources import (
     LONGEST,
     AbsolutePath,
@@ -44,29 +43,6 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.records import TOKENS_AT_DEPTH
 
 RESERVED = {"all", "comparison", "provisional", "readme", "reference", "report"}
-
-
-class ReferenceFile(Strict):
-    """A reference may be a file made elsewhere, where the unquantized model does not fit here."""
-
-    file: str = Field(
-        pattern=r"^([^{}\x00-\x1f]|\{model\})+$",
-        description="This path leads to the .npz file; {model} in it stands for the model's name.",
-    )
-
-    @property
-    def is_one(self) -> bool:
-        """Whether every model has the same file."""
-        return "{model}" not in self.file
-
-
-def kind_of_reference(reference: Any) -> str | None:
-    """Which kind of ``reference`` it is, as pydantic's tag; None where it is none."""
-    if not isinstance(reference, dict):
-        runtime = getattr(reference, "runtime", None)
-        return runtime or ("a file" if isinstance(reference, ReferenceFile) else "a name")
-    runtime = reference.get("runtime")
-    return runtime if isinstance(runtime, str) else "a file" if "file" in reference else None
 
 
 class Quality(Strict):
@@ -104,13 +80,7 @@ class Quality(Strict):
         description="At most this many chunks are scored, spread evenly over the text; null scores"
         " all.",
     )
-    reference: Annotated[
-        Annotated[Name, Tag("a name")]
-        | Annotated[TransformersVariant, Tag("transformers")]
-        | Annotated[LlamaCppVariant, Tag("llama.cpp")]
-        | Annotated[ReferenceFile, Tag("a file")],
-        Discriminator(kind_of_reference),
-    ] = Field(
+    reference: Reference = Field(
         TransformersVariant.model_validate({"runtime": "transformers", "dtype": "float32"}),
         description="Quality is measured against this reference; it is given as a runtime with its"
         " settings, as a variant's name, or as a file made elsewhere.",

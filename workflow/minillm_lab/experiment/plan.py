@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from minillm_lab.experiment.config import Experiment, ReferenceFile
+from minillm_lab.experiment.config import Experiment
 from minillm_lab.experiment.model_files import ModelFiles
+from minillm_lab.experiment.reference import ReferenceFile
 from minillm_lab.experiment.variants import LlamaCppVariant, Node, TransformersVariant, form_of
 from minillm_lab.jobs import cluster
 from minillm_lab.jobs.files import sha256_of
