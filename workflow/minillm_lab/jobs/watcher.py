@@ -68,8 +68,9 @@ def cause_of_death(number: int) -> str:
             " quantization, or close other programs"
         )
     return (
-        f"crashed ({name}): its model file is damaged, or memory ran out: {memory}; fetch the file"
-        " again, or take a smaller quantization"
+        f"crashed ({name}): its model file is damaged, memory ran out, or llama.cpp was compiled"
+        f" for another processor: {memory}; fetch the file again, take a smaller quantization, or"
+        " compile anew (docs/reliability.md)"
     )
 
 
