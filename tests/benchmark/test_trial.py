@@ -18,7 +18,7 @@ import pytest
 
 from builders import STEADY, made_up_trial
 from conftest import ROOT
-from minillm_lab.benchmark import machine, trial
+from minillm_lab.benchmark import machine, slices, trial
 from minillm_lab.benchmark.collect import read_trial, samples_of
 from minillm_lab.jobs import limits
 from minillm_lab.records import NoTrial, Reading, Trial
@@ -331,7 +331,7 @@ def test_a_disturbed_trial_is_taken_again_and_set_aside_in_the_end(
 def test_a_trial_goes_on_until_two_blocks_began_and_ended_in_one_state(
     twins: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changing = chain([CALM, OTHER, CALM, CALM, OTHER], repeat(OTHER))
+    changing = chain([CALM, OTHER, OTHER, CALM], repeat(CALM))
     found = measured(twins, tmp_path, monkeypatch, repeat(0.0), changing)
     steady = [b for b in found.blocks if b.before == b.after]
     assert found.disturbed is None and len(steady) >= 2 and len(found.blocks) >= 4
@@ -342,6 +342,52 @@ def test_a_machine_that_changes_all_the_time_ends_a_trial_all_the_same(
 ) -> None:
     found = measured(twins, tmp_path, monkeypatch, repeat(0.0), cycle([CALM, OTHER]))
     assert len(found.blocks) >= trial.MOST
+
+
+@pytest.mark.parametrize(
+    ("prefill", "step", "generate", "prefills", "decodes"),
+    [
+        (0.2, 0.01, 80, 2, (50, 2, 0)),  # the answer starts over
+        (0.3, 0.025, 80, 2, (20, 2, 0)),
+        (0.3, 0.04, 80, 2, (12, 2, 3)),
+        (20.0, 0.9, 80, 1, (8, 2, 6)),  # the slowest block has eight slices
+        (0.2, 0.02, 400, 2, (25, 2, 12)),
+        (0.2, 0.01, 3, 2, (75, 1, 0)),
+    ],
+    ids=["fast", "slower", "slow", "very slow", "a long answer", "a short answer"],
+)
+def test_a_block_takes_its_time_and_spreads_its_slices_over_the_answer(
+    prefill: float, step: float, generate: int, prefills: int, decodes: tuple[int, int, int]
+) -> None:
+    slices, tokens, skipped = decodes
+    found = trial.commands(prefill, step, generate, 1.5)
+    assert found == ["prefill"] * prefills + [f"decode {tokens} {skipped}"] * slices
+    assert slices == 8 or slices * (tokens + 1) * step <= 1.5
+    assert min(slices, generate // 3) * (skipped + tokens + 1) <= generate - 1
+
+
+@pytest.mark.parametrize("runtime", ["llama.cpp", "transformers"])
+def test_a_slice_goes_on_where_the_skipped_tokens_end(
+    runtime: str, tiny_gguf: Path, tiny_safetensors: Path, tmp_path: Path
+) -> None:
+    weights = tiny_gguf if runtime == "llama.cpp" else tiny_safetensors
+    prompt = PROMPT["token_ids"]
+    side = slices.Slices(weights, prompt, SETTINGS | {"runtime": runtime, "generate": 40})
+    engine, processed = side.runtime, list[int]()
+    decode, prefill = engine.decode, engine.prefill
+
+    def one(token: int) -> None:
+        processed.append(1)
+        decode(token)
+
+    def many(ids: list[int]) -> None:
+        processed.append(len(ids))
+        prefill(ids)
+
+    engine.decode, engine.prefill = one, many  # type: ignore[method-assign]
+    for _ in range(4):
+        assert side.decode(2, 10)["decode_seconds"] > 0
+    assert processed == [10, 1, 1, 1] * 3 + [len(prompt), 10, 1, 1, 1]
 
 
 def test_what_hits_both_sides_alike_is_not_in_a_ratio() -> None:

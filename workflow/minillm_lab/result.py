@@ -24,7 +24,7 @@ class TrialSample(Record):
         description="It holds the baseline's times and speeds."
     )
     ratios: dict[str, float] = Field(
-        description="It holds the medians, over cycles, of the variant's value over the baseline's."
+        description="It holds the variant's values over the baseline's, centred over cycles."
     )
 
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from math import exp, log
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -137,9 +138,9 @@ def speeds_of(side: Slices, prompt: int, tokens: int) -> dict[str, float]:
 
 
 def by_cycle(block: Block, timed: str) -> float:
-    """The median over cycles of the variant's seconds over the baseline's, for one field."""
+    """The variant's seconds over the baseline's, for one field: the centre over cycles."""
     pairs = zip(getattr(block.variant, timed), getattr(block.baseline, timed), strict=True)
-    return float(median(ours / theirs for ours, theirs in pairs))
+    return exp(estimates.centre([log(ours / theirs) for ours, theirs in pairs]))
 
 
 def collect(

@@ -2,8 +2,8 @@
 
 It reads commands from its standard input, one per line, and reports each with a line of JSON:
 
-    prefill     process the prompt from an empty context and choose the first token
-    decode N    decode N more tokens of the answer, which starts over at its end
+    prefill       process the prompt from an empty context and choose the first token
+    decode N M    decode N more tokens of the answer, M tokens on; at its end it starts over
 
 Before a command the process was stopped: its threads are asleep and the caches hold the other
 side's data. So one token is decoded before the clock starts.
@@ -62,10 +62,16 @@ class Slices:
         prefill, first = self.start_over()
         return {"prefill_seconds": prefill, "first_token_seconds": first}
 
-    def decode(self, tokens: int) -> dict[str, float]:
-        """Mean seconds for one of ``tokens`` tokens, without and with choosing it."""
-        if self.done + tokens + 1 > self.room:
+    def decode(self, tokens: int, skipped: int = 0) -> dict[str, float]:
+        """Mean seconds for one of ``tokens`` tokens, without and with choosing it.
+
+        Of an answer that would take too long, ``skipped`` tokens before them are read at once.
+        """
+        if self.done + skipped + tokens + 1 > self.room:
             self.start_over()
+        if skipped:
+            self.runtime.prefill([self.token] * skipped)
+            self.done += skipped
         self.step()
         start = clock()
         engine = sum(self.step() for _ in range(tokens))
@@ -84,8 +90,8 @@ def main(arguments: argparse.Namespace) -> None:
     side = Slices(arguments.weights, prompt, json.loads(arguments.settings))
     report({"runtime": side.facts, "prompt_tokens": len(prompt)})
     for line in sys.stdin:
-        command, _, tokens = line.strip().partition(" ")
-        report(side.prefill() if command == "prefill" else side.decode(int(tokens)))
+        command, *tokens = line.split()
+        report(side.prefill() if command == "prefill" else side.decode(*map(int, tokens)))
 
 
 if __name__ == "__main__":

@@ -33,9 +33,11 @@ from minillm_lab.jobs.watcher import cause_of_death, talking
 from minillm_lab.records import Block, NoTrial, Reading, Side, Trial, write_record
 from minillm_lab.runtimes import resolved, size_in
 
-SLICE = 8  # tokens decoded at a time
-PREFILLS = 2  # slices of prefill in a block
 BLOCKS = 2  # least blocks, each of prefills, then decoding along one answer
+PREFILLS = 2  # most slices of prefill in a block
+DECODES = 8  # least slices of decoding in a block
+SLICE = 2  # tokens of such a slice; many short slices tell more than a few long ones
+WARMING = 8  # tokens of the first slice, whose seconds say how many slices fit into a block
 CHANGED = 0.10  # change of a yardstick's logarithm over a block that shows another state
 MOST = 4  # most blocks, if the machine changes between states
 ATTEMPTS = 3
@@ -114,14 +116,13 @@ class Live:
         raise LabError(f"{self.variant}: {self.weights}: {why}")
 
 
-def block(sides: list[Live], generate: int, turns: Iterator[int]) -> tuple[list[Samples], float]:
-    """One block: prefills, then decoding along an answer of ``generate`` tokens.
-
-    Returns the samples of each side, and other programs' load during the block in cores.
-    """
+def block(
+    sides: list[Live], slices: list[str], turns: Iterator[int]
+) -> tuple[list[Samples], float]:
+    """One block of slices: the samples of each side, and other programs' load in cores."""
     samples: list[Samples] = [{}, {}]
     before, watch = sum(side.cpu_seconds() for side in sides), machine.Watch()
-    for command in commands(generate):
+    for command in slices:
         for i in (0, 1) if next(turns) % 2 else (1, 0):
             for field, seconds in sides[i].work(command).items():
                 samples[i].setdefault(field, []).append(seconds)
@@ -129,11 +130,19 @@ def block(sides: list[Live], generate: int, turns: Iterator[int]) -> tuple[list[
     return samples, watch.other_load(own) or 0.0
 
 
-def commands(generate: int) -> list[str]:
-    """The commands of a block, one for each slice."""
+def commands(prefill: float, step: float, generate: int, seconds: float) -> list[str]:
+    """The commands of a block of about ``seconds``, one for each slice.
+
+    ``prefill`` and ``step`` are seconds of both sides together, for the prompt and for a token.
+    Slices of decoding are spread over an answer of ``generate`` tokens, which may start over. Slow
+    sides get fewer, so that a trial of a large model does not last for minutes.
+    """
+    prefills = PREFILLS if PREFILLS * prefill < seconds / 2 else 1
     tokens = max(1, min(SLICE, generate - 2))
-    decodes = max(1, (generate - 1) // (tokens + 1))
-    return ["prefill"] * PREFILLS + [f"decode {tokens}"] * decodes
+    decodes = max(DECODES, int(seconds / step) // (tokens + 1))  # one is decoded on waking
+    fitting = max(1, (generate - 1) // (tokens + 1))
+    skipped = (generate - 1) // min(decodes, fitting) - (tokens + 1)
+    return ["prefill"] * prefills + [f"decode {tokens} {skipped}"] * decodes
 
 
 def blocks(
@@ -144,15 +153,17 @@ def blocks(
     Blocks continue for at least the seconds of a trial, and until BLOCKS of them began and ended in
     one state or there are MOST. They end early with the first during which other programs ran.
     """
-    generate, seconds = settings["generate"], settings["seconds"]
-    for command in dict.fromkeys(commands(generate)):  # the first of each kind is not counted
-        for side in sides:
-            side.work(command)
+    seconds = settings["seconds"]
+    generate = settings["generate"]
+    tokens = max(1, min(WARMING, generate - 2))  # the first slice of each kind is not counted
+    prefill = sum(side.work("prefill")["first_token_seconds"] for side in sides)
+    step = sum(side.work(f"decode {tokens}")["step_seconds"] for side in sides)
+    slices = commands(prefill, step, generate, seconds / BLOCKS)
     start, turns = time.monotonic(), count()
     found: list[Block] = []
     reading = read()
     while True:
-        (variant, baseline), load = block(sides, generate, turns)
+        (variant, baseline), load = block(sides, slices, turns)
         at_start, reading = reading, read()
         told = {"before": at_start, "after": reading, "variant": variant, "baseline": baseline}
         found.append(Block.model_validate(told))
@@ -220,7 +231,7 @@ def measure_trial(
                 taken, load = blocks(sides, parsed[0], threads, read)
                 if (why := disturbance(load, threads)) is None:
                     break
-                advance(0, f"attempt {attempt} does not count: {why}")
+                say(f"{names[0]} trial {number}: attempt {attempt} does not count: {why}")
             advance(1)
     variant, baseline = (
         Side.model_validate({"variant": name} | fact)
