@@ -1,5 +1,6 @@
 """The checked experiment, its plan, and what all rules share."""
 
+import atexit
 import gc
 import sys
 
@@ -8,15 +9,18 @@ from pathlib import Path
 from minillm_lab.experiment.config import RESERVED, load_experiment
 from minillm_lab.experiment.plan import MODELS_FIRST, Plan, due
 from minillm_lab.experiment.sources import LABEL, NAME
-from minillm_lab.jobs import lock
+from minillm_lab.jobs import lock, time_left
 from minillm_lab.jobs.errors import LabError
-from minillm_lab.jobs.failures import failures
+from minillm_lab.jobs.graph import due as jobs_due, failures
 from minillm_lab.jobs.staleness import code, code_by_runtime
 from minillm_lab.report import CHARTS, PAGES, charts_of, page
 from minillm_lab.report.after import after_failures, after_success, every_result
 from minillm_lab.runtimes import runtime_build, runtime_module
 
 LOCK = lock.hold(Path(".snakemake")) if workflow.is_main_process else None  # not on a node
+
+if workflow.is_main_process:
+    atexit.register(time_left.tell_plan, lambda: jobs_due(workflow) if workflow.dryrun else [])
 
 try:
     EXPERIMENT = load_experiment(config, ", ".join(map(str, workflow.configfiles)))

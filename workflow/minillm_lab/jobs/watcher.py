@@ -1,4 +1,4 @@
-"""Run a job's command so that it does not outlive snakemake and its death is explained.
+"""Run a job's command: it does not outlive snakemake, its death is explained, its time is noted.
 
 llama.cpp ends its process if an assumption of its own fails, and the system kills a process when
 memory runs out. In both cases the command cannot print a message itself.
@@ -12,10 +12,13 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from minillm_lab.jobs import time_left
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 READ = ("--weights", "--gguf", "--source", "--tokenizer")  # options that name a job's model file
@@ -91,10 +94,14 @@ def main() -> None:
     dies_with(int(parent))()
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches the command by itself
     environment = os.environ | {"GGML_NO_BACKTRACE": "1"}
+    began = time.monotonic()
     child = subprocess.Popen(command, env=environment, preexec_fn=dies_with(os.getpid()))
     status = child.wait()
     if status < 0:
         explain(command, -status)
+    elif not status and "--output" in command:
+        time_left.note(command[command.index("--output") + 1], time.monotonic() - began)
+        time_left.tell()
     sys.exit(status if status >= 0 else 128 - status)
 
 

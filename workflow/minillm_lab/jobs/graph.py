@@ -1,15 +1,24 @@
-"""Failures of a run: why a variant has no result, by the log of the job that failed."""
+"""Snakemake's graph of jobs: which jobs are due, and why a variant has no result.
+
+No interface of Snakemake gives its graph or which jobs failed, so they are read from inside its own
+object, ``workflow``, here alone.
+"""
 
 import re
 from pathlib import Path
 from typing import Any
 
 
-def failures(workflow: Any, results: dict[str, str]) -> dict[str, str]:
-    """By variant, why its result was not made; ``results`` maps each variant to its file.
+def due(workflow: Any) -> list[str]:
+    """The first output of each job that is to run; empty without a graph."""
+    dag = getattr(workflow, "_dag", None)
+    return [str(job.output[0]) for job in dag.needrun_jobs() if job.output] if dag else []
 
-    ``workflow`` is Snakemake's own object. No interface of Snakemake gives its graph of jobs and
-    which of them failed, so they are read from inside it, here alone.
+
+def failures(workflow: Any, results: dict[str, str]) -> dict[str, str]:
+    """By variant, why its result was not made, by the log of the job that failed.
+
+    ``results`` maps each variant to its file.
     """
     dag, failed = workflow.dag, workflow.scheduler.failed
 

@@ -1,0 +1,119 @@
+"""How long a run takes, by the time that such jobs took in this folder before.
+
+Each job that loads, makes or downloads a model notes its seconds. Another round or trial of a
+variant takes as long as its last; a variant without one, as long as the others.
+"""
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import fmean
+
+FOLDER = Path(".snakemake/minillm-lab")
+TIMES, RUN = FOLDER / "times.jsonl", FOLDER / "run.json"
+SHORT = 1.5  # seconds of a job that notes none
+WEIGHTS = {"rounds": 1.0, "trials": 1.0, "quality": 3.0, "answers": 1.0, "texts": 0.2}  # of a job
+
+
+def note(output: str, seconds: float) -> None:
+    """Note how long the job took that made ``output``."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with TIMES.open("a", encoding="utf-8") as file:
+        file.write(json.dumps([output, round(seconds, 2)]) + "\n")
+
+
+def noted() -> dict[str, float]:
+    """The last seconds of each kind of job, by ``kind``."""
+    try:
+        lines = TIMES.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    found = dict[str, float]()
+    for line in lines:
+        try:
+            output, seconds = json.loads(line)
+            found[kind(output)] = float(seconds)
+        except (ValueError, TypeError):
+            continue  # a line that a killed job left
+    return found
+
+
+def kind(output: str) -> str:
+    """An output without the number of its round or trial: ``results/trials/q8_0``."""
+    return re.sub(r"(\.\d+)?\.json$", "", output)
+
+
+def forecast(outputs: Iterable[str]) -> float | None:
+    """Seconds that the jobs with these first outputs take, about; None where nothing tells."""
+    times = noted()
+    by_folder = dict[str, list[float]]()
+    for name, seconds in times.items():
+        by_folder.setdefault(str(Path(name).parent), []).append(seconds)
+    means = {folder: fmean(each) for folder, each in by_folder.items()}
+    weighed = {f: m / WEIGHTS[Path(f).name] for f, m in means.items() if Path(f).name in WEIGHTS}
+    unit = fmean(weighed.values()) if weighed else None
+    total, guessed = 0.0, False
+    for output in outputs:
+        folder = Path(output).parent
+        known = times.get(kind(output), means.get(str(folder)))
+        if known is None and (weight := WEIGHTS.get(folder.name)):
+            known, guessed = weight * (unit or 0.0), guessed or unit is None
+        total += SHORT if known is None else known
+    return None if guessed else total
+
+
+def begin(outputs: Iterable[str]) -> None:
+    """Keep the outputs of a run that begins."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    RUN.write_text(json.dumps({"began": time.time(), "outputs": [*outputs]}), encoding="utf-8")
+
+
+def left() -> str:
+    """How far the run is, and how long its other jobs take; empty where no run is known."""
+    try:
+        run = json.loads(RUN.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    others = [o for o in run["outputs"] if not made_since(run["began"], Path(o))]
+    seconds = forecast(others)
+    about = f", about {in_words(seconds)} left" if seconds else ""
+    return f"{len(run['outputs']) - len(others)} of {len(run['outputs'])} jobs done{about}"
+
+
+def made_since(began: float, output: Path) -> bool:
+    try:
+        return output.lstat().st_mtime >= began
+    except OSError:
+        return False
+
+
+def in_words(seconds: float) -> str:
+    """Seconds as a person would say them: 40 s, 9 min, 2 h 10 min."""
+    if seconds < 60:
+        return f"{max(10, 10 * round(seconds / 10))} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
+
+
+def tell() -> None:
+    """Say it on a terminal; nothing where the output is piped."""
+    if sys.stderr.isatty() and (line := left()):
+        print(line, file=sys.stderr)
+
+
+def tell_plan(outputs: Callable[[], list[str]]) -> None:
+    """Say at the end of a dry run how long the run would take."""
+    if not (due := outputs()):
+        return
+    seconds = forecast(due)
+    print(
+        f"Plan: {len(due)} jobs, about {in_words(seconds)}, by the time that such jobs took here."
+        if seconds is not None
+        else f"Plan: {len(due)} jobs. How long they take is known after the first of each kind.",
+        file=sys.stderr,
+    )
