@@ -108,7 +108,7 @@ def test_loads_are_not_ranked_where_a_factor_of_two_would_be_a_tie(
     """Who reads 0.31 and 0.10 s in bold takes them for equal."""
     found = compared(loaded("fp16", rounds[0]), loaded("q4", rounds[1]))
     page, every = front(found, Path("README.md")), details(found)
-    assert row(page, "[Load, cold · warm cache]") == ["0.31 · 0.31", "0.10 · 0.10"]
+    assert row(page, "[Load, cold · warm]") == ["0.31 · 0.31", "0.10 · 0.10"]
     assert row(every, "Load, cold cache") == row(every, "Load, warm cache") == ["0.31", "0.10"]
     told = "one round" if len(rounds[0]) == 1 else "2 rounds"
     for text in (page, every):
@@ -121,7 +121,7 @@ def test_loads_are_ranked_where_rounds_tell_them_apart() -> None:
         loaded("fp16", [0.31 * x for x in level]), loaded("q4", [0.10 * x for x in reversed(level)])
     )
     page, every = front(found, Path("README.md")), details(found)
-    assert row(page, "[Load, cold · warm cache]") == ["0.31 · 0.31", "**0.10** · **0.10**"]
+    assert row(page, "[Load, cold · warm]") == ["0.31 · 0.31", "**0.10** · **0.10**"]
     assert row(every, "Load, cold cache")[1].startswith("**0.10** (×0.32)")
     assert "not ranked" not in page + every
 

@@ -24,8 +24,8 @@ DOCS = {  # how the label of a row begins: where its figure is explained
     "Quality loss": "quality.md#the-verdict",
     "Decode": "measurement.md#the-metrics",
     "Time": "measurement.md#the-metrics",
-    "Memory": "measurement.md#the-metrics",
-    "Load, cold · warm cache": "measurement.md#a-round",
+    "Memory, loaded · after generation": "measurement.md#the-metrics",
+    "Load, cold · warm": "measurement.md#a-round",
 }
 
 
@@ -77,9 +77,13 @@ def short(comparison: Comparison, names: list[str], page: Path) -> list[list[str
         metrics = (f"load_{how}_seconds" for how in ("cold", "warm"))
         return " · ".join(plain(comparison, name, m, "s", name not in out[m]) for m in metrics)
 
+    def memory(name: str) -> str:
+        loaded = plain(comparison, name, "memory_after_load_bytes", "MB")
+        return f"{loaded} · {cell(comparison, name, 'memory_after_generation_bytes', 'MB')}"
+
     rows = {}
     if any(r.quality or r.output.flaw for r in results.values()):
-        rows["Quality loss (KL divergence, nats)"] = [loss_in_a_word(r) for r in results.values()]
+        rows["Quality loss (nats)"] = [loss_in_a_word(r) for r in results.values()]
     rows |= {
         "Decode ↑, t/s": figures("decode_tokens_per_second", "t/s"),
         f"Time for {tokens} tokens ↓, s (t/s)": [
@@ -88,10 +92,9 @@ def short(comparison: Comparison, names: list[str], page: Path) -> list[list[str
             for name in names
         ],
         "Time to first token ↓, ms": figures("first_token_seconds", "ms"),
-        "Memory after generation ↓, MB": figures("memory_after_generation_bytes", "MB"),
-        "Memory after load ↓, MB": figures("memory_after_load_bytes", "MB"),
+        "Memory, loaded · after generation ↓, MB": [memory(name) for name in names],
         "Model size ↓, MB": [size[name] for name in names],
-        "Load, cold · warm cache ↓, s": [loads(name) for name in names],
+        "Load, cold · warm ↓, s": [loads(name) for name in names],
         "Backend": [f"{r.runtime['name']}, {r.runtime['backend']}" for r in results.values()],
     }
     header = ["", *(f"{n} (baseline)" if n == comparison.baseline else n for n in names)]

@@ -29,7 +29,7 @@ from minillm_lab.report.picture import (
 )
 from minillm_lab.wording import number
 
-HEIGHT = 240
+HEIGHT = 180
 LARGEST = 450  # area of the largest marker, square pixels
 LOST = {LOSS: "KL divergence, nats", BITS: "Bits per byte", MEMORY: "Memory, MB"}
 BETTER = {LOSS: "closer", BITS: "predicts better", MEMORY: "less"}
