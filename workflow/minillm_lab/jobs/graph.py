@@ -11,8 +11,10 @@ from typing import Any
 
 def due(workflow: Any) -> list[str]:
     """The first output of each job that is to run; empty without a graph."""
-    dag = getattr(workflow, "_dag", None)
-    return [str(job.output[0]) for job in dag.needrun_jobs() if job.output] if dag else []
+    if (dag := getattr(workflow, "_dag", None)) is None:
+        return []
+    jobs = dag.needrun_jobs(exclude_finished=False)  # in a dry run all are finished in the end
+    return [str(job.output[0]) for job in jobs if job.output]
 
 
 def failures(workflow: Any, results: dict[str, str]) -> dict[str, str]:
