@@ -51,6 +51,18 @@ def test_a_run_ends_with_what_to_take_and_where_to_read_on(lab: Lab) -> None:
     assert "README.md, RESULTS.md; minillm-lab pick answers for other limits." in said
 
 
+def test_a_dry_run_ends_with_how_long_it_takes_once_such_jobs_ran(lab: Lab) -> None:
+    fresh = lab.snakemake("-n").stderr.splitlines()[-1]
+    assert re.fullmatch(r"Plan: \d+ jobs\. How long they take is known after .*", fresh)
+    lab.run()
+    assert "Plan:" not in lab.snakemake("-n").stderr
+    lab.config["trials"] = 3
+    lab.write_config()
+    again = lab.snakemake("-n").stderr.splitlines()[-1]
+    assert re.fullmatch(r"Plan: \d+ jobs, about \d+ s, by the time .*", again)
+    assert "Plan:" not in lab.snakemake("--dag").stderr
+
+
 def test_rounds_and_trials_of_all_variants_take_turns(lab: Lab) -> None:
     lab.config |= {"rounds": 2, "trials": 3}
     lab.config["variants"]["q8_0"] = {"runtime": "llama.cpp", "quantization": "Q8_0"}
