@@ -76,7 +76,9 @@ def steps(experiment: Experiment, found: Found) -> Iterator[tuple[float, str]]:
         form = settings.dtype if settings.runtime == "transformers" else form_of(settings)
         return size_of(form, found)
 
-    if (reference := Plan(experiment, "").reference) is not None:
+    plan = Plan(experiment, "")
+    for model in plan.with_reference:
+        reference = plan.computed(model)
         yield held(reference) + REFERENCE[reference.runtime], "the reference"
     taken = {name: held(v) + VARIANT[v.runtime] for name, v in experiment.variants.items()}
     for name in taken.keys() - {experiment.baseline}:
