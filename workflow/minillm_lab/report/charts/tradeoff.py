@@ -10,8 +10,9 @@ from typing import Any
 
 import altair as alt
 
-from minillm_lab.comparison.advice import choose, default_limits
+from minillm_lab.comparison.advice import choose
 from minillm_lab.comparison.group import group_of
+from minillm_lab.comparison.limits import default_limits
 from minillm_lab.comparison.shapes import Comparison
 from minillm_lab.quality.verdict import verdict
 from minillm_lab.report.charts.parts import NARROW
