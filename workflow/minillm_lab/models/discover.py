@@ -6,7 +6,7 @@ Only headers and small files are read. Whatever cannot be run is refused here in
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import NoneType
 
@@ -14,7 +14,7 @@ from minillm_lab.experiment.sources import UNQUANTIZED
 from minillm_lab.header import Header, parse_header
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import INDEX, SINGLE, chosen_safetensors
-from minillm_lab.models.found import Found, found_in, usable
+from minillm_lab.models.found import Found, Split, found_in, model_of, usable
 from minillm_lab.models.labels import CUT_UP, grouped, labelled, named
 from minillm_lab.models.remote import (
     File,
@@ -32,43 +32,134 @@ ODD = "its name holds a space, a brace or a backslash, which no path of an exper
 PLAIN = re.compile(r"[^\\\s{}]+")  # a path in a repository as a config may hold it
 
 
-def discover(sources: list[str], types: list[str]) -> Found:
-    """What the sources offer; ``types`` choose among GGUF files, by label or type.
+@dataclass(frozen=True)
+class Source:
+    """A source as it was named, and what was read in it: GGUF files, or else safetensors."""
 
-    Raises LabError where there is nothing that can be run, or no file of a type asked for.
-    """
-    here = [Path(source) for source in sources]
+    said: str
+    place: Repository | Path  # on this disk the folder from which its files' paths start
+    gguf: list[Split]
+    safetensors: Found | None = None
+    left_out: tuple[str, ...] = ()
+
+
+def spelt(source: str) -> str:
+    """A source in its one spelling: a path from here or from the root, or owner/name."""
     try:
-        if any(path.exists() for path in here):
-            return on_disk(here, types)
+        if (path := Path(source)).exists():
+            return str(shown(path))
+    except OSError as error:
+        raise LabError(f"{source}: {error.strerror or error}") from error
+    if "://" in source:
+        from huggingface_hub import constants
+
+        source = source.removeprefix(f"{constants.ENDPOINT}/")
+    return source.rstrip("/") or source
+
+
+def shown(path: Path) -> Path:
+    """A path as the workflow reads it: from the working folder, or from the root."""
+    whole = Path(os.path.normpath(path.absolute()))
+    return whole.relative_to(Path.cwd()) if whole.is_relative_to(Path.cwd()) else whole
+
+
+def discover(sources: list[str], types: list[str], apart: bool = False) -> list[Found]:
+    """What the sources offer, by model. GGUF files of one model are one, wherever they were named.
+
+    With ``apart`` each source is a model of its own. ``types`` choose among GGUF files, by label or
+    type. Raises LabError where there is nothing that can be run, or no file of a type asked for.
+    """
+    sources = sources if apart else list(dict.fromkeys(sources))
+    here = [Path(source) for source in sources if Path(source).exists()]
+    for name in sources:
+        if not Path(name).exists() and (not REPOSITORY.fullmatch(name) or name.endswith(".gguf")):
+            raise LabError(f"{name}: no such file or folder, and no repository's name (owner/name)")
+    try:
+        local = iter(on_disk(here, apart))
     except OSError as error:
         raise LabError(f"{error.filename}: {error.strerror or error}") from error
-    from huggingface_hub import constants
+    read = [next(local) if Path(s).exists() else on_hub(s, types) for s in sources]
+    whole = [s for s in read if s.safetensors and isinstance(s.place, Repository) and not apart]
+    bases = {source.said: source.safetensors for source in whole if source.safetensors}
+    found = [of_one_model(group, types, bases) for group in by_model(read, apart)]
+    taken = {one.base_named for one in found}
+    return [one for one in found if one.gguf or one.sources[0] not in taken]
 
-    names = [source.removeprefix(f"{constants.ENDPOINT}/") for source in sources]
-    for name in names:
-        if not REPOSITORY.fullmatch(name) or name.endswith(".gguf"):
-            raise LabError(f"{name}: no such file or folder, and no repository's name (owner/name)")
-    return on_hub(list(dict.fromkeys(names)), types)
+
+def by_model(sources: list[Source], apart: bool) -> list[list[Source]]:
+    """The sources whose GGUF files are of one model; safetensors are a model of their own."""
+    groups: dict[object, list[Source]] = {}
+    beside = []
+    for number, source in enumerate(sources):
+        gguf, _ = usable(source.said, source.gguf)
+        if source.safetensors or (apart and source.gguf):
+            groups[number] = [source]
+        elif gguf:
+            groups.setdefault((type(source.place), model_of(gguf[0].header)), []).append(source)
+        elif source.gguf:  # else its files were named before
+            beside.append(source)
+    for source in beside:  # what generates no text lies beside a model of the same place
+        kin = [g for g in groups.values() if g[0].gguf and type(g[0].place) is type(source.place)]
+        if kin:
+            kin[0].append(source)
+        else:
+            groups[source.said] = [source]
+    return list(groups.values())
 
 
-def on_hub(names: list[str], types: list[str]) -> Found:
-    """What repositories offer: one of safetensors, or GGUF files of one model in all of them."""
-    said, repositories = " ".join(names), [read_repository(name) for name in names]
-    splits, odd = [], tuple[str, ...]()
-    for repository in repositories:
-        every = [file for file in repository.files if file.path.endswith(".gguf")]
-        files = [file for file in every if PLAIN.fullmatch(file.path)]
-        odd += tuple(f"{f.path} ({ODD})" for f in every if f not in files)
-        if every and not files:
-            raise LabError(f"{repository.name}: {every[0].path}: {ODD}")
-        if not files and len(names) > 1:
-            raise LabError(f"{repository.name}: holds no *.gguf; name it by itself")
-        if not files:
-            weights, stored = hub_safetensors(repository)
-            return Found([], weights, [], repository, stored)
-        splits += grouped(files, repository.name)
-    labels = labelled(splits)
+def of_one_model(sources: list[Source], types: list[str], bases: dict[str, Found]) -> Found:
+    """What sources of one model offer; ``bases`` are safetensors that were named besides."""
+    first, said = sources[0], " ".join(source.said for source in sources)
+    if first.safetensors:
+        return first.safetensors
+    gguf, left_out = usable(said, [split for source in sources for split in source.gguf])
+    if not gguf:
+        raise LabError(f"{said}: nothing in it generates text: {'; '.join(left_out)}")
+    left_out += tuple(text for source in sources for text in source.left_out)
+    repositories = [s.place for s in sources if isinstance(s.place, Repository)]
+    place: list[Repository] | Path = repositories
+    if isinstance(folder := first.place, Path):
+        parents = [(folder / file.path).parent for one in gguf for file in one.files]
+        whole = len(sources) == 1 and Path(said).is_dir()
+        common = folder if whole else Path(os.path.commonpath(parents))
+        place = shown(common)
+        gguf = [
+            replace(
+                one, files=[replace(f, path=relative(folder / f.path, common)) for f in one.files]
+            )
+            for one in gguf
+        ]
+    found = found_in(said, gguf, types, place, left_out)
+    found = replace(found, sources=tuple(source.said for source in sources))
+    named = {r.base for r in repositories if r.base}
+    if len(named) == 1 and (base := next(iter(named))) in bases:
+        weights = bases[base]
+        return replace(
+            found,
+            base_named=base,
+            safetensors=weights.safetensors,
+            safetensors_from=weights.safetensors_from,
+        )
+    return found if found.unquantized or not repositories else with_base(found, repositories)
+
+
+def relative(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder))
+
+
+def on_hub(name: str, types: list[str]) -> Source:
+    """What a repository offers; the headers of those of its GGUF files that may be asked for."""
+    repository = read_repository(name)
+    every = [file for file in repository.files if file.path.endswith(".gguf")]
+    files = [file for file in every if PLAIN.fullmatch(file.path)]
+    if every and not files:
+        raise LabError(f"{name}: {every[0].path}: {ODD}")
+    if not files:
+        weights, stored = hub_safetensors(repository)
+        return Source(
+            name, repository, [], Found([], weights, [], repository, stored, sources=(name,))
+        )
+    labels = labelled(grouped(files, name))
     if types and all(any(named(label, type_) for label in labels) for type_ in types):
         wanted = (*types, *UNQUANTIZED)  # no other's header is needed
         labels = {
@@ -76,15 +167,11 @@ def on_hub(names: list[str], types: list[str]) -> Found:
             for label, parts in labels.items()
             if any(named(label, type_) for type_ in wanted)
         }
-    read, left_out = dict[str, list[Header]](), odd
-    for repository in repositories:
-        mine = {label: p for label, p in labels.items() if p[0].repository == repository.name}
-        headers = read_headers(repository, [file for parts in mine.values() for file in parts])
-        read |= {label: [next(headers) for _ in parts] for label, parts in mine.items()}
-        left_out += cut_up(file.path for file in repository.files)
-    gguf, beside = usable(said, labels, read)
-    found = found_in(said, gguf, types, repositories, beside + left_out)
-    return found if found.unquantized else with_base(found, repositories)
+    headers = read_headers(repository, [file for parts in labels.values() for file in parts])
+    splits = [(parts, [next(headers) for _ in parts]) for parts in labels.values()]
+    odd = tuple(f"{file.path} ({ODD})" for file in every if file not in files)
+    left_out = odd + cut_up(file.path for file in repository.files)
+    return Source(name, repository, splits, left_out=left_out)
 
 
 def with_base(found: Found, repositories: list[Repository]) -> Found:
@@ -109,30 +196,31 @@ def with_base(found: Found, repositories: list[Repository]) -> Found:
     return replace(found, safetensors=weights, safetensors_from=repository)
 
 
-def on_disk(paths: list[Path], types: list[str]) -> Found:
-    """What files and folders on this disk offer."""
-    said = " ".join(map(str, paths))
-    below = {path: gguf_below(path) for path in paths}
-    if len(paths) > 1 and (empty := [path for path, found in below.items() if not found]):
-        raise LabError(f"{empty[0]}: holds no *.gguf; name a folder of safetensors by itself")
-    files = sorted({file for found in below.values() for file in found})
-    if not files:
-        weights, stored = local_safetensors(paths[0])
-        return Found([], weights, [], paths[0], stored)
-    whole = len(paths) == 1 and paths[0].is_dir()
-    parents = [file.parent for file in files]
-    folder = Path(os.path.normpath(paths[0].absolute()) if whole else os.path.commonpath(parents))
-    listed = [File(str(file.relative_to(folder)), file.stat().st_size) for file in files]
-    labels = labelled(grouped(listed, said))
-    read = {
-        label: [local_header(folder / file.path) for file in parts]
-        for label, parts in labels.items()
-    }
-    gguf, left_out = usable(said, labels, read)
-    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    if whole:
-        left_out += cut_up(str(path.relative_to(folder)) for path in folder.rglob("*"))
-    return found_in(said, gguf, types, shown, left_out)
+def on_disk(paths: list[Path], apart: bool) -> list[Source]:
+    """What files and folders on this disk offer; parts of one split may be named one by one."""
+    found = []
+    for batch in [[path] for path in paths] if apart else [paths] if paths else []:
+        below = {path: gguf_below(path) for path in batch}
+        owner = {file: path for path in reversed(batch) for file in below[path]}
+        whole = len(batch) == 1 and batch[0].is_dir()
+        parents = [file.parent for file in owner] or [Path.cwd()]
+        folder = Path(
+            os.path.normpath(batch[0].absolute()) if whole else os.path.commonpath(parents)
+        )
+        listed = [File(relative(file, folder), file.stat().st_size) for file in sorted(owner)]
+        splits: dict[Path, list[Split]] = {path: [] for path in batch}
+        for parts in grouped(listed, " ".join(map(str, batch))):
+            headers = [local_header(folder / file.path) for file in parts]
+            splits[owner[folder / parts[0].path]].append((parts, headers))
+        for path in batch:
+            weights = None
+            if not below[path]:
+                files, stored = local_safetensors(path)
+                weights = Found([], files, [], path, stored, sources=(str(path),))
+            inside = path.rglob("*") if path.is_dir() and below[path] else ()
+            left_out = cut_up(relative(file, path) for file in inside)
+            found.append(Source(str(path), folder, splits[path], weights, left_out))
+    return found
 
 
 def gguf_below(path: Path) -> list[Path]:
