@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from minillm_lab.commands import reference
 from minillm_lab.experiment.config import RESERVED, load_experiment
 from minillm_lab.experiment.sources import NAME, QUANTIZATION_TYPES
 from minillm_lab.jobs.errors import LabError
@@ -31,7 +32,9 @@ EXAMPLES = (
     "minillm-lab new mine-Q8_0.gguf mine-Q4_K_M.gguf --name mine",
     "minillm-lab new folder-of-gguf-files",
     "minillm-lab new folder-of-safetensors --types Q6_K,Q4_K_M",
+    "minillm-lab new owner/name-GGUF --types Q4_K_M --reference owner/name-GGUF/reference.npz",
 )
+WHOLE = {"runtime": "transformers", "dtype": "float32"}
 LADDER = ("Q8_0", "Q5_K_M", "Q4_K_M")  # of a model that ships none
 MEASURED = """
 # Every variant answers this prompt, put through the model's own chat template.
@@ -51,9 +54,11 @@ warmups: 1
 """
 
 
-def experiment_text(found: Found, name: str, variants: dict[str, str], command: str) -> str:
+def experiment_text(
+    found: Found, name: str, variants: dict[str, str], command: str, chosen: reference.Chosen
+) -> str:
     """An experiment as YAML with comments, below ``command``; ``variants`` are settings by name."""
-    model = re.sub(r"[-_.]gguf$", "", name)
+    model = model_of(name)
     head = [
         command,
         "# wrote this experiment. Edit it as you like: the command never changes it again.",
@@ -69,19 +74,25 @@ def experiment_text(found: Found, name: str, variants: dict[str, str], command: 
         "# Each variant is one row of the table, and its result is in the results' folder.",
         "variants:",
     ]
-    reference, why = reference_of(found, variants)
-    whole = "transformers" in reference
+    whole = chosen[0] == WHOLE
+    told = yaml.safe_dump(
+        {"reference": chosen[0]},
+        default_flow_style=None if whole else False,
+        sort_keys=False,
+        allow_unicode=True,
+        width=10**6,
+    )
     tail = [
         "",
         "# Ratios compare each variant with this one.",
         f"baseline: {scalar(next(iter(variants)))}",
         *MEASURED.splitlines(),
         "",
-        *comment(why),
+        *comment(chosen[1]),
         *(["# If that does not fit into memory: {runtime: llama.cpp, quantization: F16}"] * whole),
         "quality:",
         "  chunks: 10 # of 512 tokens each, spread evenly over the lab's own text",
-        f"  reference: {reference}",
+        *(f"  {line}" for line in told.splitlines()),
         "",
         f"results: results/{name}",
         f"readme: experiments/{name}.md",
@@ -168,30 +179,37 @@ def published(found: Found) -> dict[str, str]:
 
 
 def made(found: Found, types: list[str]) -> dict[str, str]:
-    """The variants of unquantized weights: as they are, in llama.cpp, and of types made here."""
+    """The variants of unquantized weights: as they are, in llama.cpp, and of types made here.
+
+    Raises LabError where nobody can make one.
+    """
     first = published(found) or {
         "fp16": "runtime: transformers, dtype: float16",
         "f16": "runtime: llama.cpp, quantization: F16",
     }
+    types = [type_.upper() for type_ in types if not found.has(type_)]
+    if unknown := sorted({*types} - {*QUANTIZATION_TYPES}):
+        raise LabError(
+            f"no type {unknown[0]!r} can be made; there are: {', '.join(QUANTIZATION_TYPES)}"
+        )
     types = [type_ for type_ in types if type_.lower() not in first]
     return first | {t.lower(): f"runtime: llama.cpp, quantization: {t}" for t in types}
 
 
-def reference_of(found: Found, variants: dict[str, str]) -> tuple[str, str]:
-    """The reference that quality is measured against, as YAML, and why it is that one."""
-    own, first = found.unquantized, scalar(next(iter(variants)))
+def reference_of(found: Found, variants: dict[str, str]) -> reference.Chosen:
+    """The reference that quality is measured against, and why it is that one."""
+    own, first = found.unquantized, next(iter(variants))
     if own:
         where = "folder" if isinstance(found.gguf_from, Path) else "repository"
         return (
             first,
             f"Quality is the distance from {own.label}, the {where}'s own unquantized file.",
         )
-    whole = "{runtime: transformers, dtype: float32}"
     if not found.gguf:
-        return whole, "Quality is the distance from the unquantized weights in float32."
+        return WHOLE, "Quality is the distance from the unquantized weights in float32."
     if isinstance(found.safetensors_from, Repository):
         base = found.safetensors_from.name
-        return whole, (
+        return WHOLE, (
             f"Quality is the distance from {base}, the base model that the card names, in float32."
         )
     missing = " ".join(["The source has no unquantized file.", found.base]).strip()
@@ -199,6 +217,11 @@ def reference_of(found: Found, variants: dict[str, str]) -> tuple[str, str]:
         f"{missing} Quality is the distance from {first}, its finest file, which is quantized"
         " itself."
     )
+
+
+def model_of(name: str) -> str:
+    """The model's name in an experiment of a name."""
+    return re.sub(r"[-_.]gguf$", "", name)
 
 
 def scalar(text: str) -> str:
@@ -259,6 +282,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which of the published GGUF files (default: all), or which types to make of"
         f" safetensors (default: {','.join(LADDER)})",
     )
+    parser.add_argument(
+        "--reference",
+        metavar="REFERENCE",
+        help="what quality is measured against: owner/name/path/to/file.npz on the hub, a file.npz"
+        " here, or a variant, where the unquantized weights do not fit",
+    )
     parser.add_argument("--name", help="of the experiment (default: the source's)")
 
 
@@ -271,6 +300,7 @@ def main(arguments: argparse.Namespace) -> None:
         raise LabError(f"--name {name!r}: use lower-case letters, digits, '.', '_' and '-'")
     path = Path("experiments", f"{name}.yaml")
     asked = [*sources, *(["--types", ",".join(arguments.types)] if arguments.types else [])]
+    asked += ["--reference", arguments.reference] if arguments.reference else []
     asked += ["--name", arguments.name] if arguments.name else []
     command = f"# {one_line(shlex.join(['minillm-lab', 'new', *asked]))}"
     if path.exists():
@@ -279,22 +309,25 @@ def main(arguments: argparse.Namespace) -> None:
             raise LabError(f"{path} is there already, for something else: {way_out}")
         print(f"{path} is there already, and nothing was changed: {way_out}")
         return
+    given = arguments.reference
     try:
-        found = discover(sources, arguments.types)
+        types = reference.types_with(given, arguments.types)
+        found = discover(sources, types, reference.is_unquantized(given))
+        variants = (
+            published(found)
+            if found.published
+            else made(found, types or reference.types_with(given, LADDER))
+        )
+        chosen = reference_of(found, variants)
+        if given:
+            chosen = reference.chosen(given, [model_of(name)], found, variants)
     except LabError as error:  # foreign names may be in it
         raise LabError(one_line(str(error))) from error.__cause__
-    types = [type_.upper() for type_ in arguments.types or LADDER if not found.has(type_)]
-    if not found.published and (unknown := sorted({*types} - {*QUANTIZATION_TYPES})):
-        raise LabError(
-            f"--types: no type {unknown[0]!r} can be made; there are:"
-            f" {', '.join(QUANTIZATION_TYPES)}"
-        )
-    variants = published(found) if found.published else made(found, types)
-    text = experiment_text(found, name, variants, command)
+    text = experiment_text(found, name, variants, command, chosen)
     experiment = load_experiment(yaml.safe_load(text), str(path))
     write_text(path, text)
     print(f"{path}: {', '.join(variants)}")
-    print(one_line(reference_of(found, variants)[1]))
+    print(one_line(chosen[1]))
     if len(variants) == 1:
         print("One variant has nothing to be compared with: name more files, or add variants.")
     for left_out in found.left_out:

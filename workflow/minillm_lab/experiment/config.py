@@ -15,7 +15,12 @@ from pydantic import (
 )
 
 from minillm_lab.experiment.messages import described
-from minillm_lab.experiment.reference import Reference, ReferenceFile
+from minillm_lab.experiment.reference import (
+    PublishedFile,
+    Reference,
+    ReferenceFile,
+    ReferenceOnHub,
+)
 from minillm_lab.experiment.sources import (
     LONGEST,
     AbsolutePath,
@@ -83,7 +88,7 @@ class Quality(Strict):
     reference: Reference = Field(
         TransformersVariant.model_validate({"runtime": "transformers", "dtype": "float32"}),
         description="Quality is measured against this reference; it is given as a runtime with its"
-        " settings, as a variant's name, or as a file made elsewhere.",
+        " settings, as a variant's name, or as a file made elsewhere, here or on the hub.",
     )
     exact: bool = Field(
         False,
@@ -255,11 +260,8 @@ class Experiment(Strict):
         if isinstance(reference, LlamaCppVariant):
             for model in used:
                 has_file("quality.reference", reference, self.models[model])
-        if isinstance(reference, ReferenceFile) and reference.is_one and len(used) > 1:
-            raise ValueError(
-                f"quality.reference.file: one file cannot be the reference of {len(used)} models;"
-                " write {model} in its path where the files' names differ"
-            )
+        if isinstance(reference, ReferenceFile | ReferenceOnHub):
+            reference.serves("quality.reference", used)
         return self
 
 
@@ -288,9 +290,13 @@ def keys_allowed(place: tuple[int | str, ...]) -> list[str]:
         "hub": Hub,
         "models": Model,
         "a file": ReferenceFile,
+        "on the hub": ReferenceOnHub,
+        "on the hub.hub": PublishedFile,
         "nodes": Node,
         "quality": Quality,
     }
     parents = [str(p) for p in place[:-1]]
+    if parents[-2:] == ["on the hub", "hub"]:  # not a model's
+        parents = ["on the hub.hub"]
     found = next((shapes[p] for p in reversed(parents) if p in shapes), Experiment)
     return list(found.model_fields)

@@ -32,15 +32,17 @@ ODD = "its name holds a space, a brace or a backslash, which no path of an exper
 PLAIN = re.compile(r"[^\\\s{}]+")  # a path in a repository as a config may hold it
 
 
-def discover(sources: list[str], types: list[str]) -> Found:
+def discover(sources: list[str], types: list[str], whole: bool = True) -> Found:
     """What the sources offer; ``types`` choose among GGUF files, by label or type.
 
+    The unquantized weights, which others are compared with, are among it if they are wanted
+    (``whole``), whatever the types.
     Raises LabError where there is nothing that can be run, or no file of a type asked for.
     """
     here = [Path(source) for source in sources]
     try:
         if any(path.exists() for path in here):
-            return on_disk(here, types)
+            return on_disk(here, types, whole)
     except OSError as error:
         raise LabError(f"{error.filename}: {error.strerror or error}") from error
     from huggingface_hub import constants
@@ -49,10 +51,10 @@ def discover(sources: list[str], types: list[str]) -> Found:
     for name in names:
         if not REPOSITORY.fullmatch(name) or name.endswith(".gguf"):
             raise LabError(f"{name}: no such file or folder, and no repository's name (owner/name)")
-    return on_hub(list(dict.fromkeys(names)), types)
+    return on_hub(list(dict.fromkeys(names)), types, whole)
 
 
-def on_hub(names: list[str], types: list[str]) -> Found:
+def on_hub(names: list[str], types: list[str], whole: bool) -> Found:
     """What repositories offer: one of safetensors, or GGUF files of one model in all of them."""
     said, repositories = " ".join(names), [read_repository(name) for name in names]
     splits, odd = [], tuple[str, ...]()
@@ -70,7 +72,7 @@ def on_hub(names: list[str], types: list[str]) -> Found:
         splits += grouped(files, repository.name)
     labels = labelled(splits)
     if types and all(any(named(label, type_) for label in labels) for type_ in types):
-        wanted = (*types, *UNQUANTIZED)  # no other's header is needed
+        wanted = (*types, *(UNQUANTIZED if whole else ()))  # no other's header is needed
         labels = {
             label: parts
             for label, parts in labels.items()
@@ -83,8 +85,8 @@ def on_hub(names: list[str], types: list[str]) -> Found:
         read |= {label: [next(headers) for _ in parts] for label, parts in mine.items()}
         left_out += cut_up(file.path for file in repository.files)
     gguf, beside = usable(said, labels, read)
-    found = found_in(said, gguf, types, repositories, beside + left_out)
-    return found if found.unquantized else with_base(found, repositories)
+    found = found_in(said, gguf, types, repositories, beside + left_out, whole)
+    return found if found.unquantized or not whole else with_base(found, repositories)
 
 
 def with_base(found: Found, repositories: list[Repository]) -> Found:
@@ -109,7 +111,7 @@ def with_base(found: Found, repositories: list[Repository]) -> Found:
     return replace(found, safetensors=weights, safetensors_from=repository)
 
 
-def on_disk(paths: list[Path], types: list[str]) -> Found:
+def on_disk(paths: list[Path], types: list[str], whole: bool) -> Found:
     """What files and folders on this disk offer."""
     said = " ".join(map(str, paths))
     below = {path: gguf_below(path) for path in paths}
@@ -119,9 +121,9 @@ def on_disk(paths: list[Path], types: list[str]) -> Found:
     if not files:
         weights, stored = local_safetensors(paths[0])
         return Found([], weights, [], paths[0], stored)
-    whole = len(paths) == 1 and paths[0].is_dir()
+    alone = len(paths) == 1 and paths[0].is_dir()
     parents = [file.parent for file in files]
-    folder = Path(os.path.normpath(paths[0].absolute()) if whole else os.path.commonpath(parents))
+    folder = Path(os.path.normpath(paths[0].absolute()) if alone else os.path.commonpath(parents))
     listed = [File(str(file.relative_to(folder)), file.stat().st_size) for file in files]
     labels = labelled(grouped(listed, said))
     read = {
@@ -130,9 +132,9 @@ def on_disk(paths: list[Path], types: list[str]) -> Found:
     }
     gguf, left_out = usable(said, labels, read)
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    if whole:
+    if alone:
         left_out += cut_up(str(path.relative_to(folder)) for path in folder.rglob("*"))
-    return found_in(said, gguf, types, shown, left_out)
+    return found_in(said, gguf, types, shown, left_out, whole)
 
 
 def gguf_below(path: Path) -> list[Path]:

@@ -118,14 +118,16 @@ def found_in(
     types: list[str],
     place: Sequence[Repository] | Path,
     left_out: tuple[str, ...],
+    compared: bool,
 ) -> Found:
     """The GGUF files asked for, by label or else by type; all of them where nothing is asked for.
 
-    An unquantized one, which the others are compared with, is among them whatever is asked for.
+    An unquantized one is among them whatever is asked for if the others are ``compared`` with it.
     Where there are only such, one is enough: every type that is no file can be made of it.
     """
     own = Found(gguf, []).unquantized
     whole = all(one.header.type in UNQUANTIZED for one in gguf)
+    kept = own if compared or whole else None
     asked = list[Gguf]()
     for type_ in types:
         by_label = [one for one in gguf if named(one.label, type_)]
@@ -137,10 +139,11 @@ def found_in(
     if not types:
         asked = [one for one in gguf if one.header.type not in UNQUANTIZED]
     if not types or whole:
+        why = f"{kept.label} is the unquantized one" if kept else "the reference is another"
         left_out += tuple(
-            f"{one.label} ({own.label} is the unquantized one; --types {one.label} adds it)"
+            f"{one.label} ({why}; --types {one.label} adds it)"
             for one in gguf
-            if own and one not in (own, *asked)
+            if own and one not in (kept, *asked)
         )
-    kept = [one for one in gguf if one is own or one in asked]
-    return Found(kept, [], place, left_out=left_out)
+    found = [one for one in gguf if one is kept or one in asked]
+    return Found(found, [], place, left_out=left_out)

@@ -98,8 +98,8 @@ def needs(experiment: Experiment, found: Found) -> list[str]:
         lines.append("The disk is too small for that: name fewer --types, or make room.")
     if needed > there:
         lines.append(
-            "The memory is too small for that: take variants away, or set quality.reference to a"
-            " smaller one or to a file made elsewhere."
+            "The memory is too small for that: take variants away, or name a smaller reference or"
+            " a file made elsewhere (--reference)."
         )
     return lines
 
