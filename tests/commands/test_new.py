@@ -383,6 +383,20 @@ def test_what_generates_no_text_is_left_out_and_named(
     assert len(console.experiment("seeing-gguf").variants) == 4
 
 
+def test_safetensors_beside_gguf_files_are_left_out_and_named(
+    console: Console, hub: Hub, published: dict[str, bytes]
+) -> None:
+    two = {"a.safetensors": WEIGHTS, "b.safetensors": WEIGHTS, "config.json": CAUSAL}
+    hub.publish("acme/both", {"tiny-Q8_0.gguf": published["tiny-Q8_0.gguf"]} | two)
+    says = "Left out: a.safetensors and 1 more (the GGUF files beside it are taken)"
+    assert says in console.new("acme/both")
+    for name, file in hub.repositories["acme/both"].items():
+        (path := console.folder / "mine" / name).parent.mkdir(exist_ok=True)
+        path.write_bytes(file.content)
+    assert says in console.new("mine")
+    assert list(console.experiment("mine").variants) == ["q8_0"]
+
+
 # What is refused.
 
 

@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from types import NoneType
 
-from minillm_lab.experiment.sources import UNQUANTIZED
+from minillm_lab.experiment.sources import BLOB, UNQUANTIZED
 from minillm_lab.header import Header, parse_header
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import INDEX, SINGLE, chosen_safetensors
 from minillm_lab.models.found import Found, found_in, usable
 from minillm_lab.models.labels import CUT_UP, grouped, labelled, named
+from minillm_lab.models.ollama import PREFIX, in_store
 from minillm_lab.models.remote import (
     File,
     Repository,
@@ -39,10 +40,12 @@ def discover(sources: list[str], types: list[str], whole: bool = True) -> Found:
     (``whole``), whatever the types.
     Raises LabError where there is nothing that can be run, or no file of a type asked for.
     """
-    here = [Path(source) for source in sources]
     try:
+        kept = {one: in_store(one) for one in sources if one.startswith(PREFIX)}
+        here = [kept[one][0] if one in kept else Path(one) for one in sources]
         if any(path.exists() for path in here):
-            return on_disk(here, types, whole)
+            beside = tuple(line for _, lines in kept.values() for line in lines)
+            return on_disk(here, types, whole, beside)
     except OSError as error:
         raise LabError(f"{error.filename}: {error.strerror or error}") from error
     from huggingface_hub import constants
@@ -83,6 +86,7 @@ def on_hub(names: list[str], types: list[str], whole: bool) -> Found:
         mine = {label: p for label, p in labels.items() if p[0].repository == repository.name}
         headers = read_headers(repository, [file for parts in mine.values() for file in parts])
         read |= {label: [next(headers) for _ in parts] for label, parts in mine.items()}
+        left_out += not_taken(file.path for file in repository.files)
         left_out += cut_up(file.path for file in repository.files)
     gguf, beside = usable(said, labels, read)
     found = found_in(said, gguf, types, repositories, beside + left_out, whole)
@@ -111,8 +115,8 @@ def with_base(found: Found, repositories: list[Repository]) -> Found:
     return replace(found, safetensors=weights, safetensors_from=repository)
 
 
-def on_disk(paths: list[Path], types: list[str], whole: bool) -> Found:
-    """What files and folders on this disk offer."""
+def on_disk(paths: list[Path], types: list[str], whole: bool, beside: tuple[str, ...]) -> Found:
+    """What files and folders on this disk offer; ``beside``: what is left out already."""
     said = " ".join(map(str, paths))
     below = {path: gguf_below(path) for path in paths}
     if len(paths) > 1 and (empty := [path for path, found in below.items() if not found]):
@@ -124,7 +128,10 @@ def on_disk(paths: list[Path], types: list[str], whole: bool) -> Found:
     alone = len(paths) == 1 and paths[0].is_dir()
     parents = [file.parent for file in files]
     folder = Path(os.path.normpath(paths[0].absolute()) if alone else os.path.commonpath(parents))
-    listed = [File(str(file.relative_to(folder)), file.stat().st_size) for file in files]
+    listed = [
+        File(str(f.relative_to(folder)), f.stat().st_size, blob[1] if blob else None)
+        for f, blob in ((file, BLOB.fullmatch(file.name)) for file in files)
+    ]
     labels = labelled(grouped(listed, said))
     read = {
         label: [local_header(folder / file.path) for file in parts]
@@ -132,7 +139,9 @@ def on_disk(paths: list[Path], types: list[str], whole: bool) -> Found:
     }
     gguf, left_out = usable(said, labels, read)
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    left_out += beside
     if alone:
+        left_out += not_taken(path.name for path in paths[0].iterdir())
         left_out += cut_up(str(path.relative_to(folder)) for path in folder.rglob("*"))
     return found_in(said, gguf, types, shown, left_out, whole)
 
@@ -148,9 +157,16 @@ def gguf_below(path: Path) -> list[Path]:
     if place.is_dir():
         return list(place.rglob("*.gguf"))
     local_header(path)
-    if place.suffix != ".gguf":
+    if place.suffix != ".gguf" and not BLOB.fullmatch(place.name):
         raise LabError(f"{path}: its name does not end in .gguf; name a link to it that does")
     return [place]
+
+
+def not_taken(names: Iterable[str]) -> tuple[str, ...]:
+    """What to say of safetensors that lie beside GGUF files."""
+    weights = sorted(name for name in names if name.endswith(".safetensors"))
+    more = f" and {len(weights) - 1} more" if weights[1:] else ""
+    return tuple(f"{one}{more} (the GGUF files beside it are taken)" for one in weights[:1])
 
 
 def cut_up(names: Iterable[str]) -> tuple[str, ...]:

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from math import prod
 from pathlib import Path
 
-from minillm_lab.experiment.sources import QUANTIZATION_TYPES, UNQUANTIZED
+from minillm_lab.experiment.sources import BLOB, QUANTIZATION_TYPES, UNQUANTIZED
 from minillm_lab.header import Header, joined
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.models.labels import named
@@ -90,6 +91,9 @@ def usable(
         taken = {*labels, *(gguf.label for gguf in found)}
         if header.type in UNQUANTIZED and header.type not in taken:
             label = header.type  # types are made from such a file, whatever its name
+        elif BLOB.fullmatch(label):  # its name tells nothing
+            tries = (f"{header.type}-{n}" if n > 1 else header.type for n in count(1))
+            label = next(one for one in tries if one not in taken)
         elif label in QUANTIZATION_TYPES and header.type not in (label, "unknown"):
             label = f"named-{label}"  # a name of a type promises it
         found.append(Gguf(label, files, header))
