@@ -10,6 +10,7 @@ import pytest
 from conftest import Lab, tiny_config
 from minillm_lab.experiment.config import load_experiment
 from minillm_lab.experiment.plan import Plan
+from minillm_lab.experiment.reference import published_at
 from minillm_lab.jobs.errors import LabError
 from quality_lab import QUESTIONS, SECTIONS, TEXT
 
@@ -205,11 +206,12 @@ def test_each_of_several_models_has_its_own_reference_on_the_hub(tiny_gguf: Path
     with pytest.raises(LabError, match="one file cannot be the reference of 2 models"):
         load_experiment(config)
     config["quality"]["reference"]["hub"] = PINNED | EACH
-    plan = Plan(load_experiment(config), "workflow")
+    experiment = load_experiment(config)
+    plan, files = Plan(experiment, "workflow"), experiment.published_references()
     for variant, model, checksum in (("q4_k_m", "tiny", "a"), ("of_second", "second", "b")):
         place = f"a/b/{'0' * 40}/r.{model}.npz"
         assert plan.reference_file(variant) == f"models/.references/{place}"
-        assert json.loads(plan.published_reference(place))["sha256"] == checksum * 64
+        assert json.loads(published_at(place, files))["sha256"] == checksum * 64
     config["quality"]["reference"]["hub"] = PINNED | EACH | {"sha256": {"tiny": "a" * 64}}
     with pytest.raises(LabError, match="the file of 'second' has no checksum; add it"):
         load_experiment(config)

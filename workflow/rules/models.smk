@@ -77,7 +77,7 @@ rule fetch_reference:
     conda:
         "../../envs/llama.cpp.yaml"
     params:
-        source=lambda w: PLAN.published_reference(w.place),
+        source=lambda w: published_at(w.place, EXPERIMENT.published_references()),
     shell:
         "watched python -m minillm_lab.models.fetch"
         " --kind reference"

@@ -264,6 +264,12 @@ class Experiment(Strict):
             reference.serves("quality.reference", used)
         return self
 
+    def published_references(self) -> list[PublishedFile]:
+        """The references that come from the hub, of the models that variants run."""
+        used = {variant.model or self.model or "" for variant in self.variants.values()}
+        shared = self.quality.reference if self.quality else None
+        return [shared.of(m) for m in sorted(used)] if isinstance(shared, ReferenceOnHub) else []
+
 
 def load_experiment(config: dict[str, Any], origin: str = "config") -> Experiment:
     """Check a config that was read from YAML.

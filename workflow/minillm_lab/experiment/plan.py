@@ -17,7 +17,7 @@ from zlib import crc32
 
 from minillm_lab.experiment.config import Experiment
 from minillm_lab.experiment.model_files import ModelFiles
-from minillm_lab.experiment.reference import FOLDER, ReferenceFile, ReferenceOnHub
+from minillm_lab.experiment.reference import ReferenceFile, ReferenceOnHub
 from minillm_lab.experiment.variants import LlamaCppVariant, Node, TransformersVariant, form_of
 from minillm_lab.jobs import cluster
 from minillm_lab.jobs.files import sha256_of
@@ -254,23 +254,10 @@ class Plan:
         return f"{self.results}/quality/reference.{model}.npz"
 
     def shared_reference(self, variant: str) -> str:
-        """What changes if a reference made elsewhere is replaced; empty for one made here.
-
-        It is a stamp of the file, or the checksum that one of the hub must have.
-        """
-        assert self.experiment.quality is not None
-        if isinstance(shared := self.experiment.quality.reference, ReferenceOnHub):
-            return str(shared.of(self.model(variant)).sha256)
-        return "" if self.reference else self.stamp(self.reference_file(variant))
-
-    def published_reference(self, place: str) -> str:
-        """The reference that is fetched to ``place`` below its folder, as sorted JSON."""
-        shared = self.experiment.quality and self.experiment.quality.reference
-        if isinstance(shared, ReferenceOnHub):
-            for file in map(shared.of, dict.fromkeys(map(self.model, self.experiment.variants))):
-                if file.path == f"{FOLDER}/{place}":
-                    return json.dumps(file.model_dump(), sort_keys=True)
-        sys.exit(f"error: {FOLDER}/{place}: this experiment has no such reference")
+        """A stamp of a reference in a file here, which changes if it is replaced; else empty."""
+        quality = self.experiment.quality
+        file_here = quality and isinstance(quality.reference, ReferenceFile)
+        return self.stamp(self.reference_file(variant)) if file_here else ""
 
     def score(self, variant: str) -> str | list[str]:
         """The file of a variant's score, if quality is measured."""

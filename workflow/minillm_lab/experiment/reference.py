@@ -1,6 +1,8 @@
 """What quality may be measured against: the kinds of ``quality.reference``."""
 
-from collections.abc import Collection
+import json
+import sys
+from collections.abc import Collection, Iterable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
@@ -61,7 +63,7 @@ class PublishedFile(Strict):
 
     @property
     def path(self) -> str:
-        """Where it is fetched to: commits and repositories do not take each other's place."""
+        """Where it is fetched to. The commit is in it, so that its content never changes."""
         return f"{FOLDER}/{self.repository}/{self.revision}/{self.file}"
 
 
@@ -84,6 +86,17 @@ class ReferenceOnHub(Strict):
         sums, file = self.hub.sha256, self.hub.file.replace("{model}", model)
         mine = sums if isinstance(sums, str) else sums[model]
         return self.hub.model_copy(update={"file": file, "sha256": mine})
+
+
+def published_at(place: str, files: Iterable[PublishedFile]) -> str:
+    """The one of the files that is fetched to ``place`` below FOLDER, as sorted JSON.
+
+    Exits with one line if none is.
+    """
+    for file in files:
+        if file.path == f"{FOLDER}/{place}":
+            return json.dumps(file.model_dump(), sort_keys=True)
+    sys.exit(f"error: {FOLDER}/{place}: this experiment names no such reference")
 
 
 def differs(key: str, path: str, models: Collection[str]) -> None:

@@ -79,6 +79,7 @@ def steps(experiment: Experiment, found: Found) -> Iterator[tuple[float, str]]:
     if (reference := Plan(experiment, "").reference) is not None:
         yield held(reference) + REFERENCE[reference.runtime], "the reference"
     taken = {name: held(v) + VARIANT[v.runtime] for name, v in experiment.variants.items()}
+    yield taken[experiment.baseline], experiment.baseline
     for name in taken.keys() - {experiment.baseline}:
         both = taken[name] + taken[experiment.baseline]
         yield both, f"{name} and {experiment.baseline} taking turns"
