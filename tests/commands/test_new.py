@@ -20,11 +20,14 @@ import yaml
 
 from conftest import ROOT
 from hub_server import COMMIT, Fault, Hub
-from minillm_lab.commands import new
+from minillm_lab.commands import new, written
+from minillm_lab.commands.names import variant_names
 from minillm_lab.experiment.config import Experiment, load_experiment
 from minillm_lab.experiment.plan import Plan
 from minillm_lab.experiment.sources import Model
+from minillm_lab.header import read_header
 from minillm_lab.models import needs
+from minillm_lab.models.found import Found, Gguf
 from minillm_lab.models.quantize import quantize
 from minillm_lab.models.remote import File
 from minillm_lab.wording import number
@@ -37,10 +40,14 @@ PARTS = [f"Q4_K_M/tiny-Q4_K_M-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
 
 @dataclass
 class Console:
-    """The console program in a folder of its own."""
+    """The console program in a folder of its own, which looks like the lab's."""
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        (self.folder / "workflow/minillm_lab").mkdir(parents=True)
+        (self.folder / "Snakefile").touch()
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         own = {"PYTHONPATH": str(ROOT / "workflow"), "HF_HOME": str(self.folder / "home")}
@@ -151,11 +158,13 @@ def test_what_does_not_fit_is_said(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(Console(tmp_path).folder)
     monkeypatch.setattr(needs, "memory_limit", lambda: 10**8)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
     (tmp_path / "mine.gguf").write_bytes(tiny_gguf.read_bytes())
-    new.main(argparse.Namespace(source=["mine.gguf"], types=[], name=None, reference=None))
+    new.main(
+        argparse.Namespace(source=["mine.gguf"], types=[], name=None, apart=False, reference=None)
+    )
     said = capsys.readouterr().out
     assert "of 1.00 MB free" in said and "The disk is too small for that: name fewer" in said
     assert "of 100 MB." in said and "The memory is too small for that: take variants" in said
@@ -353,10 +362,6 @@ def test_two_repositories_of_one_model_are_one_experiment(
     assert [part.sha256 for part in files["other-Q4_K_M"].files] == [
         hub.sha256("other/tiny-GGUF", name) for name in PARTS
     ]
-    assert (
-        "acme/tiny: holds no *.gguf"
-        in console.run("acme/tiny-GGUF", "acme/tiny", "--name", "both").stderr
-    )
 
 
 def test_an_address_of_the_hub_is_a_repository(console: Console, hub: Hub) -> None:
@@ -395,6 +400,190 @@ def test_safetensors_beside_gguf_files_are_left_out_and_named(
         path.write_bytes(file.content)
     assert says in console.new("mine")
     assert list(console.experiment("mine").variants) == ["q8_0"]
+
+
+# Several models.
+
+
+def test_files_of_two_models_are_two_models_each_with_its_own_reference(
+    console: Console, published: dict[str, bytes], tmp_path: Path
+) -> None:
+    for name in ("tiny-F16.gguf", "tiny-Q8_0.gguf"):
+        (tmp_path / name).write_bytes(published[name])
+    (tmp_path / "deep").mkdir()
+    write_tiny_gguf(tmp_path / "whole.gguf", layers=3)
+    quantize(tmp_path / "whole.gguf", "Q4_K_M", tmp_path / "deep/Q4_K_M.gguf")
+    said = console.new("tiny-F16.gguf", "deep/Q4_K_M.gguf", "tiny-Q8_0.gguf")
+    assert "tiny: Quality is the distance from F16, the folder's own unquantized file." in said
+    assert "deep: The source has no unquantized file." in said
+    experiment = console.experiment("tiny-vs-deep")
+    assert list(experiment.variants) == ["tiny-f16", "tiny-q8_0", "deep-q4_k_m"]
+    assert experiment.baseline == "tiny-f16"
+    plan = Plan(experiment, "")
+    assert [plan.model(variant) for variant in experiment.variants] == ["tiny", "tiny", "deep"]
+    assert plan.reference_weights("tiny") == plan.weights("tiny-f16")
+    assert plan.reference_weights("deep") == plan.weights("deep-q4_k_m")
+    assert max(map(len, console.text("tiny-vs-deep").splitlines())) <= 100
+
+
+def test_safetensors_are_a_model_each_and_types_are_made_of_each(
+    console: Console, hub: Hub, tmp_path: Path
+) -> None:
+    hub.publish("other/Tiny", {"config.json": CAUSAL, "model.safetensors": WEIGHTS})
+    (folder := tmp_path / "mine" / "tiny").mkdir(parents=True)
+    (folder / "config.json").write_bytes(CAUSAL)
+    (folder / "model.safetensors").write_bytes(WEIGHTS)
+    said = console.new("acme/tiny", "other/Tiny", "mine/tiny", "--types", "Q8_0,Q3_K_M")
+    experiment = console.experiment("tiny")
+    assert list(experiment.models) == ["acme-tiny", "other-tiny", "mine-tiny"]
+    assert list(experiment.variants) == [
+        f"{model}-{variant}"
+        for model in experiment.models
+        for variant in ("fp16", "f16", "q8_0", "q3_k_m")
+    ]
+    assert experiment.models["mine-tiny"].path == "mine/tiny"
+    assert not any(model.reference for model in experiment.models.values())  # one serves all
+    both = 2 * (len(WEIGHTS) + len(CAUSAL))
+    assert f"Download: {number(both / 1e6)} MB. Disk: about" in said
+
+
+def test_the_hub_and_this_disk_are_set_against_each_other(
+    console: Console, hub: Hub, published: dict[str, bytes], tmp_path: Path
+) -> None:
+    (tmp_path / "mine-Q8_0.gguf").write_bytes(published["tiny-Q8_0.gguf"])
+    console.new("acme/tiny-GGUF", "mine-Q8_0.gguf", "--types", "Q8_0")
+    experiment = console.experiment("tiny-vs-mine")
+    assert list(experiment.variants) == ["tiny-f16", "tiny-q8_0", "mine-q8_0"]
+    assert experiment.models["mine"].path == "." and experiment.models["tiny"].hub is not None
+
+
+def test_the_base_model_named_beside_its_quantizations_is_one_model_with_them(
+    console: Console, hub: Hub, published: dict[str, bytes]
+) -> None:
+    hub.publish("acme/q-GGUF", published, {"base_model": "acme/tiny"})
+    console.new("acme/tiny", "acme/q-GGUF", "--types", "Q8_0")
+    experiment = console.experiment("tiny-vs-q")
+    assert list(experiment.variants) == ["fp16", "f16", "q8_0"] and len(experiment.models) == 1
+    plan = Plan(experiment, "")
+    assert plan.reference_weights("tiny-vs-q").endswith("/source/safetensors")
+    assert plan.weights("q8_0").endswith("tiny-Q8_0.gguf")
+    console.new("acme/tiny", "acme/q-GGUF", "--types", "Q8_0", "--apart", "--name", "apart")
+    assert list(console.experiment("apart").models) == ["tiny", "q"]
+
+
+def test_what_sees_images_lies_beside_a_model_wherever_it_is_named(
+    console: Console, published: dict[str, bytes], tmp_path: Path
+) -> None:
+    (tmp_path / "mmproj-F16.gguf").write_bytes(headed("clip", "mmproj"))
+    (tmp_path / "tiny-Q8_0.gguf").write_bytes(published["tiny-Q8_0.gguf"])
+    said = console.new("mmproj-F16.gguf", "tiny-Q8_0.gguf", "--name", "seeing")
+    assert "Left out: mmproj-F16.gguf (mmproj: generates no text by itself)" in said
+    assert list(console.experiment("seeing").models) == ["seeing"]
+    beside = ("mmproj-F16.gguf", "tiny-Q8_0.gguf", "--name", "apart", "--apart")
+    assert "nothing in it generates text" in console.run(*beside).stderr
+
+
+def test_apart_sets_files_of_one_shape_against_each_other(
+    console: Console, published: dict[str, bytes], tmp_path: Path
+) -> None:
+    for name in ("first-Q8_0.gguf", "second-Q8_0.gguf"):
+        (tmp_path / name).write_bytes(published["tiny-Q8_0.gguf"])
+    files = ("first-Q8_0.gguf", "second-Q8_0.gguf")
+    console.new(*files, "--apart")
+    apart = console.experiment("first-vs-second")
+    assert list(apart.variants) == ["first-q8_0", "second-q8_0"]
+    assert list(apart.models) == ["first", "second"]
+    console.new(*files, "--name", "one")
+    assert list(console.experiment("one").models) == ["one"]
+    console.new(files[0], files[0], "--apart", "--name", "itself")
+    assert list(console.experiment("itself").variants) == ["first-q8_0", "first-2-q8_0"]
+
+
+def test_names_stay_as_short_as_a_config_allows_and_none_is_there_twice(
+    console: Console, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    names = [f"{'a' * 60}-{end}-Q8_0.gguf" for end in ("x", "y")]
+    for name in names:
+        (tmp_path / name).write_bytes(tiny_gguf.read_bytes())
+    console.new(*names, "--apart", "--types", "Q4_K_M")
+    (path,) = (tmp_path / "experiments").iterdir()
+    experiment = console.experiment(path.stem)
+    assert len(path.stem) <= 80 and len(experiment.models) == 2
+    assert len(experiment.variants) == 4 and max(map(len, experiment.variants)) <= 80
+    assert variant_names({"a": ["b-c", "f16"], "a-b": ["c"]}) == ["a-b-c", "a-f16", "a-b-c-2"]
+
+
+def test_a_model_that_has_no_such_type_is_named(
+    console: Console, hub: Hub, published: dict[str, bytes]
+) -> None:
+    hub.publish("acme/less-GGUF", without(published, "tiny-Q8_0.gguf"))
+    said = console.refuse("acme/tiny-GGUF", "acme/less-GGUF", "--types", "Q8_0", "--apart")
+    assert "acme/less-GGUF: no GGUF file 'Q8_0'; there are: F16, UD-Q4_K_XL, Q4_K_M" in said
+
+
+def test_memory_and_disk_are_those_of_all_models_together(tiny_gguf: Path, tmp_path: Path) -> None:
+    """A trial loads a variant and the baseline, which may be of another model."""
+    quantize(tiny_gguf, "Q8_0", tmp_path / "tiny.gguf")
+    header, variants, models = read_header(tmp_path / "tiny.gguf"), {}, {}
+    for model, size in (("small", 600), ("large", 3000)):
+        files = [("Q8_0", size), ("Q4_K_M", size // 2)]
+        published = [
+            Gguf(label, [File(f"{label}.gguf", mb * 10**6)], header) for label, mb in files
+        ]
+        models[model] = Found(published, [], Path(model), sources=(model,))
+        variants |= {f"{model}-{label.lower()}": label for label, _ in files}
+    experiment = load_experiment(
+        {
+            "models": {
+                model: {
+                    "path": model,
+                    "files": {g.label: {"file": g.files[0].path} for g in found.gguf},
+                    "reference": f"{model}-q8_0",
+                }
+                for model, found in models.items()
+            },
+            "variants": {
+                name: {"runtime": "llama.cpp", "model": name.partition("-")[0], "file": label}
+                for name, label in variants.items()
+            },
+            "baseline": "small-q8_0",
+            "prompt": "Why?",
+        }
+    )
+    (line, *_) = needs.needs(experiment, models)
+    taken = 3600e6 + 2 * needs.VARIANT["llama.cpp"]
+    assert f"Memory: about {needs.megabytes(taken)} (large-q8_0 and small-q8_0 taking" in line
+    published_only, (with_types, *_) = line, needs.needs(changed(experiment, "Q6_K"), models)
+    made = 2 * (needs.size_of("F16", models["small"]) + needs.size_of("Q6_K", models["small"]))
+    assert "Disk" not in published_only
+    assert f"Disk: about {needs.megabytes(made)} of" in with_types
+
+
+def changed(experiment: Experiment, type_: str) -> Experiment:
+    """The same experiment with a variant of each model that is made here."""
+    config = experiment.model_dump(exclude_none=True)
+    for model in config["models"]:
+        config["variants"][f"{model}-made"] = {
+            "runtime": "llama.cpp", "model": model, "quantization": type_
+        }  # fmt: skip
+    return load_experiment(config)
+
+
+def test_another_spelling_of_a_source_is_the_same_experiment(
+    console: Console, hub: Hub, published: dict[str, bytes], tmp_path: Path
+) -> None:
+    (tmp_path / "sf").mkdir()
+    (tmp_path / "sf/tiny-Q8_0.gguf").write_bytes(published["tiny-Q8_0.gguf"])
+    console.new("sf")
+    for other in ("./sf", "sf/", str(tmp_path / "sf"), "workflow/../sf"):
+        assert "nothing was changed" in console.new(other)
+    console.new("acme/tiny")
+    assert "nothing was changed" in console.new(f"{hub.url}/acme/tiny/")
+
+
+def test_a_folder_that_is_no_lab_is_left_alone(console: Console, hub: Hub) -> None:
+    (console.folder / "Snakefile").unlink()
+    assert "this folder is no lab" in console.refuse("acme/tiny")
 
 
 # What is refused.
@@ -519,7 +708,7 @@ def test_a_folder_without_a_model_is_one_line(
     assert "empty: has no weights" in console.refuse("empty")
     assert "page.gguf: not a GGUF file that can be used" in console.refuse("page.gguf")
     assert "gone.gguf: no such file" in console.refuse("gone.gguf")
-    assert "empty: holds no *.gguf" in console.refuse("blob.gguf", "empty")
+    assert "empty: has no weights" in console.refuse("blob.gguf", "empty")
     assert "its name does not end in .gguf" in console.refuse("sha256-0")
     assert "../gone: no such file or folder" in console.refuse("../gone")
     assert "File name too long" in console.refuse("a" * 5000)
@@ -621,6 +810,7 @@ def test_an_unquantized_file_that_is_left_out_can_be_added(
 
 def test_a_checksum_of_digits_alone_is_a_text() -> None:
     source = File("a.gguf", 1, "0" * 64)
+    assert yaml.safe_load("{" + ", ".join(written.pinned(source)) + "}")["sha256"] == "0" * 64
     assert yaml.safe_load("{" + ", ".join(new.pinned(source)) + "}")["sha256"] == "0" * 64
 
 
@@ -719,4 +909,4 @@ def test_a_variant_can_be_the_reference(
     experiment = console.experiment("x")
     assert " ".join(experiment.variants) == variants
     assert experiment.quality is not None and experiment.quality.reference == chosen
-    assert Plan(experiment, "").reference is not None
+    assert Plan(experiment, "").with_reference == [experiment.model]

@@ -2,6 +2,7 @@
 
 import argparse
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from builders import around, blocks, compared, made_up
 from minillm_lab.benchmark import machine
 from minillm_lab.commands import folder, pick
-from minillm_lab.comparison.advice import Limits, beaten, choose, dominates, faster
+from minillm_lab.comparison.advice import beaten, choose, dominates, faster
 from minillm_lab.comparison.group import Group, group_of
+from minillm_lab.comparison.limits import Limits
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.records import QualityMetric, write_record
 from minillm_lab.report.front import front
@@ -494,3 +496,25 @@ def test_the_readmes_line_names_the_pick_of_each_machine() -> None:
     there = variant("small", 90, 1e8, machine="bbbbbbbbbbbb")
     lines = recommendation(compared(MID, there))
     assert "on `aaaaaaaaaaaa`**" in lines and "on `bbbbbbbbbbbb`**" in lines
+
+
+def test_a_coarse_file_of_a_larger_model_may_be_the_better_choice_within_a_memory() -> None:
+    """0.5B at Q8_0 or 1.5B at Q3_K_M? The loss against its own reference does not decide."""
+    fine = of_model(variant("small-q8", 60, 6e8, 0.0001), "small", 1.2)
+    coarse = of_model(variant("large-q3", 25, 9e8, 0.2), "large", 1.0)
+    coarser = of_model(variant("large-q2", 35, 8e8, 0.9), "large", 1.5)
+    whole = of_model(variant("large-q8", 15, 16e8, 0.0001), "large", 0.9)
+    group = named(fine, coarse, coarser, whole)
+    assumed = Limits(memory=1e9, loss="minor", loss_is_assumed=True)
+    choice = choose(group, assumed)
+    assert (choice.taken, choice.of_models) == ("large-q3", {"small": "small-q8"})
+    assert "by bits per byte" in choice.why and "none of its model meets" in choice.why
+    text = advice(group, assumed)
+    assert "Take `large-q3`" in text and "`large-q3` but: " in text  # its loss is said
+    asked = choose(group, Limits(memory=1e9, loss="minor"))  # who asks for a loss gets it
+    assert asked.taken == "small-q8" and not asked.of_models
+    assert choose(group, replace(assumed, memory=2e9)).taken == "large-q8"
+    worse = of_model(variant("large-q3", 25, 9e8, 0.2), "large", 1.3)
+    assert choose(named(fine, worse), assumed).taken == "small-q8"
+    page = recommendation(compared(fine, coarse, coarser))
+    assert "with at most minor loss" not in page and "But: " in page

@@ -1,6 +1,7 @@
 """Two models in one experiment: nothing on the page sets one reference against the other."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ from builders import around, blocks, compared, made_up
 from minillm_lab.comparison.shapes import Comparison
 from minillm_lab.records import QualityMetric
 from minillm_lab.report.charts.catalogue import chart
+from minillm_lab.report.front import short
 from minillm_lab.report.learnings import learnings
 from minillm_lab.report.readme import details
+from minillm_lab.report.table import rows
 from minillm_lab.result import Result
 
 
@@ -48,7 +51,7 @@ def test_the_page_says_what_may_be_compared(two: Comparison) -> None:
     page = details(two)
     assert "compare them within a model" in page
     assert "| Bits per byte of the text ↓" in page
-    assert "Bits per byte of the evaluation text, unquantized: large 1.095" in page
+    assert "by each model's reference: large 1.095" in page
     assert "large predicts it best" in page
 
 
@@ -64,9 +67,9 @@ def test_no_file_of_one_model_is_called_a_better_choice_than_the_others(two: Com
 
 def test_one_reference_under_two_names_says_nothing_of_two_models(two: Comparison) -> None:
     one = two.model_copy(deep=True)
-    for result in one.results.values():
-        result.protocol["quality"]["reference"]["weights"] = {"model.safetensors": "0" * 64}
-    assert "Bits per byte of the evaluation text, unquantized" not in details(one)
+    for name, result in one.results.items():
+        result.protocol["quality"]["reference"]["weights"] = {f"{name}.safetensors": "0" * 64}
+    assert "Bits per byte of the evaluation text, by" not in details(one)
 
 
 def values(chart: Any, key: str) -> list[dict[str, Any]]:
@@ -90,3 +93,55 @@ def test_divergences_of_two_models_are_drawn_apart(two: Comparison) -> None:
     for panel, model in zip(panels, ("small", "large"), strict=True):
         text = json.dumps(panel)
         assert f", {model}" in text
+
+
+def mixed() -> Comparison:
+    """Two models whose variants are listed by turns."""
+    made = {
+        "small-q8_0": of_model("small-q8_0", "small", 90, 0.001, 1.9, 150 * 10**6),
+        "large-q8_0": of_model("large-q8_0", "large", 30, 0.01, 1.1, 500 * 10**6),
+        "small-q4_k": of_model("small-q4_k", "small", 110, 0.05, 1.95, 100 * 10**6),
+        "large-q2_k": of_model("large-q2_k", "large", 80, 0.9, 2.1, 300 * 10**6),
+    }
+    for name, right in zip(made, (0.4, 0.8, 0.35, 0.3), strict=True):
+        quality = made[name].quality or {}
+        quality["question_accuracy"] = QualityMetric(
+            value=right, unit="1", ci95=(right - 0.1, right + 0.1), n=150
+        )
+    return compared(*made.values())
+
+
+def test_variants_of_a_model_stand_beside_each_other(tmp_path: Path) -> None:
+    body = rows(mixed())
+    assert body[0][1:] == ["small-q8_0 (baseline)", "small-q4_k", "large-q8_0", "large-q2_k"]
+    assert body[1] == ["Model", "small", "small", "large", "large"]
+    shown = {label: cells for label, *cells in short(mixed(), list(mixed().results), tmp_path)}
+    assert shown["Model"] == body[1][1:]
+    assert shown["Bits per byte of the text ↓"] == ["1.900", "1.950", "1.100", "2.100"]
+    alone = compared(*(r for r in mixed().results.values() if r.model.name == "small"))
+    assert "Model" not in [label for label, *_ in rows(alone)]
+
+
+@pytest.mark.parametrize(
+    ("name", "front"),
+    [
+        ("tradeoff", ["small-q8_0", "small-q4_k", "large-q8_0"]),
+        ("questions", ["small-q8_0", "small-q4_k", "large-q8_0"]),
+    ],
+)
+def test_one_front_joins_both_models_by_values_and_says_so(name: str, front: list[str]) -> None:
+    """A file that no other of its model beats, and one of the other model does, is not on it."""
+    drawn = chart(name, mixed())
+    marked = {row["variant"]: row["front"] for row in values(drawn, "front")}
+    assert [variant for variant, on in marked.items() if on] == front
+    (line,) = {row["of"] for row in values(drawn, "of")}
+    assert line == "all"
+    said = json.dumps(drawn.to_dict())
+    assert "by values alone: no variant of any model is both faster and" in said
+
+
+def test_questions_are_drawn_as_the_share_that_is_wrong() -> None:
+    shown = {row["variant"]: row for row in values(chart("questions", mixed()), "loss")}
+    assert shown["large-q8_0"]["loss"] == pytest.approx(20)
+    assert shown["large-q8_0"]["loss low"] == pytest.approx(10)
+    assert shown["large-q8_0"]["loss high"] == pytest.approx(30)

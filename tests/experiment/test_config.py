@@ -69,6 +69,21 @@ BAD = {
         {"runtime": "llama.cpp", "file": "BF16"},
         "quality.reference.file: the model lists no file 'BF16'",
     ),
+    "a reference of a model's own that is no variant": (
+        "models.smollm2-135m-instruct.reference",
+        "q9",
+        "models.smollm2-135m-instruct.reference: no variant 'q9'; variants: fp16",
+    ),
+    "a model's reference in another model": (
+        "models.mine",
+        {"path": "x.Q8_0.gguf", "reference": "q8_0"},
+        "models.mine.reference: 'q8_0' is a variant of smollm2-135m-instruct; name one of mine",
+    ),
+    "a key that a model's reference has not": (
+        "models.smollm2-135m-instruct.reference",
+        {"runtime": "llama.cpp", "quantizaton": "F16"},
+        "models.smollm2-135m-instruct.reference.quantizaton: unknown key; did you mean",
+    ),
     "files of a package": (
         "models.smollm2-135m-instruct.files",
         {"Q8_0": {"file": "a.gguf"}},

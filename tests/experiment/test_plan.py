@@ -126,3 +126,28 @@ def test_the_command_is_what_a_reader_would_type(
     typed = "snakemake --cores 1 --configfile mine.yaml --config rounds=5"
     assert plan.command([tmp_path / "mine.yaml"], changes) == typed
     assert plan.command(["/elsewhere/mine.yaml"], changes) == typed
+
+
+def test_each_model_may_have_a_reference_of_its_own() -> None:
+    config = changed("models.packed", {"path": "x.Q4_1.gguf"})
+    config["models"] |= {"whole": {"path": "folder"}, "far": {"path": "y.Q8_0.gguf"}}
+    llama = {"runtime": "llama.cpp"}
+    for model, type_ in (("packed", "Q4_1"), ("packed", "Q4_0"), ("whole", "F16"), ("far", "Q8_0")):
+        name = f"{model}-{type_.lower()}"
+        config["variants"][name] = llama | {"model": model, "quantization": type_}
+    before = planned(config)
+    config["models"]["packed"]["reference"] = "packed-q4_1"
+    config["models"]["far"]["reference"] = {"file": __file__}
+    plan = planned(config)
+    assert plan.reference_weights("packed") == "models/packed/source/x.Q4_1.gguf"
+    assert plan.computed("packed").runtime == "llama.cpp"
+    own = SMOLLM2["model"]
+    for model in (own, "whole"):  # the others' stays as it was
+        assert plan.reference_weights(model) == before.reference_weights(model)
+        assert plan.reference_settings(model) == before.reference_settings(model)
+    assert plan.with_reference == [own, "packed", "whole"]
+    assert plan.reference_file("far-q8_0") == __file__ and plan.shared_reference("far-q8_0")
+    assert plan.answer("far") == [] and not plan.shared_reference("packed-q4_0")
+    for model, name in (("packed", "x.Q4_1.gguf"), ("far", "y.Q8_0.gguf")):  # the same weights
+        assert plan.models.fetched(model, name) == before.models.fetched(model, name)
+        assert plan.models.provenance(model) == before.models.provenance(model)

@@ -55,7 +55,7 @@ def test_a_name_stands_for_one_file_pinned_by_its_digest(
 ) -> None:
     store.add(kept, [PLAIN, ("model", q8_0)], root)
     store.add("registry.ollama.ai/library/other/latest", [("model", b"GGUF")])
-    (gguf,) = discover([f"ollama:{asked}"], []).gguf
+    ((gguf,),) = (one.gguf for one in discover([f"ollama:{asked}"], []))
     digest = hashlib.sha256(q8_0).hexdigest()
     assert (gguf.label, gguf.bytes) == ("Q8_0", len(q8_0))
     assert [(file.path, file.sha256) for file in gguf.files] == [(f"sha256-{digest}", digest)]
@@ -71,15 +71,19 @@ def test_two_names_of_one_model_are_two_variants(
     store.add("registry.ollama.ai/library/tiny/again", [("model", q8_0)])
     store.add("registry.ollama.ai/library/tiny/whole", [("model", tiny_gguf.read_bytes())])
     names = [f"ollama:tiny:{tag}" for tag in ("a", "b", "again", "whole")]
-    found = discover(names, [])
+    (found,) = discover(names, [])
     assert sorted(gguf.label for gguf in found.gguf) == ["F16", "Q8_0", "Q8_0-2"]
     assert found.unquantized is not None and found.unquantized.label == "F16"
-    assert [gguf.label for gguf in discover(names, ["q8_0"]).gguf] == ["F16", "Q8_0", "Q8_0-2"]
+    assert [gguf.label for one in discover(names, ["q8_0"]) for gguf in one.gguf] == [
+        "F16",
+        "Q8_0",
+        "Q8_0-2",
+    ]
 
 
 def test_what_is_beside_the_weights_is_named_or_refused(store: Store, q8_0: bytes) -> None:
     store.add("registry.ollama.ai/library/sees/1b", [("model", q8_0), ("projector", b"eyes")])
-    assert discover(["ollama:sees:1b"], []).left_out == (
+    assert discover(["ollama:sees:1b"], [])[0].left_out == (
         "the projector of sees:1b (generates no text by itself)",
     )
     store.add("registry.ollama.ai/library/tuned/1b", [("model", q8_0), ("adapter", b"lora")])
@@ -125,12 +129,12 @@ def test_a_name_that_is_not_there_is_told_with_those_that_are(
     Store(tmp_path / "home/.ollama/models").add(
         "registry.ollama.ai/library/tiny/latest", [("model", q8_0)]
     )
-    assert discover(["ollama:tiny"], []).gguf[0].label == "Q8_0"
+    assert discover(["ollama:tiny"], [])[0].gguf[0].label == "Q8_0"
 
 
 def test_a_file_of_the_store_by_its_path_and_what_replaces_it(store: Store, q8_0: bytes) -> None:
     blob = store.add("registry.ollama.ai/library/tiny/1b", [("model", q8_0)])
-    (gguf,) = discover([str(blob)], []).gguf
+    ((gguf,),) = (one.gguf for one in discover([str(blob)], []))
     entry = {"file": gguf.files[0].path, "sha256": gguf.files[0].sha256}
     model = Model.model_validate({"path": str(blob.parent), "files": {gguf.label: entry}})
     output = store.folder / f"{blob.name}.gguf"

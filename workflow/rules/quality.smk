@@ -10,6 +10,9 @@ Like a round, each of them takes every core that Snakemake has, and comes after 
 """
 
 SCORE_CODE = code_by_runtime(RUNTIMES, "quality.score")
+REFERENCES = {name: runtime_module(name) for name in PLAN.reference_runtimes}
+REFERENCE_CODE = code_by_runtime(REFERENCES, "quality.reference")
+ANSWER_CODE = code_by_runtime(REFERENCES, "quality.answer")
 
 
 rule text:
@@ -75,26 +78,26 @@ rule score:
         " --log {log:q}"
 
 
-if PLAN.reference:
+if PLAN.with_reference:
 
     rule reference:
         input:
             weights=lambda w: PLAN.reference_weights(w.model),
             text=f"{RESULTS}/quality/texts/{{model}}.json",
-            code=code("quality.reference", runtime_module(PLAN.reference.runtime)),
+            code=lambda w: REFERENCE_CODE[PLAN.computed(w.model).runtime],
         output:
             f"{RESULTS}/quality/reference.{{model}}.npz",
         log:
             f"{RESULTS}/logs/quality/reference.{{model}}.log",
         priority: 2000
         conda:
-            f"../../envs/{PLAN.reference.runtime}.yaml"
+            lambda w: f"../../envs/{PLAN.computed(w.model).runtime}.yaml"
         threads: ALL_CORES
         resources:
             **PLAN.reading_model(PLAN.tokens_of_text),
         params:
-            settings=PLAN.reference_settings(),
-            versions=runtime_build(PLAN.reference.runtime),
+            settings=lambda w: PLAN.reference_settings(w.model),
+            versions=lambda w: runtime_build(PLAN.computed(w.model).runtime),
             exact="--exact" if EXPERIMENT.quality.exact else "",
         shell:
             "watched python -m minillm_lab.quality.reference"
@@ -110,21 +113,21 @@ if PLAN.reference:
         input:
             weights=lambda w: PLAN.reference_weights(w.model),
             prompt=f"{RESULTS}/prompts/{{model}}.json",
-            code=code("quality.answer", runtime_module(PLAN.reference.runtime)),
+            code=lambda w: ANSWER_CODE[PLAN.computed(w.model).runtime],
         output:
             f"{RESULTS}/quality/answers/{{model}}.json",
         log:
             f"{RESULTS}/logs/quality/answer.{{model}}.log",
         priority: 2000
         conda:
-            f"../../envs/{PLAN.reference.runtime}.yaml"
+            lambda w: f"../../envs/{PLAN.computed(w.model).runtime}.yaml"
         threads: ALL_CORES
         resources:
             **PLAN.reading_model(),
         params:
-            settings=PLAN.reference_settings(),
+            settings=lambda w: PLAN.reference_settings(w.model),
             generate=EXPERIMENT.generate,
-            versions=runtime_build(PLAN.reference.runtime),
+            versions=lambda w: runtime_build(PLAN.computed(w.model).runtime),
         shell:
             "watched python -m minillm_lab.quality.answer"
             " --model {wildcards.model}"

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from minillm_lab.benchmark import machine
 from minillm_lab.commands import folder
-from minillm_lab.comparison.advice import DEFAULT_LOSS, Limits, default_limits
 from minillm_lab.comparison.group import group_of
+from minillm_lab.comparison.limits import DEFAULT_LOSS, Limits, default_limits
 from minillm_lab.jobs.limits import memory_available
 from minillm_lab.quality.verdict import LEVELS
 from minillm_lab.report.recommendation import advice
@@ -77,7 +77,7 @@ def main(arguments: argparse.Namespace) -> None:
         limits = replace(limits, accelerator=float(free))
         notes.append(f"at most the {number(free / 1e6)} MB of accelerator memory free here now")
     if limits.loss is None and (default := default_limits(results).loss):
-        limits = replace(limits, loss=default)
+        limits = replace(limits, loss=default, loss_is_assumed=True)
         notes.append(f"at most {default} loss")
     elif limits.loss is None:
         notes.append("any loss, since quality was not measured")

@@ -34,14 +34,14 @@ def types_with(given: str | None, types: Sequence[str]) -> list[str]:
     return [*types, *([given] if given.lower() not in {t.lower() for t in types} else [])]
 
 
-def chosen(given: str, models: list[str], found: Found, variants: dict[str, str]) -> Chosen:
+def chosen(given: str, found: Found, variants: dict[str, str]) -> Chosen:
     """What ``given`` names, pinned where it is on the hub. Raises LabError if there is no such."""
     if is_variant(given):
         name = variant(given, found, variants)
         return name, f"Quality is the distance from {name}, as --reference asked."
-    if any(Path(given.replace("{model}", model)).exists() for model in models):
-        return {"file": given}, on_disk(given, models)
-    return on_hub(given, models)
+    if Path(given).exists():
+        return {"file": given}, on_disk(given)
+    return on_hub(given)
 
 
 def variant(given: str, found: Found, variants: dict[str, str]) -> str:
@@ -59,43 +59,39 @@ def variant(given: str, found: Found, variants: dict[str, str]) -> str:
     return meant[0]
 
 
-def on_disk(given: str, models: list[str]) -> str:
-    """Why it is this file of this disk, once each model's was opened and can be used."""
+def on_disk(given: str) -> str:
+    """Why it is this file of this disk, once it was opened and can be used."""
     from minillm_lab.quality.reference import Reference
 
-    for model in models:
-        with Reference(Path(given.replace("{model}", model))):
-            pass  # whether it fits the text and the tokenizer is known when they are
+    with Reference(Path(given)):
+        pass  # whether it fits the text and the tokenizer is known when they are
     return f"Quality is the distance from {given}, a reference made elsewhere."
 
 
-def on_hub(given: str, models: list[str]) -> Chosen:
+def on_hub(given: str) -> Chosen:
     """The file of a repository at its main branch's commit, with its checksum."""
     from huggingface_hub import constants
 
-    owner, name, file = [*given.removeprefix(f"{constants.ENDPOINT}/").split("/", 2), "", ""][:3]
+    owner, name, path = [*given.removeprefix(f"{constants.ENDPOINT}/").split("/", 2), "", ""][:3]
     if not REPOSITORY.fullmatch(f"{owner}/{name}"):
         raise LabError(
             f"--reference {given}: no such file here, and no owner/name/file.npz of a hub"
         )
     repository = read_repository(f"{owner}/{name}")
     files = {one.path: one for one in repository.files if one.path.endswith(".npz")}
-    there = f"there are: {', '.join(files)}" if files else "it has no *.npz"
-    wanted = {model: file.replace("{model}", model) for model in models}
-    for path in wanted.values():
-        if path not in files:
-            missing = f"{repository.name} has no {path!r}" if path else "which of its files?"
-            raise LabError(f"--reference {given}: {missing}; {there}")
-        if not files[path].sha256:
-            raise LabError(f"--reference {given}: the hub tells no checksum of {path}")
-    sums = {model: files[path].sha256 for model, path in wanted.items()}
+    if path not in files:
+        missing = f"{repository.name} has no {path!r}" if path else "which of its files?"
+        there = f"there are: {', '.join(files)}" if files else "it has no *.npz"
+        raise LabError(f"--reference {given}: {missing}; {there}")
+    if not files[path].sha256:
+        raise LabError(f"--reference {given}: the hub tells no checksum of {path}")
     pinned = {
         "repository": repository.name,
         "revision": repository.commit,
-        "file": file,
-        "sha256": sums if "{model}" in file else next(iter(sums.values())),
+        "file": path,
+        "sha256": files[path].sha256,
     }
-    size = number(sum(files[path].bytes for path in {*wanted.values()}) / 1e6)
+    size = number(files[path].bytes / 1e6)
     return {"hub": pinned}, (
         f"Quality is the distance from {given}, a reference made elsewhere ({size} MB)."
     )

@@ -29,6 +29,8 @@ def compare(
     ``goal`` is the precision asked for (0.02 for 2 %); ``failed`` says by variant why it has no
     result. Without a result of the baseline there are no ratios.
     """
+    models = list(dict.fromkeys(result.model.name for result in results.values()))
+    results = dict(sorted(results.items(), key=lambda pair: models.index(pair[1].model.name)))
     claims = Claims(results, baseline)
     groups = list(claims.groups.values())
     ratios = claims.ratios("ratio")

@@ -71,7 +71,7 @@ class Comparison(Record):
     baseline: str
     command: str
     results: dict[str, Result] = Field(
-        description="It holds each variant's result, in the config's order."
+        description="It holds each variant's result, model by model, in the config's order."
     )
     ratios: dict[str, dict[str, Ratio]] = Field(
         description="It holds each variant's ratios to the baseline, by metric."

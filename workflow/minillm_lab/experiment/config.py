@@ -4,7 +4,7 @@
 description here is a full sentence for people who write a config.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
     BeforeValidator,
@@ -114,13 +114,23 @@ class Quality(Strict):
         return self.score_from or min(32, self.context // 2)
 
 
+class ComparedModel(Model):
+    """A model comes from exactly one of package, hub and path."""
+
+    reference: Reference | None = Field(
+        None,
+        description="Quality of this model is measured against this reference in place of"
+        " quality.reference; it is given in the same ways.",
+    )
+
+
 class Experiment(Strict):
     """An experiment names models, the variants to compare, and how they are measured."""
 
     model: Name | None = Field(
         None, description="A variant that names no model of its own runs this entry of models."
     )
-    models: dict[Name, Model] = Field(
+    models: dict[Name, ComparedModel] = Field(
         min_length=1, description="Each entry names a model and says where it comes from."
     )
     nodes: dict[Name, Node] = Field(
@@ -213,8 +223,8 @@ class Experiment(Strict):
 
     @field_validator("models")
     @classmethod
-    def types_are_the_files_own(cls, models: dict[str, Model]) -> dict[str, Model]:
-        return {name: model.of_its_header() for name, model in models.items()}
+    def types_are_the_files_own(cls, models: dict[str, ComparedModel]) -> dict[str, ComparedModel]:
+        return {name: cast(ComparedModel, m.of_its_header()) for name, m in models.items()}
 
     @field_validator("variants")
     @classmethod
@@ -251,24 +261,49 @@ class Experiment(Strict):
                     f"models.{name}.dither: the source ships unquantized weights, and those are"
                     " never moved; leave it out"
                 )
-        reference = self.quality.reference if self.quality else None
-        if isinstance(reference, str) and reference not in self.variants:
-            raise ValueError(
-                f"quality.reference: no variant {reference!r}; variants: {', '.join(self.variants)}"
-            )
-        used = {variant.model or self.model or "" for variant in self.variants.values()}
-        if isinstance(reference, LlamaCppVariant):
-            for model in used:
-                has_file("quality.reference", reference, self.models[model])
-        if isinstance(reference, ReferenceFile | ReferenceOnHub):
-            reference.serves("quality.reference", used)
+        self.check_references()
         return self
+
+    def check_references(self) -> None:
+        """Raise ValueError unless each model's reference can be its own."""
+        general = self.quality.reference if self.quality else None
+        own = {name: entry.reference for name, entry in self.models.items() if entry.reference}
+        keys = {f"models.{name}.reference": reference for name, reference in own.items()}
+        for key, reference in {"quality.reference": general, **keys}.items():
+            if isinstance(reference, str) and reference not in self.variants:
+                raise ValueError(
+                    f"{key}: no variant {reference!r}; variants: {', '.join(self.variants)}"
+                )
+        for name, reference in own.items():
+            variant = self.variants[reference] if isinstance(reference, str) else None
+            if variant and (other := variant.model or self.model) != name:
+                raise ValueError(
+                    f"models.{name}.reference: {reference!r} is a variant of {other}; name one of"
+                    f" {name}"
+                )
+        used = {variant.model or self.model or "" for variant in self.variants.values()}
+        for name in used:
+            if isinstance(reference := own.get(name, general), LlamaCppVariant):
+                key = f"models.{name}.reference" if name in own else "quality.reference"
+                has_file(key, reference, self.models[name])
+        shared = (ReferenceFile, ReferenceOnHub)
+        if isinstance(general, shared):
+            general.serves("quality.reference", used - own.keys())
+        for name, reference in own.items():
+            if isinstance(reference, shared):
+                reference.serves(f"models.{name}.reference", [name])
+
+    def reference_of(self, model: str) -> Reference | None:
+        """What a model's quality is measured against: its own reference, else that of all."""
+        if self.quality is None:
+            return None
+        return self.models[model].reference or self.quality.reference
 
     def published_references(self) -> list[PublishedFile]:
         """The references that come from the hub, of the models that variants run."""
         used = {variant.model or self.model or "" for variant in self.variants.values()}
-        shared = self.quality.reference if self.quality else None
-        return [shared.of(m) for m in sorted(used)] if isinstance(shared, ReferenceOnHub) else []
+        found = {model: self.reference_of(model) for model in sorted(used)}
+        return [one.of(m) for m, one in found.items() if isinstance(one, ReferenceOnHub)]
 
 
 def load_experiment(config: dict[str, Any], origin: str = "config") -> Experiment:
@@ -294,7 +329,7 @@ def keys_allowed(place: tuple[int | str, ...]) -> list[str]:
         "files": GgufFile,
         "parts": Part,
         "hub": Hub,
-        "models": Model,
+        "models": ComparedModel,
         "a file": ReferenceFile,
         "on the hub": ReferenceOnHub,
         "on the hub.hub": PublishedFile,

@@ -6,6 +6,7 @@ is a folder.
 """
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +23,7 @@ from minillm_lab.jobs.staleness import stamp
 class ModelFiles:
     """The files of an experiment's models, by the models' names."""
 
-    def __init__(self, models: dict[str, Model]) -> None:
+    def __init__(self, models: Mapping[str, Model]) -> None:
         self.models = models
         self.stamps = cache(self._stamps)
 
@@ -102,7 +103,7 @@ class ModelFiles:
         ``tokenizer``.
         """
         entry = self.models[model]
-        source = entry.model_dump(exclude_none=True, exclude={"dither"})
+        source = entry.model_dump(exclude_none=True, exclude={"dither", "reference"})
         dumped = {label: f.model_dump(exclude_none=True) for label, f in entry.listed_gguf.items()}
         mine = {label: f for label, f in dumped.items() if entry.shipped_gguf[label] == name}
         hub = source.get("hub", {})
@@ -122,4 +123,5 @@ class ModelFiles:
 
     def provenance(self, model: str) -> str:
         """The model's entry in the config, as sorted JSON, for a result's ``source``."""
-        return json.dumps(self.models[model].model_dump(exclude_none=True), sort_keys=True)
+        source = self.models[model].model_dump(exclude_none=True, exclude={"reference"})
+        return json.dumps(source, sort_keys=True)

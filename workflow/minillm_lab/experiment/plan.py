@@ -63,7 +63,7 @@ def existing(key: str, path: str) -> str:
     """The path, if the file that the config names exists; else exit with one line."""
     if Path(path).is_file():
         return path
-    sys.exit(f"error: quality.{key}: {path}: there is no such file; correct the path")
+    sys.exit(f"error: {key}: {path}: there is no such file; correct the path")
 
 
 def named(value: Any) -> Any:
@@ -224,40 +224,54 @@ class Plan:
 
     # Quality.
 
-    @property
-    def reference(self) -> TransformersVariant | LlamaCppVariant | None:
-        """The settings that compute the reference; None if it is a file made elsewhere, or none."""
-        quality = self.experiment.quality
-        if quality is None or isinstance(quality.reference, ReferenceFile | ReferenceOnHub):
+    def reference(self, model: str) -> TransformersVariant | LlamaCppVariant | None:
+        """The settings that compute a model's reference; None if it is made elsewhere, or none."""
+        reference = self.experiment.reference_of(self.known_model(model))
+        if isinstance(reference, ReferenceFile | ReferenceOnHub):
             return None
-        reference = quality.reference
         return self.experiment.variants[reference] if isinstance(reference, str) else reference
+
+    @property
+    def with_reference(self) -> list[str]:
+        """The models that variants run whose references are computed here."""
+        models = dict.fromkeys(map(self.model, self.experiment.variants))
+        return [model for model in models if self.reference(model)]
+
+    @property
+    def reference_runtimes(self) -> list[str]:
+        """The names of the runtimes that compute them."""
+        return sorted({self.computed(model).runtime for model in self.with_reference})
+
+    def computed(self, model: str) -> TransformersVariant | LlamaCppVariant:
+        """The same as ``reference``; exits with one line if it is not computed here."""
+        missing = f"error: the reference of {model} is not computed here"
+        return self.reference(model) or sys.exit(missing)
 
     def reference_weights(self, model: str) -> str:
         """The model file or folder that the reference is computed from."""
-        assert self.reference is not None
-        return self.models.path(self.known_model(model), form_of(self.reference))
+        return self.models.path(model, form_of(self.computed(model)))
 
-    def reference_settings(self) -> str:
-        """The settings with which the reference computes, as sorted JSON."""
-        assert self.reference is not None
-        return self._computing(self.reference)
+    def reference_settings(self, model: str) -> str:
+        """The settings with which a model's reference computes, as sorted JSON."""
+        return self._computing(self.computed(model))
 
     def reference_file(self, variant: str) -> str:
         """The file of the reference of a variant's model, made here or elsewhere."""
-        quality, model = self.experiment.quality, self.model(variant)
-        assert quality is not None
-        if isinstance(quality.reference, ReferenceFile):
-            return existing("reference", quality.reference.of(model))
-        if isinstance(quality.reference, ReferenceOnHub):
-            return quality.reference.of(model).path
+        model = self.model(variant)
+        reference = self.experiment.reference_of(model)
+        if isinstance(reference, ReferenceFile):
+            own = self.experiment.models[model].reference
+            key = f"models.{model}.reference" if own else "quality.reference"
+            return existing(key, reference.of(model))
+        if isinstance(reference, ReferenceOnHub):
+            return reference.of(model).path
         return f"{self.results}/quality/reference.{model}.npz"
 
     def shared_reference(self, variant: str) -> str:
         """A stamp of a reference in a file here, which changes if it is replaced; else empty."""
-        quality = self.experiment.quality
-        file_here = quality and isinstance(quality.reference, ReferenceFile)
-        return self.stamp(self.reference_file(variant)) if file_here else ""
+        reference = self.experiment.reference_of(self.model(variant))
+        here = isinstance(reference, ReferenceFile)
+        return self.stamp(self.reference_file(variant)) if here else ""
 
     def score(self, variant: str) -> str | list[str]:
         """The file of a variant's score, if quality is measured."""
@@ -265,12 +279,11 @@ class Plan:
 
     def answer(self, model: str) -> str | list[str]:
         """The file of the reference's answer to the prompt, if a reference is computed."""
-        return f"{self.results}/quality/answers/{model}.json" if self.reference else []
+        return f"{self.results}/quality/answers/{model}.json" if self.reference(model) else []
 
     def answers(self) -> list[str]:
         """The files of the references' answers for all models that variants run."""
-        models = dict.fromkeys(map(self.model, self.experiment.variants))
-        return [str(self.answer(model)) for model in models] if self.reference else []
+        return [str(self.answer(model)) for model in self.with_reference]
 
     def quality_protocol(self) -> str:
         """The protocol by which the evaluation text is cut and scored, as sorted JSON."""
@@ -282,13 +295,13 @@ class Plan:
     def text(self) -> str:
         """The evaluation text: the lab's own, or another file."""
         assert self.experiment.quality is not None
-        return self._own_or("text", self.experiment.quality.text, "text.txt")
+        return self._own_or("quality.text", self.experiment.quality.text, "text.txt")
 
     def questions(self) -> str | list[str]:
         """The questions: the lab's own, another file, or none."""
         assert self.experiment.quality is not None
         path = self.experiment.quality.questions
-        return self._own_or("questions", path, "questions.yaml") if path else []
+        return self._own_or("quality.questions", path, "questions.yaml") if path else []
 
     def _own_or(self, key: str, path: str, own: str) -> str:
         return f"{self.lab}/minillm_lab/quality/{own}" if path == "own" else existing(key, path)
@@ -302,7 +315,7 @@ class Plan:
         """The checksums of the config's own text and questions, whatever their dates."""
         quality = self.experiment.quality
         assert quality is not None
-        named = {"text": quality.text, "questions": quality.questions}
+        named = {"quality.text": quality.text, "quality.questions": quality.questions}
         return [
             f"{path} {sha256_of(Path(existing(key, path)))}"
             for key, path in named.items()
@@ -327,8 +340,8 @@ class Plan:
         quality = self.experiment.quality
         paths = [model.path for model in self.experiment.models.values()]
         paths += [quality.text, quality.questions] if quality else []
-        if quality and isinstance(quality.reference, ReferenceFile):
-            paths.append(quality.reference.file)
+        references = map(self.experiment.reference_of, self.experiment.models)
+        paths += [found.file for found in references if isinstance(found, ReferenceFile)]
         folders = {Path(path).parent for path in paths if path}
         known = [(str(Path.cwd()), ""), *((str(f), "/-/") for f in folders if f.is_absolute())]
         for folder, instead in sorted(known, key=lambda pair: -len(pair[0])):

@@ -9,7 +9,7 @@ from pathlib import Path
 from minillm_lab.experiment.sources import BLOB, QUANTIZATION_TYPES, UNQUANTIZED
 from minillm_lab.header import Header, joined
 from minillm_lab.jobs.errors import LabError
-from minillm_lab.models.labels import named
+from minillm_lab.models.labels import labelled, named
 from minillm_lab.models.remote import File, Repository
 
 # llama.cpp's architectures that do not write a text token by token: they embed it, or see images,
@@ -20,6 +20,7 @@ NOT_GENERATING = {
     "nomic-bert-moe", "rnd1", "t5", "t5encoder", "wavtokenizer-dec",
 }  # fmt: skip
 FINEST_FIRST = ("BF16", "F32", "F16")  # most models are published in BF16, of which F32 is a copy
+Split = tuple[list[File], list[Header]]  # the parts of a GGUF, or itself, with their headers
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Found:
     safetensors_from: Repository | Path | None = None
     bytes_per_weight: int = 2  # of the safetensors
     left_out: tuple[str, ...] = ()  # what lies there besides, and why it is no variant
+    sources: tuple[str, ...] = ()  # as they were named
+    base_named: str = ""  # the one of them that is the base model of the others
     base: str = ""  # why the base model that the card names does not serve; empty where it does
 
     @property
@@ -71,23 +74,22 @@ class Found:
         return next((by_type[type_] for type_ in FINEST_FIRST if type_ in by_type), None)
 
 
-def usable(
-    source: str, labels: dict[str, list[File]], headers: dict[str, list[Header]]
-) -> tuple[list[Gguf], tuple[str, ...]]:
+def usable(source: str, splits: Sequence[Split]) -> tuple[list[Gguf], tuple[str, ...]]:
     """The GGUF files that generate text, the finest first; and what is left out, with the reason.
 
-    Raises LabError where none does, or where parts or files do not belong together.
+    Raises LabError where parts or files do not belong together.
     """
     found, left_out = list[Gguf](), list[str]()
-    for label, files in labels.items():
-        first = headers[label][0]
+    labels = labelled([files for files, _ in splits])
+    for (label, files), (_, headers) in zip(labels.items(), splits, strict=True):
+        first = headers[0]
         architecture = first.architecture
         if first.kind not in (None, "model") or architecture in NOT_GENERATING:
             what = first.kind if first.kind not in (None, "model") else architecture
             left_out.append(f"{files[0].path} ({what}: generates no text by itself)")
             continue
         name = f"{files[0].repository or source}/{files[0].path}"
-        header = joined(headers[label], name) if first.parts > 1 or len(files) > 1 else first
+        header = joined(headers, name) if first.parts > 1 or len(files) > 1 else first
         taken = {*labels, *(gguf.label for gguf in found)}
         if header.type in UNQUANTIZED and header.type not in taken:
             label = header.type  # types are made from such a file, whatever its name
@@ -101,10 +103,8 @@ def usable(
     if len(models) > 1:
         raise LabError(
             f"{source}: its files are of different models ({', '.join(models.values())});"
-            " name those of one"
+            " name those of one, or each by itself"
         )
-    if not found:
-        raise LabError(f"{source}: nothing in it generates text: {'; '.join(left_out)}")
     found.sort(key=lambda gguf: (-gguf.bits_per_weight, gguf.label))
     return found, tuple(left_out)
 

@@ -60,36 +60,48 @@ def size_of(form: str, found: Found) -> float:
     return float(MIXED * weights(found) * size / block)
 
 
-def made(experiment: Experiment, found: Found) -> Iterator[float]:
-    """Bytes of each file that is made here."""
-    forms = {form_of(variant) for variant in experiment.variants.values()}
+def made(experiment: Experiment, model: str, found: Found) -> Iterator[float]:
+    """Bytes of each file of a model that is made here."""
+    plan = Plan(experiment, "")
+    settings = [v for name, v in experiment.variants.items() if plan.model(name) == model]
+    forms = {form_of(variant) for variant in settings}
     forms -= {"safetensors", *(gguf.label for gguf in found.gguf)}
     forms |= {"F16"} if forms and not found.unquantized else set()  # the others are made from it
     for form in forms:
         yield size_of(form, found)
 
 
-def steps(experiment: Experiment, found: Found) -> Iterator[tuple[float, str]]:
+def steps(experiment: Experiment, models: dict[str, Found]) -> Iterator[tuple[float, str]]:
     """Bytes of memory that a step takes, and which step it is."""
+    plan = Plan(experiment, "")
 
-    def held(settings: TransformersVariant | LlamaCppVariant) -> float:
+    def held(settings: TransformersVariant | LlamaCppVariant, model: str) -> float:
         form = settings.dtype if settings.runtime == "transformers" else form_of(settings)
-        return size_of(form, found)
+        return size_of(form, models[model])
 
-    if (reference := Plan(experiment, "").reference) is not None:
-        yield held(reference) + REFERENCE[reference.runtime], "the reference"
-    taken = {name: held(v) + VARIANT[v.runtime] for name, v in experiment.variants.items()}
+    for model in plan.with_reference:
+        reference = plan.computed(model)
+        whose = f"the reference of {model}" if len(models) > 1 else "the reference"
+        yield held(reference, model) + REFERENCE[reference.runtime], whose
+    taken = {
+        name: held(variant, plan.model(name)) + VARIANT[variant.runtime]
+        for name, variant in experiment.variants.items()
+    }
     yield taken[experiment.baseline], experiment.baseline
     for name in taken.keys() - {experiment.baseline}:
         both = taken[name] + taken[experiment.baseline]
         yield both, f"{name} and {experiment.baseline} taking turns"
 
 
-def needs(experiment: Experiment, found: Found) -> list[str]:
-    """Download, disk and memory in lines, each against what there is here."""
-    loaded = download(found)
-    kept, free = loaded + sum(made(experiment, found)), shutil.disk_usage(Path.cwd()).free
-    (needed, step), there = max(steps(experiment, found)), memory_limit()
+def needs(experiment: Experiment, models: dict[str, Found]) -> list[str]:
+    """Download, disk and memory in lines, each against what there is here.
+
+    ``models``: what the sources of each of the experiment's models offer.
+    """
+    loaded = sum(map(download, models.values()))
+    kept = loaded + sum(size for m, found in models.items() for size in made(experiment, m, found))
+    free = shutil.disk_usage(Path.cwd()).free
+    (needed, step), there = max(steps(experiment, models)), memory_limit()
     disk = f"Disk: about {megabytes(kept)} of {megabytes(free)} free. " if kept else ""
     lines = [
         f"Download: {megabytes(loaded) if loaded else 'nothing'}. {disk}"

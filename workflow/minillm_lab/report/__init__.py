@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 CHARTS = {  # name: title
     "tradeoff": "Quality loss against speed",
+    "questions": "Questions wrong against speed",
     "load": "Load time, cold and warm",
     "memory": "Memory by part",
     "lengths": "Speed against prompt length",
@@ -28,5 +29,7 @@ def charts_of(experiment: Experiment) -> list[str]:
     """The charts that an experiment measures something for."""
     missing = set() if experiment.quality else {"divergence"}
     if not (experiment.quality and experiment.quality.questions):
-        missing.add("accuracy")
+        missing |= {"accuracy", "questions"}
+    if len({v.model or experiment.model for v in experiment.variants.values()}) == 1:
+        missing.add("questions")  # two models are compared by them
     return [name for name in CHARTS if name not in missing]

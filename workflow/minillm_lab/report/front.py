@@ -16,7 +16,7 @@ from minillm_lab.report.learnings import most_important
 from minillm_lab.report.legend import failed_lines
 from minillm_lab.report.page import details_of
 from minillm_lab.report.recommendation import recommendation
-from minillm_lab.report.table import cell, drawn, shown, sizes, unranked, unranked_line
+from minillm_lab.report.table import cell, drawn, model_rows, shown, sizes, unranked, unranked_line
 from minillm_lab.report.tables import with_failed
 from minillm_lab.result import Result
 
@@ -77,9 +77,11 @@ def short(comparison: Comparison, names: list[str], page: Path) -> list[list[str
         metrics = (f"load_{how}_seconds" for how in ("cold", "warm"))
         return " · ".join(plain(comparison, name, m, "s", name not in out[m]) for m in metrics)
 
-    rows = {}
+    rows, of_models = {}, model_rows(results)
     if any(r.quality or r.output.flaw for r in results.values()):
         rows["Quality loss (KL divergence, nats)"] = [loss_in_a_word(r) for r in results.values()]
+        if of_models:  # what two models are compared by
+            rows[quality.BITS] = [quality.bits(result) for result in results.values()]
     rows |= {
         "Decode ↑, t/s": figures("decode_tokens_per_second", "t/s"),
         f"Time for {tokens} tokens ↓, s (t/s)": [
@@ -95,7 +97,8 @@ def short(comparison: Comparison, names: list[str], page: Path) -> list[list[str
         "Backend": [f"{r.runtime['name']}, {r.runtime['backend']}" for r in results.values()],
     }
     header = ["", *(f"{n} (baseline)" if n == comparison.baseline else n for n in names)]
-    return [header, *([linked(label, page), *cells] for label, cells in rows.items())]
+    figures_of = ([linked(label, page), *cells] for label, cells in rows.items())
+    return [header, *of_models, *figures_of]
 
 
 def plain(comparison: Comparison, name: str, metric: str, unit: str, ranked: bool = True) -> str:

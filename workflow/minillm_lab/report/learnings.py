@@ -167,15 +167,14 @@ def larger_no_better(comparison: Comparison) -> list[str]:
 
 
 def between_models(comparison: Comparison) -> list[str]:
-    """How well the unquantized models predict the text, where there are several."""
+    """How well the models' references predict the text, where there are several."""
     found = {
         r.model.name: r
         for r in comparison.results.values()
         if r.quality and "bits_per_byte_reference" in r.quality
     }
-    references = [
-        (r.protocol["quality"].get("reference") or {}).get("weights") for r in found.values()
-    ]
+    told = [r.protocol["quality"].get("reference") or {} for r in found.values()]
+    references = [sorted(reference.get("weights", {}).values()) for reference in told]
     if len(found) < 2 or any(references.count(r) > 1 for r in references if r):
         return []  # one reference says nothing of two models
     bits = {m: (r.quality or {})["bits_per_byte_reference"] for m, r in found.items()}
@@ -184,7 +183,10 @@ def between_models(comparison: Comparison) -> list[str]:
     best, *rest = (found[m] for m in ordered)
     apart = all(predicts_better(best, other, unquantized=True) for other in rest)
     verdict = f"{inert(ordered[0])} predicts it best" if apart else "none is measurably the best"
-    return [f"Bits per byte of the evaluation text, unquantized: {said}. Of these, {verdict}."]
+    return [
+        f"Bits per byte of the evaluation text, by each model's reference: {said}. Of these,"
+        f" {verdict}."
+    ]
 
 
 def unpacked(comparison: Comparison) -> list[str]:

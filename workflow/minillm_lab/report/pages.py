@@ -26,7 +26,9 @@ from minillm_lab.report.charts.draw import THEMES
 from minillm_lab.report.charts.parts import NARROW, WIDE
 from minillm_lab.report.front import loss_in_a_word
 from minillm_lab.report.learnings import learnings, most_important
+from minillm_lab.report.quality import BITS
 from minillm_lab.report.quality import ROWS as QUALITY
+from minillm_lab.report.quality import bits as quality_bits
 from minillm_lab.report.quality import cell as quality_cell
 from minillm_lab.report.quality import plain as quality_plain
 from minillm_lab.report.recommendation import recommendation
@@ -82,8 +84,15 @@ def deciding(comparison: Comparison) -> dict[str, Callable[[str], dict[str, str]
     def bytes_of(name: str) -> dict[str, str]:
         return counted_cell("model_bytes", results[name].model.size, size[name].replace("*", ""))
 
+    def bits(name: str) -> dict[str, str]:
+        measured = (results[name].quality or {}).get("bits_per_byte")
+        return measured_cell("bits_per_byte", measured, quality_bits(results[name]))
+
     known = any(r.quality or r.output.flaw for r in results.values())
-    return ({"Quality loss (KL divergence ↓, nats)": loss} if known else {}) | {
+    of_quality = {"Quality loss (KL divergence ↓, nats)": loss} if known else {}
+    if table.model_rows(results):  # what several models are compared by
+        of_quality[BITS] = bits
+    return of_quality | {
         "Decode ↑, t/s": measured("decode_tokens_per_second", "t/s"),
         "Memory after generation ↓, MB": measured("memory_after_generation_bytes", "MB"),
         "Model size ↓, MB": bytes_of,
@@ -113,6 +122,8 @@ def summary(comparison: Comparison) -> dict[str, Any]:
     for metric in ("decode_tokens_per_second", "memory_after_generation_bytes"):
         del speed[metric]
     quality.pop("kld_mean", None)
+    if BITS in first:
+        quality.pop("bits_per_byte", None)
     columns = [*first, "Bits per weight"]
     columns += [f"{label.format(tokens=tokens)}, {unit}" for label, unit in speed.values()]
     columns += [label for label, _, _ in quality.values()]

@@ -17,6 +17,8 @@ from minillm_lab.report.page import pictures
 from minillm_lab.wording import number
 
 SPEED, LOSS, BITS = "decode_tokens_per_second", "kld_mean", "bits_per_byte"
+RIGHT = "question_accuracy"  # drawn as the share that is wrong, in %
+ACROSS = (BITS, RIGHT)  # what two models may be compared by
 MEMORY = "memory_after_generation_bytes"
 SHOWN = 600  # pixels of width on the page: text, picture and the table's head fit one screen
 LONGEST = 26  # characters of a name that are shown
@@ -24,7 +26,7 @@ LONGEST = 26  # characters of a name that are shown
 
 @dataclass(frozen=True)
 class Point:
-    """A variant in the plot; in t/s, nats (MB where ``loss`` is of memory) and MB."""
+    """A variant in the plot; in t/s, what ``loss`` is a value of (memory in MB), and MB."""
 
     name: str
     label: str
@@ -56,14 +58,15 @@ def points(comparison: Comparison, names: list[str], loss: str) -> list[Point]:
     found = []
     for name in names:
         result = comparison.results[name]
-        factor = 1e-6 if loss == MEMORY else 1.0
+        offset, factor = {MEMORY: (0.0, 1e-6), RIGHT: (100.0, -100.0)}.get(loss, (0.0, 1.0))
         speed = result.metrics.get(SPEED)
         lost = result.metrics.get(loss) or (result.quality or {}).get(loss)
         if not speed or not lost or speed.value is None or lost.value is None:
             continue
         memory = result.metrics[MEMORY].value if MEMORY in result.metrics else None
         low, high = lost.ci95 or (lost.value, lost.value)
-        shown = name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+        low, high = sorted((offset + factor * low, offset + factor * high))
+        shown = name if len(name) <= LONGEST else f"{name[:11]}…{name[12 - LONGEST :]}"
         shown = f"⚠ {shown}" if result.output.flaw else shown
         found.append(
             Point(
@@ -75,9 +78,9 @@ def points(comparison: Comparison, names: list[str], loss: str) -> list[Point]:
                 speed=speed.value,
                 speed_low=(speed.ci95 or (speed.value, speed.value))[0],
                 speed_high=(speed.ci95 or (speed.value, speed.value))[1],
-                loss=factor * lost.value,
-                loss_low=factor * low,
-                loss_high=factor * high,
+                loss=offset + factor * lost.value,
+                loss_low=low,
+                loss_high=high,
                 memory=(memory or 0) / 1e6,
                 flawed=bool(result.output.flaw),
             )
@@ -85,23 +88,26 @@ def points(comparison: Comparison, names: list[str], loss: str) -> list[Point]:
     return found
 
 
-def pareto_front(found: list[Point]) -> list[Point]:
-    """The variants that none of the same model beats in speed and loss, slowest first.
+def pareto_front(found: list[Point], across: bool = False) -> list[Point]:
+    """The variants that none of the same model beats in speed and loss by value, slowest first.
 
-    A variant whose answer means nothing is not ranked.
+    With ``across`` none of any model does. A variant whose answer means nothing is not ranked.
     """
     sound = [p for p in found if not p.flawed]
 
     def beaten(a: Point) -> bool:
         return any(
-            b.model == a.model
+            (across or b.model == a.model)
             and b.speed >= a.speed
             and b.loss <= a.loss
             and (b.speed, b.loss) != (a.speed, a.loss)
             for b in sound
         )
 
-    return sorted((p for p in sound if not beaten(p)), key=lambda p: (p.model, p.speed, p.name))
+    return sorted(
+        (p for p in sound if not beaten(p)),
+        key=lambda p: ("" if across else p.model, p.speed, p.name),
+    )
 
 
 def described(comparison: Comparison, names: list[str]) -> str:

@@ -8,6 +8,7 @@ from minillm_lab.records import QualityMetric
 from minillm_lab.result import Result
 from minillm_lab.wording import inert
 
+BITS = "Bits per byte of the text ↓"
 ROWS = {  # metric: (label, factor, digits)
     "kld_mean": ("KL divergence ↓, nats", 1.0, 4),
     "kld_p99": ("KL divergence, 99th percentile ↓", 1.0, 3),
@@ -15,7 +16,7 @@ ROWS = {  # metric: (label, factor, digits)
     "first_divergence_token": ("First divergent token of a reply ↑", 1.0, 0),
     "divergent_tokens_share": ("Divergent tokens of replies ↓, %", 100.0, 1),
     "perplexity_ratio": ("Perplexity, × the reference's ↓", 1.0, 3),
-    "bits_per_byte": ("Bits per byte of the text ↓", 1.0, 3),
+    "bits_per_byte": (BITS, 1.0, 3),
     "question_accuracy": ("Questions right ↑, %", 100.0, 0),
     "answer_flips": ("Questions answered differently ↓, %", 100.0, 1),
 }
@@ -54,6 +55,11 @@ def cell(metric: QualityMetric | None, factor: float, digits: int) -> str:
 def plain(metric: QualityMetric | None, factor: float, digits: int) -> str:
     """A value without its interval."""
     return cell(metric.model_copy(update={"ci95": None}) if metric else None, factor, digits)
+
+
+def bits(result: Result) -> str:
+    """The bits per byte of a variant, without their interval."""
+    return plain((result.quality or {}).get("bits_per_byte"), 1.0, 3)
 
 
 def agreement(metric: QualityMetric | None) -> str:

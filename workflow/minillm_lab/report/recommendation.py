@@ -1,17 +1,16 @@
 """Which variant to take, in words: comparison/advice.py takes it."""
 
-from minillm_lab.comparison.advice import (
+from minillm_lab.comparison.advice import Choice, choose
+from minillm_lab.comparison.group import Group, by_machine, group_of
+from minillm_lab.comparison.limits import (
     ACCELERATOR,
     FAILED,
     MEMORY,
     SAFE,
     SPEED,
-    Choice,
     Limits,
-    choose,
     default_limits,
 )
-from minillm_lab.comparison.group import Group, by_machine, group_of
 from minillm_lab.comparison.shapes import Comparison
 from minillm_lab.quality.verdict import verdict
 from minillm_lab.report import quality
@@ -89,6 +88,8 @@ def recommendation(comparison: Comparison) -> str:
             said = f" {as_code(nearest)}, the nearest: {'; '.join(why)}." if why else ""
             lines.append(f"**Recommended{where}**{limit}: nothing.{said}")
             continue
+        if any(c.outcome == FAILED for c in choice.checks[choice.taken]):
+            limit = ""  # another model's reference set it; what it lost itself is said below
         text = f"**Recommended{where}**{limit}: {in_brief(comparison, choice.taken)}."
         text += f" Why: {choice.why}."
         doubts = [c.text for c in choice.checks[choice.taken] if c.outcome != SAFE]

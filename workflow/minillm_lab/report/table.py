@@ -8,7 +8,7 @@ from minillm_lab.comparison.shapes import Comparison, Ratio
 from minillm_lab.estimates import LEVEL
 from minillm_lab.report import quality
 from minillm_lab.result import Metric, Result, depths
-from minillm_lab.wording import number
+from minillm_lab.wording import inert, number
 
 MOST_COLUMNS = 6
 TOLD_APART = 2.0  # loads are ranked where the page would claim a difference of this factor
@@ -100,6 +100,7 @@ def rows(comparison: Comparison, machine: str | None = None) -> list[list[str]]:
     size, out = sizes(comparison), unranked(comparison)
     body = [
         ["", *(f"{n} (baseline)" if n == comparison.baseline else n for n in results)],
+        *model_rows(results),
         ["Runtime", *(r.runtime["name"] for r in results.values())],
         ["Backend", *(r.runtime["backend"] for r in results.values())],
         ["Weights", *(r.runtime["settings"].get("dtype", r.model.type_name)
@@ -120,6 +121,12 @@ def rows(comparison: Comparison, machine: str | None = None) -> list[list[str]]:
             ]
         )
     return body + quality.rows(results)
+
+
+def model_rows(results: dict[str, Result]) -> list[list[str]]:
+    """The row of the variants' models, where there are several."""
+    models = [inert(result.model.name) for result in results.values()]
+    return [["Model", *models]] if len({*models}) > 1 else []
 
 
 def depth_rows(results: dict[str, Result]) -> dict[str, tuple[str, str]]:

@@ -25,7 +25,7 @@ from minillm_lab.report.charts.parts import (
     tooltip,
     variant_axis,
 )
-from minillm_lab.report.charts.tradeoff import tradeoff
+from minillm_lab.report.charts.tradeoff import questions, tradeoff
 from minillm_lab.result import depths
 from minillm_lab.wording import number
 
@@ -267,6 +267,7 @@ def accuracy(comparison: Comparison, names: list[str], width: int) -> alt.TopLev
 Draw = Callable[[Comparison, list[str], int], alt.TopLevelMixin | None]
 DRAW: dict[str, Draw] = {
     "tradeoff": tradeoff,
+    "questions": questions,
     "load": load,
     "memory": memory,
     "lengths": lengths,
@@ -286,7 +287,7 @@ def chart(name: str, comparison: Comparison, width: int = WIDE) -> alt.TopLevelM
             chart = chart.properties(title=title)
         charts.append(chart)
     whole = charts[0] if len(charts) == 1 else alt.vconcat(*charts)
-    return whole if name == "tradeoff" else whole.properties(title=CHARTS[name])
+    return whole if name in ("tradeoff", "questions") else whole.properties(title=CHARTS[name])
 
 
 def apart(name: str, comparison: Comparison) -> dict[str, list[str]]:

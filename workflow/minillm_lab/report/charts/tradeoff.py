@@ -1,7 +1,8 @@
 """The trade-off: quality loss against decode speed; up and to the right is better.
 
 A variant's marker is as large as its memory; the front joins the variants that no other of the
-same model beats in both. Where no quality was measured, memory takes its place.
+same model beats in both. Several models share one front, by bits per byte of the text, and in a
+chart of its own by questions. Where no quality was measured, memory takes its place.
 """
 
 from itertools import pairwise
@@ -10,16 +11,19 @@ from typing import Any
 
 import altair as alt
 
-from minillm_lab.comparison.advice import choose, default_limits
+from minillm_lab.comparison.advice import choose
 from minillm_lab.comparison.group import group_of
+from minillm_lab.comparison.limits import default_limits
 from minillm_lab.comparison.shapes import Comparison
 from minillm_lab.quality.verdict import verdict
 from minillm_lab.report.charts.parts import NARROW
 from minillm_lab.report.charts.placing import Axis, Box, Marker, placed
 from minillm_lab.report.picture import (
+    ACROSS,
     BITS,
     LOSS,
     MEMORY,
+    RIGHT,
     SPEED,
     Point,
     described,
@@ -31,8 +35,13 @@ from minillm_lab.wording import number
 
 HEIGHT = 240
 LARGEST = 450  # area of the largest marker, square pixels
-LOST = {LOSS: "KL divergence, nats", BITS: "Bits per byte", MEMORY: "Memory, MB"}
-BETTER = {LOSS: "closer", BITS: "predicts better", MEMORY: "less"}
+LOST = {
+    LOSS: "KL divergence, nats",
+    BITS: "Bits per byte",
+    RIGHT: "Questions wrong, %",
+    MEMORY: "Memory, MB",
+}
+BETTER = {LOSS: "closer", BITS: "predicts better", RIGHT: "fewer", MEMORY: "less"}
 FONT, CHARACTER = 13, 7.6  # pixels; a character of the label at its widest usual
 
 
@@ -41,9 +50,9 @@ def axes(found: list[Point], width: int, loss: str) -> tuple[Axis, Axis]:
     fastest = max(p.speed for p in found)
     right = min(max(p.speed_high for p in found), 1.25 * fastest)
     x = Axis(0.0, 1.08 * right, width)
-    if loss == BITS:
+    if loss in ACROSS:
         low, high = min(p.loss_low for p in found), max(p.loss_high for p in found)
-        return x, Axis(0.9 * low, 1.1 * high, HEIGHT)
+        return x, Axis(0.9 * low, 1.1 * high or 1.0, HEIGHT)
     if loss == MEMORY:
         return x, Axis(0.0, 1.15 * max(p.loss for p in found), HEIGHT)
     positive = [p for p in found if p.loss > 0] or found
@@ -56,26 +65,38 @@ def axes(found: list[Point], width: int, loss: str) -> tuple[Axis, Axis]:
 
 def tradeoff(comparison: Comparison, names: list[str], width: int) -> alt.LayerChart | None:
     """Quality loss against decode speed; marker size is memory; the front and baseline marked."""
-    loss = what_is_lost(comparison, names)
+    drawn = against_speed(comparison, names, width, what_is_lost(comparison, names))
+    return drawn and drawn.properties(description=described(comparison, names))
+
+
+def questions(comparison: Comparison, names: list[str], width: int) -> alt.LayerChart | None:
+    """Questions wrong against decode speed, which several models may be compared by as well."""
+    return against_speed(comparison, names, width, RIGHT)
+
+
+def against_speed(
+    comparison: Comparison, names: list[str], width: int, loss: str
+) -> alt.LayerChart | None:
+    """A loss against decode speed."""
     found = points(comparison, names, loss)
     if not found:
         return None
     x, y = axes(found, width, loss)
-    best = pareto_front(found)
+    best = pareto_front(found, loss in ACROSS)
     rows = [row(p, p in best, comparison, x, y) for p in found]
     base = alt.Chart(alt.Data(values=rows))
-    runtimes = sorted({p.runtime for p in found})
+    by = "model" if len({p.model for p in found}) > 1 else "runtime"
+    kinds = sorted({getattr(p, by) for p in found})
     layers = [
         line_of_front(best, x, y, loss),
-        *intervals(base, runtimes),
-        markers(base, runtimes, max(p.memory for p in found), loss),
-        *labels(found, x, y),
+        *intervals(base, by, kinds),
+        markers(base, by, kinds, max(p.memory for p in found), loss),
+        *labels(found, best, x, y),
     ]
     return alt.layer(*layers).properties(
         width=width,
         height=HEIGHT,
         title=alt.TitleParams(**titles(comparison, names, found, loss, width)),
-        description=described(comparison, names),
     )
 
 
@@ -83,6 +104,7 @@ def row(p: Point, on_front: bool, comparison: Comparison, x: Axis, y: Axis) -> d
     """A variant as the specification holds it: its figures, and where they are drawn."""
     return {
         "variant": p.name,
+        "model": p.model,
         "runtime": p.runtime,
         "verdict": p.verdict,
         "speed": p.speed,
@@ -112,7 +134,10 @@ def ticks(axis: Axis) -> list[float]:
 
 def line_of_front(best: list[Point], x: Axis, y: Axis, loss: str) -> alt.Chart:
     """The front, and with it the axes."""
-    values = [{"speed": p.speed, "drawn": y.held(p.loss), "model": p.model} for p in best]
+    values = [
+        {"speed": p.speed, "drawn": y.held(p.loss), "of": "all" if loss in ACROSS else p.model}
+        for p in best
+    ]
     lost = LOST[loss]
     wanted = alt.Axis(values=ticks(y), format="~g") if y.log and ticks(y) else alt.Axis()
     wide = x.pixels > NARROW
@@ -132,31 +157,31 @@ def line_of_front(best: list[Point], x: Axis, y: Axis, loss: str) -> alt.Chart:
                 scale=scaled(y, reverse=True),  # better is up, as faster is right
                 axis=wanted,
             ),
-            detail="model:N",
+            detail="of:N",
         )
     )
 
 
-def intervals(base: alt.Chart, runtimes: list[str]) -> list[alt.Chart]:
+def intervals(base: alt.Chart, by: str, kinds: list[str]) -> list[alt.Chart]:
     """95 % intervals both ways."""
     bars = base.mark_rule(strokeWidth=1.2, opacity=0.8)
-    colour = alt.Color("runtime:N", title=None, scale=alt.Scale(domain=runtimes))
+    colour = alt.Color(f"{by}:N", title=None, scale=alt.Scale(domain=kinds))
     return [
         bars.encode(x="speed low:Q", x2="speed high", y="drawn:Q", color=colour),
         bars.encode(y="loss low:Q", y2="loss high", x="speed:Q", color=colour),
     ]
 
 
-def markers(base: alt.Chart, runtimes: list[str], most: float, loss: str) -> alt.Chart:
+def markers(base: alt.Chart, by: str, kinds: list[str], most: float, loss: str) -> alt.Chart:
     """A marker for each variant: filled on the front, hollow off it."""
     return base.mark_point(strokeWidth=2, opacity=0.9).encode(
         x="speed:Q",
         y="drawn:Q",
-        color=alt.Color("runtime:N", title=None, scale=alt.Scale(domain=runtimes)),
+        color=alt.Color(f"{by}:N", title=None, scale=alt.Scale(domain=kinds)),
         shape=alt.Shape(
-            "runtime:N",
+            f"{by}:N",
             title=None,
-            scale=alt.Scale(domain=runtimes, range=["circle", "square", "triangle-up", "diamond"]),
+            scale=alt.Scale(domain=kinds, range=["circle", "square", "triangle-up", "diamond"]),
         ),
         size=alt.Size(
             "memory:Q",
@@ -167,9 +192,10 @@ def markers(base: alt.Chart, runtimes: list[str], most: float, loss: str) -> alt
             ),
         ),
         fillOpacity=alt.condition("datum.front", alt.value(0.45), alt.value(0)),
-        fill=alt.Fill("runtime:N", title=None, scale=alt.Scale(domain=runtimes)),
+        fill=alt.Fill(f"{by}:N", title=None, scale=alt.Scale(domain=kinds)),
         tooltip=[
             alt.Tooltip("variant:N", title="Variant"),
+            *([alt.Tooltip("model:N", title="Model")] if by == "model" else []),
             alt.Tooltip("runtime:N", title="Runtime"),
             alt.Tooltip("verdict:N", title="Quality"),
             alt.Tooltip("speed:Q", title="Decode, t/s", format=".4g"),
@@ -193,7 +219,7 @@ def radius(memory: float, most: float) -> float:
     return sqrt(LARGEST * memory / (most or 1) / pi)
 
 
-def labels(found: list[Point], x: Axis, y: Axis) -> list[alt.Chart]:
+def labels(found: list[Point], best: list[Point], x: Axis, y: Axis) -> list[alt.Chart]:
     """A name beside each marker, none on another, and a thin line to those that lie far off."""
     most = max(p.memory for p in found)
     marked, lines = [], []
@@ -204,7 +230,7 @@ def labels(found: list[Point], x: Axis, y: Axis) -> list[alt.Chart]:
         left, right = x.pixel(x.held(p.speed_low)), x.pixel(x.held(p.speed_high))
         top, bottom = y.pixel(y.held(p.loss_low)), y.pixel(y.held(p.loss_high))
         lines += [Box(left, at_y - 1, right, at_y + 1), Box(at_x - 1, top, at_x + 1, bottom)]
-    corners = [(x.pixel(p.speed), y.pixel(y.held(p.loss))) for p in pareto_front(found)]
+    corners = [(x.pixel(p.speed), y.pixel(y.held(p.loss))) for p in best]
     for (x0, y0), (x1, y1) in pairwise(corners):
         lines += [dot(x0 + (x1 - x0) * i / 40, y0 + (y1 - y0) * i / 40) for i in range(41)]
     boxes = placed(marked, lines, Box(0, 0, x.pixels, y.pixels))
@@ -240,9 +266,13 @@ def titles(
 ) -> dict[str, Any]:
     """The finding as title, and beneath it how to read the plot and what it leaves out."""
     beaten = "closer to the unquantized model"
-    if loss == BITS:
-        beaten = "better at predicting the text"
     lines = [f"Dashed line: no variant is both faster and {beaten}; bars: 95 % intervals"]
+    if loss in ACROSS:
+        beaten = "better at predicting the text" if loss == BITS else "more often right"
+        lines = [
+            f"Dashed line, by values alone: no variant of any model is both faster and {beaten}",
+            "Bars: 95 % intervals; where they overlap, the order is not settled",
+        ]
     if loss == MEMORY:
         lines = ["Quality was not measured: memory takes its place; bars: 95 % intervals"]
     left_out = [n for n in names if n not in {p.name for p in found}]
@@ -250,7 +280,7 @@ def titles(
         lines.append(f"Not drawn, since a figure is missing: {', '.join(left_out)}")
     if width <= NARROW:
         lines = []  # the caption says it
-    title = finding(comparison, names)
+    title = finding(comparison, names) if loss != RIGHT else "Questions wrong against speed"
     return {"text": title if width > NARROW else title.split(", "), "subtitle": lines}
 
 
