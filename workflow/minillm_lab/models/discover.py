@@ -63,7 +63,10 @@ def discover(
     (``whole``), whatever the types.
     Raises LabError where there is nothing that can be run, or no file of a type asked for.
     """
-    kept = {source: in_store(source) for source in sources if source.startswith(PREFIX)}
+    try:
+        kept = {source: in_store(source) for source in sources if source.startswith(PREFIX)}
+    except OSError as error:
+        raise LabError(f"{error.filename}: {error.strerror or error}") from error
     if kept:
         files = {source: str(shown(blob)) for source, (blob, _) in kept.items()}
         names = {file: source for source, file in reversed(files.items())}
