@@ -189,7 +189,11 @@ def flow(value: Any) -> str:
     if isinstance(value, str):
         return scalar(value)
     written = yaml.safe_dump(
-        value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=80
+        value,
+        default_flow_style=True,
+        sort_keys=False,
+        allow_unicode=True,
+        width=20,  # so that each key has a line
     )
     return written.strip().replace("\n", "\n        ")
 
