@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-LARGE = (".safetensors", ".gguf")  # what a hub keeps in LFS
+LARGE = (".safetensors", ".gguf", ".npz")  # what a hub keeps in LFS
 ERRORS = {  # status and X-Error-Code, as the real hub answers
     "gated": (403, "GatedRepo"),
     "no repository": (404, "RepoNotFound"),

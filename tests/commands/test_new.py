@@ -162,7 +162,9 @@ def test_what_does_not_fit_is_said(
     monkeypatch.setattr(needs, "memory_limit", lambda: 10**8)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
     (tmp_path / "mine.gguf").write_bytes(tiny_gguf.read_bytes())
-    new.main(argparse.Namespace(source=["mine.gguf"], types=[], name=None, apart=False))
+    new.main(
+        argparse.Namespace(source=["mine.gguf"], types=[], name=None, apart=False, reference=None)
+    )
     said = capsys.readouterr().out
     assert "of 1.00 MB free" in said and "The disk is too small for that: name fewer" in said
     assert "of 100 MB." in said and "The memory is too small for that: take variants" in said
@@ -384,6 +386,20 @@ def test_what_generates_no_text_is_left_out_and_named(
     assert "Left out: F16-2 (F16 is the unquantized one; --types F16-2 adds it)" in said
     assert "# Left out: mmproj-F16.gguf" in console.text("seeing-gguf")
     assert len(console.experiment("seeing-gguf").variants) == 4
+
+
+def test_safetensors_beside_gguf_files_are_left_out_and_named(
+    console: Console, hub: Hub, published: dict[str, bytes]
+) -> None:
+    two = {"a.safetensors": WEIGHTS, "b.safetensors": WEIGHTS, "config.json": CAUSAL}
+    hub.publish("acme/both", {"tiny-Q8_0.gguf": published["tiny-Q8_0.gguf"]} | two)
+    says = "Left out: a.safetensors and 1 more (the GGUF files beside it are taken)"
+    assert says in console.new("acme/both")
+    for name, file in hub.repositories["acme/both"].items():
+        (path := console.folder / "mine" / name).parent.mkdir(exist_ok=True)
+        path.write_bytes(file.content)
+    assert says in console.new("mine")
+    assert list(console.experiment("mine").variants) == ["q8_0"]
 
 
 # Several models.
@@ -795,3 +811,101 @@ def test_an_unquantized_file_that_is_left_out_can_be_added(
 def test_a_checksum_of_digits_alone_is_a_text() -> None:
     source = File("a.gguf", 1, "0" * 64)
     assert yaml.safe_load("{" + ", ".join(written.pinned(source)) + "}")["sha256"] == "0" * 64
+
+
+# Another reference than the unquantized weights.
+
+
+@pytest.fixture
+def shared(hub: Hub, published: dict[str, bytes], reference: Path) -> Hub:
+    """The hub with somebody's reference beside the GGUF files, and a card that names a base."""
+    files = published | {"quality/ref.npz": reference.read_bytes(), "old.npz": b"PK"}
+    hub.publish("acme/shared-GGUF", files, {"base_model": "acme/tiny"})
+    return hub
+
+
+def test_a_reference_on_the_hub_is_pinned(console: Console, shared: Hub) -> None:
+    name = "acme/shared-GGUF/quality/ref.npz"
+    said = console.new("acme/shared-GGUF", "--reference", name)
+    assert f"Quality is the distance from {name}, a reference made elsewhere (" in said
+    assert "Left out: F16 (the reference is another; --types F16 adds it)" in said
+    experiment = console.experiment("shared-gguf")
+    assert list(experiment.variants) == ["q8_0", "ud-q4_k_xl", "q4_k_m"]
+    assert experiment.quality is not None
+    assert experiment.quality.reference.model_dump() == {
+        "hub": {
+            "repository": "acme/shared-GGUF",
+            "revision": COMMIT,
+            "file": "quality/ref.npz",
+            "sha256": shared.sha256("acme/shared-GGUF", "quality/ref.npz"),
+        }
+    }
+    source = experiment.models["shared"].hub
+    assert source is not None and source.repository is None  # nor is the base model named
+    assert max(map(len, console.text("shared-gguf").splitlines())) <= 100
+    console.new("acme/shared-GGUF", "--reference", name, "--types", "f16,q8_0", "--name", "both")
+    assert list(console.experiment("both").variants) == ["f16", "q8_0"]
+    assert "nothing was changed" in console.new("acme/shared-GGUF", "--reference", name)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("acme/shared-GGUF/gone.npz", "has no 'gone.npz'; there are: quality/ref.npz, old.npz"),
+        ("acme/shared-GGUF", "which of its files?; there are: quality/ref.npz, old.npz"),
+        ("acme/tiny/ref.npz", "acme/tiny has no 'ref.npz'; it has no *.npz"),
+        ("acme/shard-GGUF/ref.npz", "no such repository, or it is private"),
+        ("gone.npz", "no such file here"),
+        ("../gone.npz", "no such file here"),
+        ("q2_k", "'q2_k': no such variant; there are: q8_0, ud-q4_k_xl, q4_k_m"),
+    ],
+)
+def test_a_reference_that_is_not_there_is_one_line(
+    console: Console, shared: Hub, name: str, says: str
+) -> None:
+    said = console.refuse("acme/shared-GGUF", "--reference", name)
+    assert says in said
+    assert "shard" not in name or "near it: acme/shared-GGUF" in said
+
+
+def test_a_reference_on_this_disk_is_opened_first(
+    console: Console, shared: Hub, reference: Path
+) -> None:
+    (console.folder / "mine.npz").write_bytes(reference.read_bytes())
+    (console.folder / "page.npz").write_bytes(b"<html>")
+    said = console.refuse("acme/shared-GGUF", "--reference", "page.npz")
+    assert "page.npz: not a usable reference: it is not an .npz file" in said
+    console.new("acme/shared-GGUF", "--reference", "mine.npz", "--types", "q4_k_m")
+    experiment = console.experiment("shared-gguf")
+    assert Plan(experiment, "").models.path("shared", "Q4_K_M").endswith(".split")
+    assert experiment.quality is not None
+    assert experiment.quality.reference.model_dump() == {"file": "mine.npz"}
+
+
+@pytest.mark.parametrize(
+    ("source", "types", "given", "chosen", "variants"),
+    [
+        ("acme/shared-GGUF", [], "Q8_0", "q8_0", "q8_0 ud-q4_k_xl q4_k_m"),
+        ("acme/shared-GGUF", ["--types", "q4_k_m"], "q8_0", "q8_0", "q8_0 q4_k_m"),
+        ("acme/shared-GGUF", [], "Q5_K_M", "ud-q4_k_xl", "q8_0 ud-q4_k_xl q4_k_m"),
+        ("acme/shared-GGUF", ["--types", "q8_0"], "f16", "f16", "f16 q8_0"),
+        ("acme/tiny", [], "q8_0", "q8_0", "fp16 f16 q8_0 q5_k_m q4_k_m"),
+        ("acme/tiny", ["--types", "Q4_K_M"], "q6_k", "q6_k", "fp16 f16 q4_k_m q6_k"),
+        ("acme/tiny", [], "f16", "f16", "fp16 f16 q8_0 q5_k_m q4_k_m"),
+    ],
+)
+def test_a_variant_can_be_the_reference(
+    console: Console,
+    shared: Hub,
+    source: str,
+    types: list[str],
+    given: str,
+    chosen: str,
+    variants: str,
+) -> None:
+    said = console.new(source, *types, "--reference", given, "--name", "x")
+    assert f"Quality is the distance from {chosen}, as --reference asked." in said
+    experiment = console.experiment("x")
+    assert " ".join(experiment.variants) == variants
+    assert experiment.quality is not None and experiment.quality.reference == chosen
+    assert Plan(experiment, "").with_reference == [experiment.model]

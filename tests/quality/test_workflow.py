@@ -1,5 +1,6 @@
 """The quality rules, with the real snakemake: what runs, what runs again, what the page says."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 
 from conftest import Lab, tiny_config
 from minillm_lab.experiment.config import load_experiment
+from minillm_lab.experiment.plan import Plan
+from minillm_lab.experiment.reference import published_at
 from minillm_lab.jobs.errors import LabError
 from quality_lab import QUESTIONS, SECTIONS, TEXT
 
@@ -169,3 +172,46 @@ def test_one_reference_file_is_refused_for_two_models(tiny_gguf: Path) -> None:
         load_experiment(config)
     config["quality"]["reference"]["file"] = "shared.{model}.npz"
     load_experiment(config)
+
+
+PINNED = {"repository": "a/b", "revision": "0" * 40, "file": "r.npz", "sha256": "a" * 64}
+EACH = {"file": "r.{model}.npz", "sha256": {"tiny": "a" * 64, "second": "b" * 64}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"revision": "main"}, "quality.reference.hub.revision: 'main' is not allowed"),
+        ({"file": "../r.npz"}, "quality.reference.hub.file: '../r.npz' must be a relative path"),
+        ({"file": "r.pkl"}, "quality.reference.hub.file: 'r.pkl' is not allowed"),
+        ({"fil": "r.npz"}, "quality.reference.hub.fil: unknown key; did you mean 'file'?"),
+        ({"sha256": "a" * 63}, "quality.reference.hub.sha256: 'aaa"),
+        ({"sha256": {"tiny": "a" * 64}}, "quality.reference.hub: one file has one sha256"),
+        ({"file": "r.{model}.npz"}, "quality.reference.hub: sha256 needs a line for each model"),
+    ],
+)
+def test_a_mistake_in_a_reference_on_the_hub_is_one_line(
+    changed: dict[str, object], said: str, tiny_gguf: Path
+) -> None:
+    config = tiny_config(tiny_gguf, quality={"reference": {"hub": PINNED | changed}})
+    with pytest.raises(LabError) as caught:
+        load_experiment(config)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_each_of_several_models_has_its_own_reference_on_the_hub(tiny_gguf: Path) -> None:
+    config = tiny_config(tiny_gguf, quality={"reference": {"hub": PINNED}})
+    config["models"]["second"] = config["models"]["tiny"]
+    config["variants"]["of_second"] = Q4_K_M | {"model": "second"}
+    with pytest.raises(LabError, match="one file cannot be the reference of 2 models"):
+        load_experiment(config)
+    config["quality"]["reference"]["hub"] = PINNED | EACH
+    experiment = load_experiment(config)
+    plan, files = Plan(experiment, "workflow"), experiment.published_references()
+    for variant, model, checksum in (("q4_k_m", "tiny", "a"), ("of_second", "second", "b")):
+        place = f"a/b/{'0' * 40}/r.{model}.npz"
+        assert plan.reference_file(variant) == f"models/.references/{place}"
+        assert json.loads(published_at(place, files))["sha256"] == checksum * 64
+    config["quality"]["reference"]["hub"] = PINNED | EACH | {"sha256": {"tiny": "a" * 64}}
+    with pytest.raises(LabError, match="the file of 'second' has no checksum; add it"):
+        load_experiment(config)

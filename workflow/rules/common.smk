@@ -8,6 +8,7 @@ from pathlib import Path
 
 from minillm_lab.experiment.config import RESERVED, load_experiment
 from minillm_lab.experiment.plan import MODELS_FIRST, Plan, due
+from minillm_lab.experiment.reference import published_at
 from minillm_lab.experiment.sources import LABEL, NAME
 from minillm_lab.jobs import lock, time_left
 from minillm_lab.jobs.errors import LabError

@@ -7,6 +7,7 @@ out  models/<model>/source/…          as shipped: <file>.gguf, safetensors/, t
                                       not ship it
      models/<model>/<type>.gguf       quantized here
      models/<model>/safetensors/      written here, where the source ships none
+     models/.references/…             references of quality, as others published them
      results/models/<model>.<form>.json   what the file really holds
      results/prompts/<model>.json     the prompt's text and token ids
 
@@ -59,6 +60,27 @@ rule fetch_folder:
     shell:
         "watched python -m minillm_lab.models.fetch"
         " --kind {params.kind}"
+        " --source {params.source:q}"
+        " --output {output:q}"
+        " --log {log:q}"
+
+
+rule fetch_reference:
+    output:
+        "models/.references/{place}",
+    log:
+        "logs/fetch/reference/{place}.log",
+    wildcard_constraints:
+        place=r".+\.npz",
+    priority: MODELS_FIRST
+    retries: 1
+    conda:
+        "../../envs/llama.cpp.yaml"
+    params:
+        source=lambda w: published_at(w.place, EXPERIMENT.published_references()),
+    shell:
+        "watched python -m minillm_lab.models.fetch"
+        " --kind reference"
         " --source {params.source:q}"
         " --output {output:q}"
         " --log {log:q}"

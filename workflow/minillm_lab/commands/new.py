@@ -8,11 +8,13 @@ import argparse
 import os
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import yaml
 
+from minillm_lab.commands import reference
 from minillm_lab.commands.names import LONGEST, experiment_name, model_names, variant_names
 from minillm_lab.commands.written import Chosen, experiment_text, one_line, scalar
 from minillm_lab.experiment.config import RESERVED, load_experiment
@@ -30,6 +32,7 @@ EXAMPLES = (
     "minillm-lab new mine-Q8_0.gguf mine-Q4_K_M.gguf --name mine",
     "minillm-lab new folder-of-gguf-files",
     "minillm-lab new folder-of-safetensors --types Q6_K,Q4_K_M",
+    "minillm-lab new owner/name-GGUF --types Q4_K_M --reference owner/name-GGUF/reference.npz",
 )
 LADDER = ("Q8_0", "Q5_K_M", "Q4_K_M")  # of a model that ships none
 FP16 = "runtime: transformers, dtype: float16"
@@ -64,19 +67,28 @@ def variants_of(found: Found, types: list[str]) -> dict[str, str]:
         return published(found)
     if unknown := sorted({*wanted} - {*QUANTIZATION_TYPES}):
         raise LabError(
-            f"--types: no type {unknown[0]!r} can be made; there are:"
-            f" {', '.join(QUANTIZATION_TYPES)}"
+            f"no type {unknown[0]!r} can be made; there are: {', '.join(QUANTIZATION_TYPES)}"
         )
     return made(found, wanted)
 
 
-def chosen_of(every: list[Found], types: list[str], experiment: str) -> dict[str, Chosen]:
-    """The experiment's models by their names, with their variants."""
+def chosen_of(
+    every: list[Found], types: list[str], given: str | None, experiment: str
+) -> dict[str, Chosen]:
+    """The experiment's models by their names, with their variants and the reference asked for."""
     names = model_names([found.sources for found in every], experiment)
     of_each = {name: variants_of(found, types) for name, found in zip(names, every, strict=True)}
     own = iter(variant_names(of_each))
     named = {name: {next(own): v for v in of.values()} for name, of in of_each.items()}
-    return {name: Chosen(found, named[name]) for name, found in zip(names, every, strict=True)}
+    models = {name: Chosen(found, named[name]) for name, found in zip(names, every, strict=True)}
+    if given is None:
+        return models
+    return {
+        name: replace(
+            one, asked=reference.chosen(given.replace("{model}", name), one.found, one.variants)
+        )
+        for name, one in models.items()
+    }
 
 
 def types_of(given: str) -> list[str]:
@@ -108,6 +120,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which of the published GGUF files (default: all), or which types to make of"
         f" safetensors (default: {','.join(LADDER)}); of each model",
     )
+    parser.add_argument(
+        "--reference",
+        metavar="REFERENCE",
+        help="what quality is measured against: owner/name/path/to/file.npz on the hub, a file.npz"
+        " here, or a variant, where the unquantized weights do not fit; {model} stands for each"
+        " model's name",
+    )
     parser.add_argument("--name", help="of the experiment (default: from the sources)")
 
 
@@ -123,6 +142,7 @@ def main(arguments: argparse.Namespace) -> None:
     path = Path("experiments", f"{name}.yaml")
     asked = [*sources, *(["--types", ",".join(arguments.types)] if arguments.types else [])]
     asked += ["--apart"] if arguments.apart else []
+    asked += ["--reference", arguments.reference] if arguments.reference else []
     asked += ["--name", arguments.name] if arguments.name else []
     command = f"# {one_line(shlex.join(['minillm-lab', 'new', *asked]))}"
     if path.exists():
@@ -132,10 +152,11 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"{path} is there already, and nothing was changed: {way_out}")
         return
     try:
-        every = discover(sources, arguments.types, arguments.apart)
+        types = reference.types_with(given := arguments.reference, arguments.types)
+        every = discover(sources, types, arguments.apart, reference.is_unquantized(given))
+        models = chosen_of(every, types or reference.types_with(given, LADDER), given, name)
     except LabError as error:  # foreign names may be in it
         raise LabError(one_line(str(error))) from error.__cause__
-    models = chosen_of(every, arguments.types, name)
     text = experiment_text(models, name, command)
     experiment = load_experiment(yaml.safe_load(text), str(path))
     write_text(path, text)

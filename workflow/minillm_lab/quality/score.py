@@ -56,8 +56,8 @@ def score(
     with Reference(path) as reference:
         if reference.facts.text != text:
             raise LabError(
-                f"{path}: was made from another text, other questions or another protocol;"
-                " use the ones it was made with, or make a new reference"
+                f"{path}: was made from another text, other questions or another protocol, or"
+                " another tokenizer cut the text; use what it was made with, or make another"
             )
         say(f"{variant}: scoring {weights}")
         with opened(weights, settings, longest(text)) as loaded:
