@@ -195,7 +195,7 @@ def flow(value: Any) -> str:
         allow_unicode=True,
         width=20,  # so that each key has a line
     )
-    return written.strip().replace("\n", "\n        ")
+    return written.strip().replace("\n", "\n    ")
 
 
 def scalar(text: str) -> str:
