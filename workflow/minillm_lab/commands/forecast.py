@@ -147,7 +147,7 @@ def seconds(plan: Plan, size: Size, made: Iterable[float], found: Rates) -> dict
         took["trials"] += len(plan.trials(name)) * of_trial(plan, own, base)
         took["quality"] += own.start + SCORED * text * own.read if quality else 0.0
     for model in sorted({plan.model(name) for name in every}):
-        if (settings := plan.reference) is not None:
+        if (settings := plan.reference(model)) is not None:
             own = parts(settings, model)
             replies = (PROMPTS * REPLY + experiment.generate) * own.token
             took["quality"] += 2 * own.start + SCORED * text * own.read + replies
