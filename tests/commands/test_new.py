@@ -909,3 +909,49 @@ def test_a_variant_can_be_the_reference(
     assert " ".join(experiment.variants) == variants
     assert experiment.quality is not None and experiment.quality.reference == chosen
     assert Plan(experiment, "").with_reference == [experiment.model]
+
+
+def test_each_of_several_models_gets_the_reference_that_is_asked_for(
+    console: Console, hub: Hub, published: dict[str, bytes], reference: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine-Q8_0.gguf").write_bytes(published["tiny-Q8_0.gguf"])
+    both = ("acme/tiny-GGUF", "mine-Q8_0.gguf")
+    console.new(*both, "--reference", "Q8_0", "--name", "type")
+    of_type = console.experiment("type")
+    assert [of_type.reference_of(m) for m in of_type.models] == ["tiny-q8_0", "mine-q8_0"]
+    assert "tiny-f16" not in of_type.variants
+    files = {f"r.{model}.npz": reference.read_bytes() for model in ("mine", "tiny")}
+    hub.publish("acme/references", files)
+    console.new(*both, "--reference", "acme/references/r.{model}.npz", "--name", "hub")
+    fetched = console.experiment("hub").published_references()
+    assert [file.file for file in fetched] == [*files]
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    console.new(*both, "--reference", "r.{model}.npz", "--name", "disk")
+    plan = Plan(console.experiment("disk"), "")
+    assert not plan.with_reference
+    for name in ("hub", "disk"):
+        _, *lines = console.text(name).splitlines()  # the first is the command as it was given
+        assert max(map(len, lines)) <= 100
+
+
+def test_one_reference_of_several_models_is_refused(
+    console: Console, hub: Hub, published: dict[str, bytes], reference: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine-Q8_0.gguf").write_bytes(published["tiny-Q8_0.gguf"])
+    (tmp_path / "r.npz").write_bytes(reference.read_bytes())
+    both = ("acme/tiny-GGUF", "mine-Q8_0.gguf", "--reference")
+    said = console.refuse(*both, "r.npz")
+    assert "--reference r.npz: one file cannot be the reference of 2 models; write {model}" in said
+    assert "which are tiny, mine" in said
+    assert "'q4_k_m': no such variant; there are: mine-q8_0" in console.refuse(*both, "q4_k_m")
+
+
+def test_the_weights_in_transformers_can_be_the_reference_of_each(
+    console: Console, hub: Hub
+) -> None:
+    hub.publish("acme/other", {"config.json": CAUSAL, "model.safetensors": WEIGHTS})
+    console.new("acme/tiny", "acme/other", "--reference", "fp16", "--name", "x")
+    experiment = console.experiment("x")
+    references = [experiment.reference_of(model) for model in experiment.models]
+    assert references == ["tiny-fp16", "other-fp16"]

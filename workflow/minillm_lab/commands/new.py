@@ -83,6 +83,11 @@ def chosen_of(
     models = {name: Chosen(found, named[name]) for name, found in zip(names, every, strict=True)}
     if given is None:
         return models
+    if len(models) > 1 and not reference.is_variant(given) and "{model}" not in given:
+        raise LabError(
+            f"--reference {given}: one file cannot be the reference of {len(models)} models; write"
+            f" {{model}} in its path for their names, which are {', '.join(models)}"
+        )
     return {
         name: replace(
             one, asked=reference.chosen(given.replace("{model}", name), one.found, one.variants)
