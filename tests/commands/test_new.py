@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import pickle
+import re
 import shutil
 import socket
 import subprocess
@@ -149,7 +150,14 @@ def test_what_it_takes_is_said_before_anything_is_downloaded(
     weights = sum(len(content) for name, content in published.items() if name.endswith(".gguf"))
     assert f"Download: {number(weights / 1e6)} MB. Disk: about" in console.new("acme/tiny-GGUF")
     both = len(WEIGHTS) + len(CAUSAL)
-    assert f"Download: {number(both / 1e6)} MB. Disk: about" in console.new("acme/tiny")
+    said = console.new("acme/tiny")
+    assert f"Download: {number(both / 1e6)} MB. Disk: about" in said
+    assert re.search(
+        r"^Download: .*\nTime: about \d+ (s|min) without the download"
+        r" \(models .*, rounds .*, trials .*, quality .*\), by rates of another model",
+        said,
+        re.MULTILINE,
+    )
 
 
 def test_what_does_not_fit_is_said(

@@ -71,6 +71,11 @@ def made(experiment: Experiment, model: str, found: Found) -> Iterator[float]:
         yield size_of(form, found)
 
 
+def made_here(experiment: Experiment, models: dict[str, Found]) -> list[float]:
+    """Bytes of each file that is made here, of all models."""
+    return [size for model, found in models.items() for size in made(experiment, model, found)]
+
+
 def steps(experiment: Experiment, models: dict[str, Found]) -> Iterator[tuple[float, str]]:
     """Bytes of memory that a step takes, and which step it is."""
     plan = Plan(experiment, "")
@@ -99,9 +104,9 @@ def needs(experiment: Experiment, models: dict[str, Found]) -> list[str]:
     ``models``: what the sources of each of the experiment's models offer.
     """
     loaded = sum(map(download, models.values()))
-    kept = loaded + sum(size for m, found in models.items() for size in made(experiment, m, found))
-    free = shutil.disk_usage(Path.cwd()).free
-    (needed, step), there = max(steps(experiment, models)), memory_limit()
+    kept, free = loaded + sum(made_here(experiment, models)), shutil.disk_usage(Path.cwd()).free
+    every, there = list(steps(experiment, models)), memory_limit()
+    needed, step = max(every)
     disk = f"Disk: about {megabytes(kept)} of {megabytes(free)} free. " if kept else ""
     lines = [
         f"Download: {megabytes(loaded) if loaded else 'nothing'}. {disk}"
