@@ -175,7 +175,38 @@ def test_what_does_not_fit_is_said(
     )
     said = capsys.readouterr().out
     assert "of 1.00 MB free" in said and "The disk is too small for that: name fewer" in said
-    assert "of 100 MB." in said and "The memory is too small for that: take variants" in said
+    assert "of 100 MB." in said and "The memory is too small for that: name a reference" in said
+
+
+@pytest.mark.parametrize(
+    ("memory", "says"),
+    [
+        (1.9, "name a smaller reference (--reference q8_0) or a reference made"),
+        (1.3, "name a smaller reference (--reference q4_k_m) or a reference made"),
+        (1.1, "name a reference made elsewhere (--reference owner/name/file.npz), and take away"),
+    ],
+)
+def test_a_reference_that_does_not_fit_has_a_way_out(
+    tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: float, says: str
+) -> None:
+    monkeypatch.setattr(needs, "memory_limit", lambda: int(memory * 1e9))
+    header = read_header(tiny_gguf)
+    sizes = {"F16": 2e9, "Q8_0": 1e9, "Q4_K_M": 0.8e9}
+    found = Found(
+        [Gguf(label, [File(f"{label}.gguf", int(size))], header) for label, size in sizes.items()],
+        [],
+        tmp_path,
+    )
+    variants = {one.lower(): {"runtime": "llama.cpp", "file": one} for one in sizes}
+    files = {label: {"file": f"{label}.gguf"} for label in sizes}
+    config = {"model": "m", "models": {"m": {"path": "m", "files": files}}, "variants": variants}
+    quality = {"reference": "f16"}
+    more = {"baseline": "q4_k_m", "prompt": "Why?", "quality": quality}
+    (_, line) = needs.needs(load_experiment(config | more), {"m": found})
+    assert f"The memory is too small for that: {says}" in line
+    quality["reference"] = {"file": "r.npz"}
+    (_, line) = needs.needs(load_experiment(config | more), {"m": found})
+    assert line == "The memory is too small for that: take variants away."
 
 
 def test_headers_are_read_and_weights_are_not(console: Console, hub: Hub, tmp_path: Path) -> None:

@@ -98,6 +98,20 @@ def steps(experiment: Experiment, models: dict[str, Found]) -> Iterator[tuple[fl
         yield both, f"{name} and {experiment.baseline} taking turns"
 
 
+def smaller_reference(experiment: Experiment, models: dict[str, Found], there: int) -> str | None:
+    """The largest form of every model that llama.cpp runs and, as the reference, fits; or None."""
+    plan, forms = Plan(experiment, ""), list[set[str]]()
+    for model in plan.with_reference:
+        own = [v for name, v in experiment.variants.items() if plan.model(name) == model]
+        forms.append({form_of(v) for v in own if v.runtime == "llama.cpp"})
+    taken = {
+        form: max(size_of(form, models[model]) for model in plan.with_reference)
+        for form in set.intersection(*forms)
+    }
+    fits = [form for form, size in taken.items() if size + REFERENCE["llama.cpp"] <= there]
+    return max(fits, key=lambda form: taken[form], default=None)
+
+
 def needs(experiment: Experiment, models: dict[str, Found]) -> list[str]:
     """Download, disk and memory in lines, each against what there is here.
 
@@ -114,12 +128,15 @@ def needs(experiment: Experiment, models: dict[str, Found]) -> list[str]:
     ]
     if kept > free:
         lines.append("The disk is too small for that: name fewer --types, or make room.")
-    if needed > there:
-        lines.append(
-            "The memory is too small for that: take variants away, or name a smaller reference or"
-            " a file made elsewhere (--reference)."
-        )
-    return lines
+    large = [step.startswith("the reference") for size, step in every if size > there]
+    way = "take variants away"
+    if any(large):
+        form = smaller_reference(experiment, models, there)
+        smaller = f"a smaller reference (--reference {form.lower()}) or " if form else ""
+        file = "owner/name/{model}.npz" if len(models) > 1 else "owner/name/file.npz"
+        way = f"name {smaller}a reference made elsewhere (--reference {file})"
+        way += "" if all(large) else ", and take away variants that are too large still"
+    return [*lines, f"The memory is too small for that: {way}."] if large else lines
 
 
 def megabytes(size: float) -> str:
