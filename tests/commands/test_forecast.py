@@ -57,6 +57,27 @@ def test_without_quality_it_takes_none() -> None:
     assert seconds(plan(quality=None))["quality"] == 0
 
 
+def test_a_reference_takes_time_unless_it_was_made_elsewhere() -> None:
+    """A model's own counts as one of all does; here each takes ten times a variant's size."""
+
+    def quality(**references: Any) -> float:
+        models = {m: {"path": f"/data/{m}"} for m in ("m", "n")}
+        for name, reference in references.items():
+            models[name]["reference"] = reference
+        variants = VARIANTS | {"n": {"runtime": "llama.cpp", "quantization": "Q8_0", "model": "n"}}
+        experiment = plan(models=models, variants=variants)
+        return forecast.seconds(
+            experiment, lambda _, form: 1e10 if form == "float32" else 1e9, [], RATES
+        )["quality"]
+
+    far, hub = {"file": "r.npz"}, {"repository": "a/b", "revision": "0" * 40, "file": "r.npz"}
+    all_, one = quality(), quality(n=far)
+    none = quality(m={"hub": hub | {"sha256": "a" * 64}}, n=far)
+    assert none == quality(m=far, n=far) > 0
+    assert all_ - one == pytest.approx(one - none) and one - none > 10
+    assert none < quality(m=far, n="n") < one  # a variant is smaller than float32
+
+
 def result(folder: Path, name: str, machine: str, speed: float, **more: Any) -> None:
     made = made_up(name, decode=around(speed), machine=machine, **more)
     metrics = made.metrics | {

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import pickle
+import re
 import shutil
 import socket
 import subprocess
@@ -149,7 +150,14 @@ def test_what_it_takes_is_said_before_anything_is_downloaded(
     weights = sum(len(content) for name, content in published.items() if name.endswith(".gguf"))
     assert f"Download: {number(weights / 1e6)} MB. Disk: about" in console.new("acme/tiny-GGUF")
     both = len(WEIGHTS) + len(CAUSAL)
-    assert f"Download: {number(both / 1e6)} MB. Disk: about" in console.new("acme/tiny")
+    said = console.new("acme/tiny")
+    assert f"Download: {number(both / 1e6)} MB. Disk: about" in said
+    assert re.search(
+        r"^Download: .*\nTime: about \d+ (s|min) without the download"
+        r" \(models .*, rounds .*, trials .*, quality .*\), by rates of another model",
+        said,
+        re.MULTILINE,
+    )
 
 
 def test_what_does_not_fit_is_said(
@@ -167,7 +175,38 @@ def test_what_does_not_fit_is_said(
     )
     said = capsys.readouterr().out
     assert "of 1.00 MB free" in said and "The disk is too small for that: name fewer" in said
-    assert "of 100 MB." in said and "The memory is too small for that: take variants" in said
+    assert "of 100 MB." in said and "The memory is too small for that: name a reference" in said
+
+
+@pytest.mark.parametrize(
+    ("memory", "says"),
+    [
+        (1.9, "name a smaller reference (--reference q8_0) or a reference made"),
+        (1.3, "name a smaller reference (--reference q4_k_m) or a reference made"),
+        (1.1, "name a reference made elsewhere (--reference owner/name/file.npz), and take away"),
+    ],
+)
+def test_a_reference_that_does_not_fit_has_a_way_out(
+    tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: float, says: str
+) -> None:
+    monkeypatch.setattr(needs, "memory_limit", lambda: int(memory * 1e9))
+    header = read_header(tiny_gguf)
+    sizes = {"F16": 2e9, "Q8_0": 1e9, "Q4_K_M": 0.8e9}
+    found = Found(
+        [Gguf(label, [File(f"{label}.gguf", int(size))], header) for label, size in sizes.items()],
+        [],
+        tmp_path,
+    )
+    variants = {one.lower(): {"runtime": "llama.cpp", "file": one} for one in sizes}
+    files = {label: {"file": f"{label}.gguf"} for label in sizes}
+    config = {"model": "m", "models": {"m": {"path": "m", "files": files}}, "variants": variants}
+    quality = {"reference": "f16"}
+    more = {"baseline": "q4_k_m", "prompt": "Why?", "quality": quality}
+    (_, line) = needs.needs(load_experiment(config | more), {"m": found})
+    assert f"The memory is too small for that: {says}" in line
+    quality["reference"] = {"file": "r.npz"}
+    (_, line) = needs.needs(load_experiment(config | more), {"m": found})
+    assert line == "The memory is too small for that: take variants away."
 
 
 def test_headers_are_read_and_weights_are_not(console: Console, hub: Hub, tmp_path: Path) -> None:
@@ -909,3 +948,49 @@ def test_a_variant_can_be_the_reference(
     assert " ".join(experiment.variants) == variants
     assert experiment.quality is not None and experiment.quality.reference == chosen
     assert Plan(experiment, "").with_reference == [experiment.model]
+
+
+def test_each_of_several_models_gets_the_reference_that_is_asked_for(
+    console: Console, hub: Hub, published: dict[str, bytes], reference: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine-Q8_0.gguf").write_bytes(published["tiny-Q8_0.gguf"])
+    both = ("acme/tiny-GGUF", "mine-Q8_0.gguf")
+    console.new(*both, "--reference", "Q8_0", "--name", "type")
+    of_type = console.experiment("type")
+    assert [of_type.reference_of(m) for m in of_type.models] == ["tiny-q8_0", "mine-q8_0"]
+    assert "tiny-f16" not in of_type.variants
+    files = {f"r.{model}.npz": reference.read_bytes() for model in ("mine", "tiny")}
+    hub.publish("acme/references", files)
+    console.new(*both, "--reference", "acme/references/r.{model}.npz", "--name", "hub")
+    fetched = console.experiment("hub").published_references()
+    assert [file.file for file in fetched] == [*files]
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    console.new(*both, "--reference", "r.{model}.npz", "--name", "disk")
+    plan = Plan(console.experiment("disk"), "")
+    assert not plan.with_reference
+    for name in ("hub", "disk"):
+        _, *lines = console.text(name).splitlines()  # the first is the command as it was given
+        assert max(map(len, lines)) <= 100
+
+
+def test_one_reference_of_several_models_is_refused(
+    console: Console, hub: Hub, published: dict[str, bytes], reference: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine-Q8_0.gguf").write_bytes(published["tiny-Q8_0.gguf"])
+    (tmp_path / "r.npz").write_bytes(reference.read_bytes())
+    both = ("acme/tiny-GGUF", "mine-Q8_0.gguf", "--reference")
+    said = console.refuse(*both, "r.npz")
+    assert "--reference r.npz: one file cannot be the reference of 2 models; write {model}" in said
+    assert "which are tiny, mine" in said
+    assert "'q4_k_m': no such variant; there are: mine-q8_0" in console.refuse(*both, "q4_k_m")
+
+
+def test_the_weights_in_transformers_can_be_the_reference_of_each(
+    console: Console, hub: Hub
+) -> None:
+    hub.publish("acme/other", {"config.json": CAUSAL, "model.safetensors": WEIGHTS})
+    console.new("acme/tiny", "acme/other", "--reference", "fp16", "--name", "x")
+    experiment = console.experiment("x")
+    references = [experiment.reference_of(model) for model in experiment.models]
+    assert references == ["tiny-fp16", "other-fp16"]

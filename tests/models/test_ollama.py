@@ -13,6 +13,7 @@ from minillm_lab.models.discover import discover
 from minillm_lab.models.fetch import fetch_gguf
 from minillm_lab.models.quantize import quantize
 from ollama_store import Store
+from tiny_model import write_tiny_gguf
 
 PLAIN = "template", b"{{ .Prompt }}"
 
@@ -79,6 +80,27 @@ def test_two_names_of_one_model_are_two_variants(
         "Q8_0",
         "Q8_0-2",
     ]
+
+
+def test_names_of_different_models_or_apart_are_models_of_their_own(
+    store: Store, q8_0: bytes, tmp_path: Path
+) -> None:
+    write_tiny_gguf(tmp_path / "whole.gguf", layers=3)
+    quantize(tmp_path / "whole.gguf", "Q8_0", tmp_path / "deep.gguf")
+    store.add("registry.ollama.ai/library/tiny/1b", [("model", q8_0), ("projector", b"eyes")])
+    store.add(
+        "registry.ollama.ai/library/deep/2b", [("model", (tmp_path / "deep.gguf").read_bytes())]
+    )
+    (tmp_path / "mine-Q8_0.gguf").write_bytes(q8_0)
+    names = ["ollama:tiny:1b", "ollama:deep:2b", str(tmp_path / "mine-Q8_0.gguf")]
+    tiny, deep = discover(names, [])
+    assert tiny.sources == ("ollama:tiny:1b", names[2]) and deep.sources == ("ollama:deep:2b",)
+    assert any("projector of tiny:1b" in line for line in tiny.left_out) and not deep.left_out
+    assert len(tiny.gguf) == 2
+    apart = discover(names, [], apart=True)
+    assert [one.sources for one in apart] == [(name,) for name in names]
+    assert [len(one.gguf) for one in apart] == [1, 1, 1]
+    assert len(discover([names[0]] * 2, [], apart=True)) == 2
 
 
 def test_what_is_beside_the_weights_is_named_or_refused(store: Store, q8_0: bytes) -> None:

@@ -215,3 +215,13 @@ def test_each_of_several_models_has_its_own_reference_on_the_hub(tiny_gguf: Path
     config["quality"]["reference"]["hub"] = PINNED | EACH | {"sha256": {"tiny": "a" * 64}}
     with pytest.raises(LabError, match="the file of 'second' has no checksum; add it"):
         load_experiment(config)
+    config["quality"]["reference"]["hub"] = PINNED  # of the first alone, if the second has another
+    other = PINNED | {"file": "other.npz"}
+    config["models"]["second"] = config["models"]["tiny"] | {"reference": {"hub": other}}
+    experiment = load_experiment(config)
+    plan, files = Plan(experiment, "workflow"), experiment.published_references()
+    assert {plan.reference_file(v) for v in ("q4_k_m", "of_second")} == {f.path for f in files}
+    assert len(files) == 2 and not plan.with_reference
+    config["models"]["second"]["reference"]["hub"] = PINNED | EACH | {"sha256": {"tiny": "a" * 64}}
+    with pytest.raises(LabError, match=r"models\.second\.reference\.hub\.sha256: the file"):
+        load_experiment(config)

@@ -14,16 +14,17 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from minillm_lab.commands import reference
+from minillm_lab.commands import forecast, reference
 from minillm_lab.commands.names import LONGEST, experiment_name, model_names, variant_names
 from minillm_lab.commands.written import Chosen, experiment_text, one_line, scalar
 from minillm_lab.experiment.config import RESERVED, load_experiment
+from minillm_lab.experiment.plan import Plan
 from minillm_lab.experiment.sources import NAME, QUANTIZATION_TYPES
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import write_text
 from minillm_lab.models.discover import discover, spelt
 from minillm_lab.models.found import Found
-from minillm_lab.models.needs import needs
+from minillm_lab.models.needs import made_here, needs, size_of
 
 EXAMPLES = (
     "minillm-lab new Qwen/Qwen3-0.6B",
@@ -83,6 +84,11 @@ def chosen_of(
     models = {name: Chosen(found, named[name]) for name, found in zip(names, every, strict=True)}
     if given is None:
         return models
+    if len(models) > 1 and not reference.is_variant(given) and "{model}" not in given:
+        raise LabError(
+            f"--reference {given}: one file cannot be the reference of {len(models)} models; write"
+            f" {{model}} in its path for their names, which are {', '.join(models)}"
+        )
     return {
         name: replace(
             one, asked=reference.chosen(given.replace("{model}", name), one.found, one.variants)
@@ -167,6 +173,13 @@ def main(arguments: argparse.Namespace) -> None:
         print("One variant has nothing to be compared with: name more files, or add variants.")
     for left_out in (text for chosen in models.values() for text in chosen.found.left_out):
         print(f"Left out: {one_line(left_out)}")
-    for line in needs(experiment, {model: chosen.found for model, chosen in models.items()}):
-        print(line)
+    found = {model: chosen.found for model, chosen in models.items()}
+    needed, *too_small = needs(experiment, found)
+    took = forecast.said(
+        Plan(experiment, ""),
+        lambda model, form: size_of(form, found[model]),
+        made_here(experiment, found),
+        Path("results"),
+    )
+    print("\n".join([needed, took, *too_small]))
     print(f"Next: make run EXPERIMENT={name}")

@@ -49,7 +49,9 @@ def variant(given: str, found: Found, variants: dict[str, str]) -> str:
     there = ", ".join(variants)
     types = {gguf.label: gguf.header.type for gguf in found.gguf}
     settings = {name: yaml.safe_load(f"{{{text}}}") for name, text in variants.items()}
-    labels = {name: one.get("file", one.get("quantization", "")) for name, one in settings.items()}
+    labels = {
+        name: one.get("file", one.get("quantization", "fp16")) for name, one in settings.items()
+    }
     meant = [name for name in variants if name == given.lower()]
     meant = meant or [name for name, label in labels.items() if named(label, given)]
     meant = meant or [n for n, label in labels.items() if types.get(label) == given.upper()]

@@ -71,6 +71,11 @@ def made(experiment: Experiment, model: str, found: Found) -> Iterator[float]:
         yield size_of(form, found)
 
 
+def made_here(experiment: Experiment, models: dict[str, Found]) -> list[float]:
+    """Bytes of each file that is made here, of all models."""
+    return [size for model, found in models.items() for size in made(experiment, model, found)]
+
+
 def steps(experiment: Experiment, models: dict[str, Found]) -> Iterator[tuple[float, str]]:
     """Bytes of memory that a step takes, and which step it is."""
     plan = Plan(experiment, "")
@@ -93,15 +98,29 @@ def steps(experiment: Experiment, models: dict[str, Found]) -> Iterator[tuple[fl
         yield both, f"{name} and {experiment.baseline} taking turns"
 
 
+def smaller_reference(experiment: Experiment, models: dict[str, Found], there: int) -> str | None:
+    """The largest form of every model that llama.cpp runs and, as the reference, fits; or None."""
+    plan, forms = Plan(experiment, ""), list[set[str]]()
+    for model in plan.with_reference:
+        own = [v for name, v in experiment.variants.items() if plan.model(name) == model]
+        forms.append({form_of(v) for v in own if v.runtime == "llama.cpp"})
+    taken = {
+        form: max(size_of(form, models[model]) for model in plan.with_reference)
+        for form in set.intersection(*forms)
+    }
+    fits = [form for form, size in taken.items() if size + REFERENCE["llama.cpp"] <= there]
+    return max(fits, key=lambda form: taken[form], default=None)
+
+
 def needs(experiment: Experiment, models: dict[str, Found]) -> list[str]:
     """Download, disk and memory in lines, each against what there is here.
 
     ``models``: what the sources of each of the experiment's models offer.
     """
     loaded = sum(map(download, models.values()))
-    kept = loaded + sum(size for m, found in models.items() for size in made(experiment, m, found))
-    free = shutil.disk_usage(Path.cwd()).free
-    (needed, step), there = max(steps(experiment, models)), memory_limit()
+    kept, free = loaded + sum(made_here(experiment, models)), shutil.disk_usage(Path.cwd()).free
+    every, there = list(steps(experiment, models)), memory_limit()
+    needed, step = max(every)
     disk = f"Disk: about {megabytes(kept)} of {megabytes(free)} free. " if kept else ""
     lines = [
         f"Download: {megabytes(loaded) if loaded else 'nothing'}. {disk}"
@@ -109,12 +128,15 @@ def needs(experiment: Experiment, models: dict[str, Found]) -> list[str]:
     ]
     if kept > free:
         lines.append("The disk is too small for that: name fewer --types, or make room.")
-    if needed > there:
-        lines.append(
-            "The memory is too small for that: take variants away, or name a smaller reference or"
-            " a file made elsewhere (--reference)."
-        )
-    return lines
+    large = [step.startswith("the reference") for size, step in every if size > there]
+    way = "take variants away"
+    if any(large):
+        form = smaller_reference(experiment, models, there)
+        smaller = f"a smaller reference (--reference {form.lower()}) or " if form else ""
+        file = "owner/name/{model}.npz" if len(models) > 1 else "owner/name/file.npz"
+        way = f"name {smaller}a reference made elsewhere (--reference {file})"
+        way += "" if all(large) else ", and take away variants that are too large still"
+    return [*lines, f"The memory is too small for that: {way}."] if large else lines
 
 
 def megabytes(size: float) -> str:
