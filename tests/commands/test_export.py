@@ -86,6 +86,21 @@ def test_the_model_card_of_two_models_says_whose_each_file_is() -> None:
     assert "| `small: m, llama.cpp`" in card and "| `large: m, llama.cpp`" in card
 
 
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("model.safetensors", "are taken against the unquantized weights."),
+        ("tiny-F16.gguf", "are taken against the unquantized weights."),
+        ("tiny-Q8_0.gguf", "against `tiny-Q8_0.gguf`, whose weights are quantized themselves."),
+        ("a.UD-Q4_K_XL-00001-of-00003.gguf", "whose weights are quantized themselves."),
+    ],
+)
+def test_the_model_card_says_what_losses_were_taken_against(file: str, said: str) -> None:
+    result = q8_0()
+    result.protocol["quality"] = {"reference": {"weights": {file: "1" * 64}}}
+    assert said in exported("model-card", result)
+
+
 def test_the_model_card_says_what_the_results_warn_of() -> None:
     result = q8_0()
     result.model.files[0].path = "models/m/Q8_0.gguf"

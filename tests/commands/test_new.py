@@ -453,8 +453,8 @@ def test_files_of_two_models_are_two_models_each_with_its_own_reference(
     write_tiny_gguf(tmp_path / "whole.gguf", layers=3)
     quantize(tmp_path / "whole.gguf", "Q4_K_M", tmp_path / "deep/Q4_K_M.gguf")
     said = console.new("tiny-F16.gguf", "deep/Q4_K_M.gguf", "tiny-Q8_0.gguf")
-    assert "tiny: Quality is the distance from F16, the folder's own unquantized file." in said
-    assert "deep: The source has no unquantized file." in said
+    assert "tiny: Quality is the distance from F16, the source's own unquantized file." in said
+    assert "deep: None of the GGUF files is unquantized." in said
     experiment = console.experiment("tiny-vs-deep")
     assert list(experiment.variants) == ["tiny-f16", "tiny-q8_0", "deep-q4_k_m"]
     assert experiment.baseline == "tiny-f16"
@@ -914,6 +914,11 @@ def test_a_reference_on_this_disk_is_opened_first(
     (console.folder / "page.npz").write_bytes(b"<html>")
     said = console.refuse("acme/shared-GGUF", "--reference", "page.npz")
     assert "page.npz: not a usable reference: it is not an .npz file" in said
+    (console.folder / "here").mkdir()
+    (console.folder / "here/F16.gguf").write_bytes(b"GGUF")
+    said = console.refuse("acme/shared-GGUF", "--reference", "here/F16.gguf")
+    assert "no .npz file, as a reference is" in said  # nor is a model here called a damaged one
+    assert "names nothing" in console.refuse("acme/shared-GGUF", "--reference", " ")
     console.new("acme/shared-GGUF", "--reference", "mine.npz", "--types", "q4_k_m")
     experiment = console.experiment("shared-gguf")
     assert Plan(experiment, "").models.path("shared", "Q4_K_M").endswith(".split")

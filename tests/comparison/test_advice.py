@@ -11,6 +11,7 @@ from builders import around, blocks, compared, made_up
 from minillm_lab.benchmark import machine
 from minillm_lab.commands import folder, pick
 from minillm_lab.comparison.advice import beaten, choose, dominates, faster
+from minillm_lab.comparison.closeness import closer
 from minillm_lab.comparison.group import Group, group_of
 from minillm_lab.comparison.limits import Limits
 from minillm_lab.jobs.errors import LabError
@@ -105,6 +106,23 @@ def test_losses_are_told_apart_chunk_by_chunk_where_their_intervals_overlap() ->
     other = chunks("other", (1.6, 1.1, 1.0, 0.9, 0.6), 2e8)
     assert choose(named(BIG, near, far), Limits(memory=2.4e8)).taken == "near"
     assert choose(named(BIG, near, other), Limits(memory=2.4e8)).taken == "other"
+
+
+@pytest.mark.parametrize(("file", "known"), [("Q8_0.gguf", None), ("F32.gguf", True)])
+def test_finer_weights_do_not_lose_to_a_quantized_reference_by_being_finer(
+    file: str, known: bool | None
+) -> None:
+    """Where Q8_0 is the reference, it has no divergence from itself, and F16 has."""
+    found = {}
+    for name, level, size, sha256 in (("f16", 0.003, 270, "1"), ("q8_0", 0.0, 145, "2")):
+        made = variant(name, 60, 2e8, level, size=size * 10**6, quantization=name.upper())
+        made.quality_by_chunk = {"kld_mean": [level * k for k in (0.9, 1.0, 1.1, 1.0)]}
+        made.model.files[0].sha256 = sha256 * 64
+        made.protocol["quality"]["reference"] = {"weights": {file: "2" * 64}}
+        found[name] = made
+    assert closer(found["q8_0"], found["f16"]) is known
+    said = advice(named(found["f16"], found["q8_0"]), Limits())
+    assert ("`f16` out" in said) == bool(known)
 
 
 def test_a_larger_file_that_lost_more_but_is_faster_is_not_called_the_worse_choice() -> None:

@@ -41,6 +41,11 @@ def test_where_nothing_ran_no_time_is_made_up() -> None:
     assert time_left.forecast([*TRIALS, "results/quality/q8.json"]) is not None
 
 
+def test_another_experiments_times_tell_nothing_since_its_models_are_others() -> None:
+    time_left.note("results/large/trials/q8.1.json", 3000)
+    assert time_left.forecast(["results/small/trials/q8.1.json"]) is None
+
+
 def test_a_line_that_a_killed_job_left_is_passed_over() -> None:
     time_left.note(TRIALS[0], 10)
     with time_left.TIMES.open("a") as file:

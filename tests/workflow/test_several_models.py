@@ -132,7 +132,7 @@ def different(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     said = experiment(
         lab, "different", "small-F16.gguf", "deep-Q4_K_M.gguf", "small-Q8_0.gguf"
     )  # fmt: skip
-    assert "deep: The source has no unquantized file." in said
+    assert "deep: None of the GGUF files is unquantized." in said
     return lab
 
 

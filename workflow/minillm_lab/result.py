@@ -1,11 +1,15 @@
 """The shape of a variant's result: ``results/<variant>.json``."""
 
 import re
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import Field
 
 from minillm_lab.records import HurtToken, Output, QualityMetric, Reading, Record
+
+# How the name of a GGUF file of quantized weights ends, in parts or whole.
+QUANTIZED = re.compile(r"(?:^|[-_.])(?:I?Q\d|TQ\d|MXFP4)\w*(?:-\d+-of-\d+)?\.gguf$", re.I)
 
 
 class TrialSample(Record):
@@ -150,6 +154,24 @@ class Result(Record):
     output: Output
     measured_at: str
     warnings: list[str]
+
+    @property
+    def reference_files(self) -> dict[str, str]:
+        """The SHA-256 of each file that the reference was computed from, by its name."""
+        quality = self.protocol.get("quality") or {}
+        found: dict[str, str] = quality.get("reference", {}).get("weights", {})
+        return found
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether quality is measured against this variant's own weights."""
+        own = {file.sha256 for file in self.model.files}
+        return bool(own) and own == {*self.reference_files.values()}
+
+
+def quantized_in(names: Iterable[str]) -> str | None:
+    """The first of a reference's files whose name says that its weights are quantized."""
+    return next((name for name in sorted(names) if QUANTIZED.search(name)), None)
 
 
 def depths(*results: Result) -> list[int]:

@@ -27,7 +27,7 @@ from minillm_lab.records import (
     read_record,
     write_record,
 )
-from minillm_lab.result import Metric, ModelFacts, Result, TrialSample
+from minillm_lab.result import Metric, ModelFacts, Result, TrialSample, quantized_in
 
 UNPACKED = "the source ships only quantized weights; F16 unpacked from them"
 
@@ -219,12 +219,15 @@ def collect(
 def unpacked(model: ModelFacts, score: Score | None) -> list[str]:
     """The warning about a source that ships only quantized weights."""
     source = Model.model_validate(model.source)
-    if not source.unpacked:
-        return []
     compared = score.protocol.get("reference", {}).get("weights", {}) if score else {}
     published = {name for file in source.listed_gguf.values() for name in file.names}
-    if compared and compared.keys() <= published:
-        return [f"the reference is {min(compared)}, whose weights are quantized themselves"]
+    quantized = quantized_in(compared)
+    if compared and source.unpacked and compared.keys() <= published:
+        quantized = min(compared)
+    if quantized:
+        return [f"the reference is {quantized}, whose weights are quantized themselves"]
+    if not source.unpacked:
+        return []
     if not compared and {Path(file.path).name for file in model.files} <= published:
         return []  # nothing was unpacked
     moved = f", each weight {source.moved}," if source.moved else ""

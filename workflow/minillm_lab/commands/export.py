@@ -21,7 +21,7 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.records import TOKENS_AT_DEPTH
 from minillm_lab.report import quality
 from minillm_lab.report.legend import warned
-from minillm_lab.result import Metric, Result, depths
+from minillm_lab.result import Metric, Result, depths, quantized_in
 from minillm_lab.wording import as_code, inert, number
 
 UNKNOWN = (  # fields of llama-bench that a result of the lab does not hold
@@ -53,7 +53,8 @@ def model_card(results: dict[str, Result], command: str) -> str:
         f" prompt {first.protocol['prompt_tokens']} tokens,"
         f" {first.protocol['generated_tokens']} generated, {first.runtime['threads']} threads.",
         "Medians, with 95 % intervals where they are in brackets; memory is the process's most."
-        " KL divergence, same top token and perplexity are taken against the unquantized weights.",
+        " KL divergence, same top token and perplexity are taken against"
+        f" {compared_with(results)}.",
         f"Command: {as_code(command)}, on"
         f" {inert(max(r.measured_at for r in results.values())[:10])},"
         " with minillm-lab.",
@@ -66,6 +67,14 @@ def model_card(results: dict[str, Result], command: str) -> str:
     table = tabulate(rows, headers=header, tablefmt="github", disable_numparse=True)
     listed = "\n".join(f"- {note.removeprefix('- ')}" for note in notes)
     return f"### {', '.join(models)}\n\n{table}\n\n{listed}"
+
+
+def compared_with(results: dict[str, Result]) -> str:
+    """What quality was measured against, in words."""
+    quantized = {quantized_in(r.reference_files) for r in results.values()}
+    if names := ", ".join(as_code(name) for name in sorted(filter(None, quantized))):
+        return f"{names}, whose weights are quantized themselves"
+    return "the unquantized weights"
 
 
 def file_of(result: Result, of_several: bool = False) -> str:

@@ -149,7 +149,8 @@ def main(arguments: argparse.Namespace) -> None:
     path = Path("experiments", f"{name}.yaml")
     asked = [*sources, *(["--types", ",".join(arguments.types)] if arguments.types else [])]
     asked += ["--apart"] if arguments.apart else []
-    asked += ["--reference", arguments.reference] if arguments.reference else []
+    given = None if arguments.reference is None else reference.spelt(arguments.reference)
+    asked += ["--reference", given] if given else []
     asked += ["--name", arguments.name] if arguments.name else []
     command = f"# {one_line(shlex.join(['minillm-lab', 'new', *asked]))}"
     if path.exists():
@@ -159,7 +160,7 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"{path} is there already, and nothing was changed: {way_out}")
         return
     try:
-        types = reference.types_with(given := arguments.reference, arguments.types)
+        types = reference.types_with(given, arguments.types)
         every = discover(sources, types, arguments.apart, reference.is_unquantized(given))
         models = chosen_of(every, types or reference.types_with(given, LADDER), given, name)
     except LabError as error:  # foreign names may be in it
@@ -175,7 +176,8 @@ def main(arguments: argparse.Namespace) -> None:
     for left_out in (text for chosen in models.values() for text in chosen.found.left_out):
         print(f"Left out: {one_line(left_out)}")
     found = {model: chosen.found for model, chosen in models.items()}
-    lines = needs(experiment, found)
+    asked_for = [chosen.asked.bytes for chosen in models.values() if chosen.asked]
+    lines = needs(experiment, found, sum(asked_for))
     with suppress(LabError):  # no yardstick could be read: the experiment runs all the same
         took = forecast.said(
             Plan(experiment, ""),

@@ -2,24 +2,38 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from minillm_lab.experiment.sources import UNQUANTIZED
 from minillm_lab.jobs.errors import LabError
+from minillm_lab.models import discover
 from minillm_lab.models.discover import REPOSITORY
 from minillm_lab.models.found import Found
 from minillm_lab.models.labels import named
 from minillm_lab.models.remote import read_repository
 from minillm_lab.wording import number
 
-Chosen = tuple[Any, str]  # the value of quality.reference, and why it is that one
+
+class Chosen(NamedTuple):
+    """A reference as ``quality.reference`` has it, why it is that one, and bytes to download."""
+
+    value: Any
+    why: str
+    bytes: int = 0
 
 
 def is_variant(given: str) -> bool:
     """Whether ``given`` can only be a variant: its name, its type or its label."""
     return "/" not in given and not given.endswith(".npz")
+
+
+def spelt(given: str) -> str:
+    """A reference in its one spelling, as ``discover.spelt`` does it for sources."""
+    if not given.strip():
+        raise LabError("--reference names nothing; name a variant or an .npz file")
+    return given.lower() if is_variant(given) else discover.spelt(given)
 
 
 def is_unquantized(given: str | None) -> bool:
@@ -38,9 +52,9 @@ def chosen(given: str, found: Found, variants: dict[str, str]) -> Chosen:
     """What ``given`` names, pinned where it is on the hub. Raises LabError if there is no such."""
     if is_variant(given):
         name = variant(given, found, variants)
-        return name, f"Quality is the distance from {name}, as --reference asked."
+        return Chosen(name, f"Quality is the distance from {name}, as --reference asked.")
     if Path(given).exists():
-        return {"file": given}, on_disk(given)
+        return Chosen({"file": given}, on_disk(given))
     return on_hub(given)
 
 
@@ -65,6 +79,8 @@ def on_disk(given: str) -> str:
     """Why it is this file of this disk, once it was opened and can be used."""
     from minillm_lab.quality.reference import Reference
 
+    if not given.endswith(".npz"):
+        raise LabError(f"--reference {given}: no .npz file, as a reference is (docs/new.md)")
     with Reference(Path(given)):
         pass  # whether it fits the text and the tokenizer is known when they are
     return f"Quality is the distance from {given}, a reference made elsewhere."
@@ -79,7 +95,10 @@ def on_hub(given: str) -> Chosen:
         raise LabError(
             f"--reference {given}: no such file here, and no owner/name/file.npz of a hub"
         )
-    repository = read_repository(f"{owner}/{name}")
+    try:
+        repository = read_repository(f"{owner}/{name}")
+    except LabError as error:
+        raise LabError(f"--reference {given}: no such file here; {error}") from error.__cause__
     files = {one.path: one for one in repository.files if one.path.endswith(".npz")}
     if path not in files:
         missing = f"{repository.name} has no {path!r}" if path else "which of its files?"
@@ -94,6 +113,5 @@ def on_hub(given: str) -> Chosen:
         "sha256": files[path].sha256,
     }
     size = number(files[path].bytes / 1e6)
-    return {"hub": pinned}, (
-        f"Quality is the distance from {given}, a reference made elsewhere ({size} MB)."
-    )
+    why = f"Quality is the distance from {given}, a reference made elsewhere ({size} MB)."
+    return Chosen({"hub": pinned}, why, files[path].bytes)

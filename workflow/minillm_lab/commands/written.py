@@ -53,12 +53,12 @@ class Chosen:
             base, who = found.safetensors_from.name, "the base model that the card names"
             return FLOAT32, f"Quality is the distance from {base}, {who}, in float32."
         if own := found.unquantized:
-            where = "folder" if isinstance(found.gguf_from, Path) else "repository"
+            where = "source" if isinstance(found.gguf_from, Path) else "repository"
             return (
                 first,
                 f"Quality is the distance from {own.label}, the {where}'s own unquantized file.",
             )
-        missing = " ".join(["The source has no unquantized file.", found.base]).strip()
+        missing = " ".join(["None of the GGUF files is unquantized.", found.base]).strip()
         return first, (
             f"{missing} Quality is the distance from {first}, its finest file, which is quantized"
             " itself."

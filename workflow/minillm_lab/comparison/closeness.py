@@ -4,7 +4,7 @@ import numpy as np
 
 from minillm_lab.quality.intervals import FEWEST, half_width
 from minillm_lab.records import QualityMetric
-from minillm_lab.result import Result
+from minillm_lab.result import Result, quantized_in
 
 
 def closer(a: Result, b: Result) -> bool | None:
@@ -12,9 +12,13 @@ def closer(a: Result, b: Result) -> bool | None:
 
     The differences are taken chunk by chunk of the text, with Student's interval. Without chunks in
     common, the two intervals must not overlap. None if that cannot be known: another model, another
-    text, or no interval.
+    text, no interval, or a quantized reference, which finer weights differ from by being finer.
     """
     if not same_text(a, b) or a.model.name != b.model.name:
+        return None
+    coarse, fine = sorted((a, b), key=lambda result: result.model.bits_per_weight)
+    same = coarse.model.bits_per_weight == fine.model.bits_per_weight
+    if coarse.is_reference and not same and quantized_in(coarse.reference_files):
         return None
     ours, theirs = (r.quality_by_chunk.get("kld_mean", []) for r in (a, b))
     if len(ours) != len(theirs) or len(ours) < FEWEST:

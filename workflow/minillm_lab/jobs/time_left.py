@@ -53,16 +53,25 @@ def forecast(outputs: Iterable[str]) -> float | None:
     for name, seconds in times.items():
         by_folder.setdefault(str(Path(name).parent), []).append(seconds)
     means = {folder: fmean(each) for folder, each in by_folder.items()}
-    weighed = {f: m / WEIGHTS[Path(f).name] for f, m in means.items() if Path(f).name in WEIGHTS}
-    unit = fmean(weighed.values()) if weighed else None
-    total, guessed = 0.0, False
+    weighed = dict[str, list[float]]()  # by experiment: those of others run other models
+    for folder, mean in means.items():
+        if weight := WEIGHTS.get(Path(folder).name):
+            weighed.setdefault(results_of(folder), []).append(mean / weight)
+    total = 0.0
     for output in outputs:
-        folder = Path(output).parent
-        known = times.get(kind(output), means.get(str(folder)))
-        if known is None and (weight := WEIGHTS.get(folder.name)):
-            known, guessed = weight * (unit or 0.0), guessed or unit is None
+        place = str(Path(output).parent)
+        known = times.get(kind(output), means.get(place))
+        if known is None and (weight := WEIGHTS.get(Path(place).name)):
+            if results_of(place) not in weighed:
+                return None
+            known = weight * fmean(weighed[results_of(place)])
         total += SHORT if known is None else known
-    return None if guessed else total
+    return total
+
+
+def results_of(folder: str) -> str:
+    """The experiment's folder of results that a folder of rounds, trials or scores lies in."""
+    return re.sub(r"/(rounds|trials|quality(/\w+)?)$", "", folder)
 
 
 def begin(outputs: Iterable[str]) -> None:

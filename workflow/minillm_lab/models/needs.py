@@ -112,12 +112,13 @@ def smaller_reference(experiment: Experiment, models: dict[str, Found], there: i
     return max(fits, key=lambda form: taken[form], default=None)
 
 
-def needs(experiment: Experiment, models: dict[str, Found]) -> list[str]:
+def needs(experiment: Experiment, models: dict[str, Found], more: int = 0) -> list[str]:
     """Download, disk and memory in lines, each against what there is here.
 
-    ``models``: what the sources of each of the experiment's models offer.
+    ``models``: what the sources of each of the experiment's models offer. ``more``: bytes of
+    references that are downloaded besides.
     """
-    loaded = sum(map(download, models.values()))
+    loaded = sum(map(download, models.values())) + more
     kept, free = loaded + sum(made_here(experiment, models)), shutil.disk_usage(Path.cwd()).free
     every, there = list(steps(experiment, models)), memory_limit()
     needed, step = max(every)

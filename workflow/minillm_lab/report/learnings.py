@@ -69,7 +69,7 @@ def quantization_alone(comparison: Comparison) -> list[str]:
     found = []
     for name, steps in comparison.factors.items():
         last = next((f for f in steps if f.change == "quantization"), None)
-        if last is None:
+        if last is None or last.decode.ci95 is None:
             continue
         size = comparison.results[name].model.size / comparison.results[last.start].model.size
         gained = "no measurable change of decode speed" if last.decode.tie else (

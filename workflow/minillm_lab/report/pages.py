@@ -207,7 +207,7 @@ def answers(comparison: Comparison, references: dict[str, Output]) -> dict[str, 
         text, reference = result.output.text, references.get(result.model.name)
         metric = (result.quality or {}).get("answer_first_divergence_token")
         common = agreed(text, reference.text) if reference else text
-        said = "The unquantized model's answer is missing."
+        said = "The reference's answer is missing."
         if metric and metric.value is not None:
             same = metric.value >= metric.n
             said = f"Its first {metric.value:.0f} of {metric.n} tokens are the reference's."
