@@ -31,6 +31,7 @@ from minillm_lab.report.picture import (
     points,
     what_is_lost,
 )
+from minillm_lab.result import quantized_in
 from minillm_lab.wording import number
 
 HEIGHT = 180
@@ -265,7 +266,9 @@ def titles(
     comparison: Comparison, names: list[str], found: list[Point], loss: str, width: int
 ) -> dict[str, Any]:
     """The finding as title, and beneath it how to read the plot and what it leaves out."""
-    beaten = "closer to the unquantized model"
+    files = (comparison.results[name].reference_files for name in names)
+    whole = not any(map(quantized_in, files))
+    beaten = f"closer to the {'unquantized model' if whole else 'reference'}"
     lines = [f"Dashed line: no variant is both faster and {beaten}; bars: 95 % intervals"]
     if loss in ACROSS:
         beaten = "better at predicting the text" if loss == BITS else "more often right"
