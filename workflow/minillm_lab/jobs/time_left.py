@@ -7,7 +7,6 @@ variant takes as long as its last; a variant without one, as long as the others.
 import json
 import re
 import sys
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import fmean
@@ -75,26 +74,26 @@ def results_of(folder: str) -> str:
 
 
 def begin(outputs: Iterable[str]) -> None:
-    """Keep the outputs of a run that begins."""
+    """Keep the outputs of a run that begins; what is newer than that file was made by it."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    RUN.write_text(json.dumps({"began": time.time(), "outputs": [*outputs]}), encoding="utf-8")
+    RUN.write_text(json.dumps([*outputs]), encoding="utf-8")
 
 
 def left() -> str:
     """How far the run is, and how long its other jobs take; empty where no run is known."""
     try:
-        run = json.loads(RUN.read_text(encoding="utf-8"))
+        outputs, began = json.loads(RUN.read_text(encoding="utf-8")), RUN.stat().st_mtime_ns
     except (OSError, ValueError):
         return ""
-    others = [o for o in run["outputs"] if not made_since(run["began"], Path(o))]
+    others = [output for output in outputs if not newer(Path(output), began)]
     seconds = forecast(others)
     about = f", about {in_words(seconds)} left" if seconds else ""
-    return f"{len(run['outputs']) - len(others)} of {len(run['outputs'])} jobs done{about}"
+    return f"{len(outputs) - len(others)} of {len(outputs)} jobs done{about}"
 
 
-def made_since(began: float, output: Path) -> bool:
+def newer(output: Path, began: int) -> bool:
     try:
-        return output.lstat().st_mtime >= began
+        return output.lstat().st_mtime_ns >= began
     except OSError:
         return False
 
