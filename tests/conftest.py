@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that no core is idle at the end."""
     items.sort(key=lambda item: item.path.parent.name not in ("cluster", "workflow"))
+
+
+SHORT = {  # lines of an experiment by ``new``, and shorter ones
+    "generate: 80": "generate: 8\ntrial_seconds: 0.3\ndepths: [16]",
+    "context: 1024": "context: 512",
+    "threads: auto": "threads: 1",
+    "trials: 6": "trials: 1",
+    "rounds: 2": "rounds: 1",
+    "warmups: 1": "warmups: 0",
+}
 
 
 @dataclass
@@ -75,6 +86,31 @@ class Lab:
 
     def run(self, *targets: str) -> subprocess.CompletedProcess[str]:
         return self.snakemake("--cores", "1", *targets)
+
+    def program(self, *arguments: str) -> str:
+        """What ``minillm-lab`` prints."""
+        done = subprocess.run(
+            [sys.executable, "-m", "minillm_lab", *arguments],
+            cwd=self.folder,
+            env=self.env() | {"PYTHONPATH": str(self.path("workflow"))},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def shorten(self, experiment: str, quality: str) -> None:
+        """Edit what ``minillm-lab new`` wrote, as a person would who wants to see a table soon.
+
+        ``quality`` are the lines in place of its chunks.
+        """
+        path = self.path(f"experiments/{experiment}.yaml")
+        text = path.read_text()
+        for written, shorter in (SHORT | {"  chunks: 10": quality}).items():
+            text, times = re.subn(rf"^{written}\b.*", shorter, text, flags=re.MULTILINE)
+            assert times == 1
+        path.write_text(text)
 
     def planned(self, *arguments: str) -> dict[str, int]:
         """The jobs that a real dry run lists, by rule; ``all`` is left out."""

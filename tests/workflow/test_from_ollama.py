@@ -1,7 +1,5 @@
 """From a name of Ollama's to a table: ``minillm-lab new`` and the workflow, on a store here."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -28,16 +26,7 @@ def lab(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Lab:
         store.add(name, layers)
     lab = Lab(folder / "lab", {}, {"OLLAMA_MODELS": str(store.folder)})
     names = ["ollama:tiny:1b-q8_0", "ollama:tiny:1b-q4_k_m", "--name", "tiny"]
-    done = subprocess.run(
-        [sys.executable, "-m", "minillm_lab", "new", *names],
-        cwd=lab.folder,
-        env=lab.env() | {"PYTHONPATH": str(lab.path("workflow"))},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Download: nothing." in done.stdout
+    assert "Download: nothing." in lab.program("new", *names)
     return lab
 
 

@@ -1,9 +1,6 @@
 """Two models in one experiment: ``minillm-lab new``, the workflow, the page and ``pick``."""
 
-import re
 import shutil
-import subprocess
-import sys
 from itertools import permutations, takewhile
 from pathlib import Path
 
@@ -21,41 +18,13 @@ from minillm_lab.report.picture import described
 from minillm_lab.result import Metric
 from tiny_model import write_tiny_gguf
 
-SHORT = {  # what a person would edit to see a table soon
-    "generate: 80": "generate: 8\ntrial_seconds: 0.3\ndepths: [16]",
-    "context: 1024": "context: 512",
-    "threads: auto": "threads: 1",
-    "trials: 6": "trials: 1",
-    "rounds: 2": "rounds: 1",
-    "warmups: 1": "warmups: 0",
-    "  chunks: 10": "  questions: questions.yaml\n  chunks: 6\n  context: 128",
-}
-
-
-def program(lab: Lab, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "minillm_lab", *arguments],
-        cwd=lab.folder,
-        env=lab.env() | {"PYTHONPATH": str(lab.path("workflow"))},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
 
 def experiment(lab: Lab, name: str, *arguments: str) -> str:
     """Write an experiment with ``new``, shorten it by hand, run it; what ``new`` said."""
-    said = program(lab, "new", *arguments, "--name", name)
+    said = lab.program("new", *arguments, "--name", name)
     every = yaml.safe_load((ROOT / "workflow/minillm_lab/quality/questions.yaml").read_text())
     lab.path("questions.yaml").write_text(yaml.safe_dump({"questions": every["questions"][:8]}))
-    path = lab.path(f"experiments/{name}.yaml")
-    text = path.read_text()
-    for written, shorter in SHORT.items():
-        text, times = re.subn(rf"^{written}\b.*", shorter, text, flags=re.MULTILINE)
-        assert times == 1
-    path.write_text(text)
+    lab.shorten(name, "  questions: questions.yaml\n  chunks: 6\n  context: 128")
     lab.snakemake("--cores", "1", "--configfile", f"experiments/{name}.yaml")
     return said
 
@@ -80,7 +49,7 @@ def pick(lab: Lab, name: str) -> str:
     """What ``pick`` says of the run at those speeds."""
     lab.path("picked").mkdir(exist_ok=True)
     write_record(lab.path("picked/comparison.json"), with_speeds(lab, name))
-    return program(lab, "pick", "--results", "picked", "--max-memory", "100GB")
+    return lab.program("pick", "--results", "picked", "--max-memory", "100GB")
 
 
 def pages(lab: Lab, name: str) -> str:

@@ -1,7 +1,5 @@
 """A reference made by one person scores on another's machine, which has no unquantized weights."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,16 +53,8 @@ def user(published: Published, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     folder = tmp_path_factory.mktemp("user") / "lab"
     lab = Lab(folder, {}, {"HF_ENDPOINT": published.hub.url, "HF_HOME": str(folder / "home")})
     command = ["new", REPOSITORY, "--types", "Q8_0,Q4_K_M", "--reference", f"{REPOSITORY}/{FILE}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "minillm_lab", *command],
-        cwd=folder,
-        env=lab.env() | {"PYTHONPATH": str(lab.path("workflow"))},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"the distance from {REPOSITORY}/{FILE}, a reference made elsewhere" in done.stdout
+    said = lab.program(*command)
+    assert f"the distance from {REPOSITORY}/{FILE}, a reference made elsewhere" in said
     written = yaml.safe_load(lab.path("experiments/tiny-gguf.yaml").read_text())
     short = tiny_config(rounds=1, trials=1, repetitions=1, warmups=0)
     kept = ("model", "models", "variants", "baseline", "results", "readme")

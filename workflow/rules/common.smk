@@ -12,7 +12,7 @@ from minillm_lab.experiment.reference import published_at
 from minillm_lab.experiment.sources import LABEL, NAME
 from minillm_lab.jobs import lock, time_left
 from minillm_lab.jobs.errors import LabError
-from minillm_lab.jobs.graph import due as jobs_due, failures
+from minillm_lab.jobs.graph import failures, jobs_due
 from minillm_lab.jobs.staleness import code, code_by_runtime
 from minillm_lab.report import CHARTS, PAGES, charts_of, page
 from minillm_lab.report.after import after_failures, after_success, every_result

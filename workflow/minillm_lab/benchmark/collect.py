@@ -217,7 +217,7 @@ def collect(
 
 
 def unpacked(model: ModelFacts, score: Score | None) -> list[str]:
-    """The warning about a source that ships only quantized weights."""
+    """The warning about a quantized reference, or about a source of quantized weights alone."""
     source = Model.model_validate(model.source)
     compared = score.protocol.get("reference", {}).get("weights", {}) if score else {}
     published = {name for file in source.listed_gguf.values() for name in file.names}

@@ -135,7 +135,7 @@ def commands(prefill: float, step: float, generate: int, seconds: float) -> list
 
     ``prefill`` and ``step`` are seconds of both sides together, for the prompt and for a token.
     Slices of decoding are spread over an answer of ``generate`` tokens, which may start over. Slow
-    sides get fewer, so that a trial of a large model does not last for minutes.
+    sides get fewer of them, at least ``DECODES``, and so do not decode the whole answer.
     """
     prefills = PREFILLS if PREFILLS * prefill < seconds / 2 else 1
     tokens = max(1, min(SLICE, generate - 2))
@@ -153,8 +153,7 @@ def blocks(
     Blocks continue for at least the seconds of a trial, and until BLOCKS of them began and ended in
     one state or there are MOST. They end early with the first during which other programs ran.
     """
-    seconds = settings["seconds"]
-    generate = settings["generate"]
+    generate, seconds = settings["generate"], settings["seconds"]
     tokens = max(1, min(WARMING, generate - 2))  # the first slice of each kind is not counted
     prefill = sum(side.work("prefill")["first_token_seconds"] for side in sides)
     step = sum(side.work(f"decode {tokens}")["step_seconds"] for side in sides)

@@ -31,10 +31,7 @@ from minillm_lab.result import Result
 DECODE = {"float16": 0.26, "unquantized": 0.55, "quantized": 0.35}
 PREFILL = {"float16": 0.8, "unquantized": 0.6, "quantized": 0.6}
 FLOAT32 = 1.3  # times the rate of float16 in decoding
-START = {
-    "transformers": 5.5,
-    "llama.cpp": 2.0,
-}  # seconds of a process beside its weights and tokens
+START = {"transformers": 5.5, "llama.cpp": 2.0}  # seconds of a process that does nothing else
 READ = 1e9  # bytes of weights per second in loading
 MADE = 4e7  # bytes per second of a file that is made here
 READING = 0.4  # seconds of both yardsticks

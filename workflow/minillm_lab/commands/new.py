@@ -111,8 +111,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="SOURCE",
         help="a repository of the hub (owner/name) with GGUF files or safetensors; GGUF files here,"
-        " a folder of them, or a folder of safetensors; GGUF files of one model are variants of it,"
-        " whatever else is named is another model",
+        " a folder of them, or a folder of safetensors. GGUF files of one model become its"
+        " variants; every other source becomes another model",
     )
     parser.add_argument(
         "--apart",

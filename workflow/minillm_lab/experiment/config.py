@@ -281,7 +281,7 @@ class Experiment(Strict):
                     f"models.{name}.reference: {reference!r} is a variant of {other}; name one of"
                     f" {name}"
                 )
-        used = {variant.model or self.model or "" for variant in self.variants.values()}
+        used = self.models_run
         for name in used:
             if isinstance(reference := own.get(name, general), LlamaCppVariant):
                 key = f"models.{name}.reference" if name in own else "quality.reference"
@@ -293,6 +293,11 @@ class Experiment(Strict):
             if isinstance(reference, shared):
                 reference.serves(f"models.{name}.reference", [name])
 
+    @property
+    def models_run(self) -> set[str]:
+        """The models that variants run."""
+        return {variant.model or self.model or "" for variant in self.variants.values()}
+
     def reference_of(self, model: str) -> Reference | None:
         """What a model's quality is measured against: its own reference, else that of all."""
         if self.quality is None:
@@ -301,8 +306,7 @@ class Experiment(Strict):
 
     def published_references(self) -> list[PublishedFile]:
         """The references that come from the hub, of the models that variants run."""
-        used = {variant.model or self.model or "" for variant in self.variants.values()}
-        found = {model: self.reference_of(model) for model in sorted(used)}
+        found = {model: self.reference_of(model) for model in sorted(self.models_run)}
         return [one.of(m) for m, one in found.items() if isinstance(one, ReferenceOnHub)]
 
 

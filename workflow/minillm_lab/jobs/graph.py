@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 
-def due(workflow: Any) -> list[str]:
+def jobs_due(workflow: Any) -> list[str]:
     """The first output of each job that is to run; empty without a graph."""
     if (dag := getattr(workflow, "_dag", None)) is None:
         return []

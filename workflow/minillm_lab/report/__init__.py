@@ -30,6 +30,6 @@ def charts_of(experiment: Experiment) -> list[str]:
     missing = set() if experiment.quality else {"divergence"}
     if not (experiment.quality and experiment.quality.questions):
         missing |= {"accuracy", "questions"}
-    if len({v.model or experiment.model for v in experiment.variants.values()}) == 1:
+    if len(experiment.models_run) == 1:
         missing.add("questions")  # two models are compared by them
     return [name for name in CHARTS if name not in missing]
