@@ -183,8 +183,12 @@ def write_tiny_gguf(
     begins: bool = False,
     output: float | None = None,
     sentencepiece: int | None = None,
+    experts: int = 0,
+    used: int = 0,
 ) -> None:
     """Write a Qwen2 model in F16; rows of 256 so that K-quants need no fallback.
+
+    With ``experts`` it is of the Llama architecture, and each token uses ``used`` of them.
 
     With ``begins`` its tokenizer puts <|endoftext|> before a text. With ``output`` the last norm,
     which every logit goes through, is filled with that value. With ``sentencepiece`` the vocabulary
@@ -192,8 +196,11 @@ def write_tiny_gguf(
     embeddings.
     """
     random = np.random.default_rng(7)
-    writer = gguf.GGUFWriter(path, "qwen2")
+    writer = gguf.GGUFWriter(path, "llama" if experts else "qwen2")
     writer.add_name("tiny")
+    if experts:
+        writer.add_expert_count(experts)
+        writer.add_expert_used_count(used)
     writer.add_block_count(layers)
     writer.add_context_length(512)
     writer.add_embedding_length(width)
@@ -217,6 +224,12 @@ def write_tiny_gguf(
     def vector(name: str, size: int, fill: float) -> None:
         writer.add_tensor(name, np.full(size, fill, np.float32))
 
+    def feeding(name: str, rows: int, columns: int) -> None:
+        if not experts:
+            return matrix(f"{name}.weight", rows, columns)
+        values = random.normal(0, 1 / np.sqrt(columns), (experts, rows, columns))
+        writer.add_tensor(f"{name}_exps.weight", values.astype(np.float16))
+
     key = width // 2
     matrix("token_embd.weight", tokens, width, 16.0)
     for i in range(layers):
@@ -226,9 +239,11 @@ def write_tiny_gguf(
             vector(f"blk.{i}.{name}.bias", rows, 0.01)
         matrix(f"blk.{i}.attn_output.weight", width, width)
         vector(f"blk.{i}.ffn_norm.weight", width, 1.0)
-        matrix(f"blk.{i}.ffn_gate.weight", feed, width)
-        matrix(f"blk.{i}.ffn_up.weight", feed, width)
-        matrix(f"blk.{i}.ffn_down.weight", width, feed)
+        if experts:
+            matrix(f"blk.{i}.ffn_gate_inp.weight", experts, width)
+        feeding(f"blk.{i}.ffn_gate", feed, width)
+        feeding(f"blk.{i}.ffn_up", feed, width)
+        feeding(f"blk.{i}.ffn_down", width, feed)
     vector("output_norm.weight", width, 1.0 if output is None else output)
     if sentencepiece is None:
         matrix("output.weight", tokens, width, 8.0)

@@ -206,7 +206,7 @@ def test_a_reference_that_does_not_fit_has_a_way_out(
     assert f"The memory is too small for that: {says}" in line
     quality["reference"] = {"file": "r.npz"}
     (_, line) = needs.needs(load_experiment(config | more), {"m": found})
-    assert line == "The memory is too small for that: take variants away."
+    assert line == "The memory is too small for that: take away variants that are too large."
 
 
 def test_headers_are_read_and_weights_are_not(console: Console, hub: Hub, tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def test_files_and_folders_of_this_disk(
     console.new("mine/tiny-F16.gguf", "--types", "Q6_K")
     alone = console.experiment("tiny-f16")
     assert list(alone.variants) == ["f16", "q6_k"] and alone.quality.reference == "f16"
-    assert Plan(alone, "").weights("q6_k") == "models/tiny-f16/Q6_K.gguf"
+    assert Plan(alone, "").weights("q6_k") == "models/tiny-f16/Q6_K+imatrix.gguf"
     console.new("mine/tiny-Q8_0.gguf")
     model: Model = console.experiment("tiny-q8_0").models["tiny-q8_0"]
     assert model.listed_gguf["Q8_0"].file == "tiny-Q8_0.gguf"

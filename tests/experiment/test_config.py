@@ -247,11 +247,11 @@ def test_a_sweep_makes_no_name_twice() -> None:
         load_experiment(config)
 
 
-@pytest.mark.parametrize("type_", ["F16", "BF16", "Q8_0", "TQ2_0"])
+@pytest.mark.parametrize("type_", ["F16", "BF16", "Q8_0", "MXFP4_MOE"])
 def test_a_local_file_is_what_its_header_says_whatever_its_name(
     type_: str, tiny_gguf: Path, tmp_path: Path
 ) -> None:
-    file, known = tmp_path / "my-model.Q4_0.gguf", type_ if type_ != "TQ2_0" else "unknown"
+    file, known = tmp_path / "my-model.Q4_0.gguf", type_ if type_ != "MXFP4_MOE" else "unknown"
     quantize(tiny_gguf, type_, file)
     config = changed("models.mine", {"path": str(file)})
     mine = load_experiment(config).models["mine"]

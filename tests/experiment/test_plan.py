@@ -9,6 +9,7 @@ import pytest
 
 from conftest import SMOLLM2, Lab, tiny_config
 from minillm_lab.experiment.config import load_experiment
+from minillm_lab.experiment.for_others import command
 from minillm_lab.experiment.plan import MODELS_FIRST, Plan, due
 
 
@@ -96,8 +97,8 @@ def test_the_baseline_and_another_node_have_no_trials() -> None:
     config = changed("variants.q4_k_m.node", "big")
     config["nodes"] = {"big": {"partition": "big"}}
     plan = planned(config)
-    assert plan.trials("fp16") == plan.trials("q4_k_m") == []
-    assert len(plan.trials("f16")) == plan.experiment.trials
+    assert plan.trials("f16") == plan.trials("q4_k_m") == []
+    assert len(plan.trials("fp16")) == plan.experiment.trials
 
 
 def test_a_name_that_is_not_there_is_one_line_with_those_that_are() -> None:
@@ -120,12 +121,11 @@ def test_the_command_is_what_a_reader_would_type(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    plan = planned(changed("rounds", 1))
-    assert plan.command(["config.yaml"], {}) == "snakemake --cores 1"
+    assert command(["config.yaml"], {}) == "snakemake --cores 1"
     changes = {"rounds": 5}
     typed = "snakemake --cores 1 --configfile mine.yaml --config rounds=5"
-    assert plan.command([tmp_path / "mine.yaml"], changes) == typed
-    assert plan.command(["/elsewhere/mine.yaml"], changes) == typed
+    assert command([tmp_path / "mine.yaml"], changes) == typed
+    assert command(["/elsewhere/mine.yaml"], changes) == typed
 
 
 def test_each_model_may_have_a_reference_of_its_own() -> None:

@@ -10,7 +10,7 @@ import yaml
 from conftest import Lab, tiny_config
 from minillm_lab.commands import export, folder
 from minillm_lab.experiment.config import load_experiment
-from minillm_lab.experiment.plan import Plan
+from minillm_lab.experiment.for_others import command, shareable
 from minillm_lab.wording import without_folders
 from quality_lab import QUESTIONS, TEXT
 
@@ -98,19 +98,15 @@ def test_a_folder_of_the_experiment_is_cut_where_a_path_begins_and_nowhere_else(
 ) -> None:
     for path in ("/models/x.gguf", "/data/jane/x.gguf"):
         experiment = load_experiment(tiny_config(Path(path)))
-        plan = Plan(experiment, "workflow")
-        assert plan.shareable(f"{path}: not a GGUF") == "x.gguf: not a GGUF"
-        assert plan.shareable("cannot load /data/jane/secret/x.so") == "cannot load x.so"
+        assert shareable(experiment, f"{path}: not a GGUF") == "x.gguf: not a GGUF"
+        assert shareable(experiment, "cannot load /data/jane/secret/x.so") == "cannot load x.so"
         for text in ("https://huggingface.co/api/models/org/name", "build/models/m/Q8_0.gguf"):
-            assert plan.shareable(text) == text
+            assert shareable(experiment, text) == text
 
 
-def test_the_command_keeps_a_prompt_and_a_value_that_is_no_path(tiny_gguf: Path) -> None:
-    plan = Plan(load_experiment(tiny_config(tiny_gguf)), "workflow")
+def test_the_command_keeps_a_prompt_and_a_value_that_is_no_path() -> None:
     prompt = "/no_think Count km/h (or m)/(s)"
-    assert plan.command(["config.yaml"], {"prompt": prompt}).endswith(
-        shlex.quote(f"prompt={prompt}")
-    )
-    assert "~500 words" in plan.command(["config.yaml"], {"results": "~500 words"})
+    assert command(["config.yaml"], {"prompt": prompt}).endswith(shlex.quote(f"prompt={prompt}"))
+    assert "~500 words" in command(["config.yaml"], {"results": "~500 words"})
     odd = {"tiny": {"path": "/home/o'brien/m (old)/x.gguf"}}
-    assert "brien" not in plan.command(["/home/o'brien/x.yaml"], {"models": odd})
+    assert "brien" not in command(["/home/o'brien/x.yaml"], {"models": odd})

@@ -2,8 +2,7 @@
 
 A downloaded file is not trusted. A GGUF file's header (versions 2 and 3, little-endian) is read
 with bounds on every count and length. Each tensor must lie where its runtime expects it, inside the
-file, and the parts of a split must make up one model. Safetensors are opened by their own library,
-which checks the same.
+file, and the parts of a split must make up one model.
 """
 
 import mmap
@@ -15,7 +14,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
-from minillm_lab.jobs.errors import LabError, first_line
+from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import gguf_files
 
 MOST_ENTRIES = 1 << 16  # key-value pairs, and tensors
@@ -36,7 +35,14 @@ KEPT = {  # key, or the end of one: the type that it must have
     "split.no": UINT16,
     "split.count": UINT16,
     "split.tensors.count": INT32,
+    "quantize.imatrix.file": STRING,
+    "quantize.imatrix.dataset": STRING,
+    "quantize.imatrix.entries_count": UINT32,
+    "quantize.imatrix.chunks_count": UINT32,
+    "imatrix.chunk_count": UINT32,
 }
+MADE_BY = "quantize.imatrix."  # how the keys begin that tell of an importance matrix
+DATASETS = "imatrix.datasets"  # names of texts, in a file that is a matrix
 BYTES = {0: 1, 1: 1, 2: 2, 3: 2, UINT32: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # by value type
 DEFAULT_ALIGNMENT = 32
 Arrays = dict[tuple[str, int], int]  # bytes of arrays of strings, by key and number of elements
@@ -67,7 +73,9 @@ class Header:
     part: int = 0  # number of this part of a split, from 0 on
     parts: int = 1  # number of parts of the split; 1 for a whole file
     split_tensors: int | None = None  # number of tensors in all parts together
-    by_importance: bool = False  # whether an importance matrix went into its quantization
+    imatrix: dict[str, Any] | None = None  # what it says of the matrix that it was made with
+    dataset: str | None = None  # of a file that is an importance matrix: its text, its chunks
+    chunks: int | None = None
 
     @property
     def type(self) -> str:
@@ -214,7 +222,7 @@ def _read(cursor: _Cursor) -> Header:
     if (version := cursor.number("I")) not in (2, 3):
         raise ValueError(f"its version is {version}; 2 and 3 are known")
     tensors = cursor.count("tensors", MOST_ENTRIES)
-    alignment, kept, by_importance = _values(cursor, cursor.count("keys", MOST_ENTRIES))
+    alignment, kept, made_by = _values(cursor, cursor.count("keys", MOST_ENTRIES))
     entries = [_tensor(cursor) for _ in range(tensors)]
     parts = kept.get("split.count", 1) or 1
     if not entries and parts == 1:
@@ -231,12 +239,16 @@ def _read(cursor: _Cursor) -> Header:
         part=kept.get("split.no", 0),
         parts=parts,
         split_tensors=kept.get("split.tensors.count"),
-        by_importance=by_importance,
+        imatrix={k: kept[f"{MADE_BY}{k}"] for k in made_by if f"{MADE_BY}{k}" in kept}
+        if made_by
+        else None,
+        dataset=kept.get(DATASETS),
+        chunks=kept.get("imatrix.chunk_count"),
     )
 
 
-def _values(cursor: _Cursor, count: int) -> tuple[int, dict[str, Any], bool]:
-    """Read past the key-value pairs; returns the alignment, KEPT, and whether by an imatrix."""
+def _values(cursor: _Cursor, count: int) -> tuple[int, dict[str, Any], list[str]]:
+    """Read past the key-value pairs; returns the alignment, KEPT, and the keys below MADE_BY."""
     alignment, kept, seen = DEFAULT_ALIGNMENT, dict[str, Any](), set[str]()
     for _ in range(count):
         key = cursor.text("a key", LONGEST_KEY)
@@ -258,9 +270,20 @@ def _values(cursor: _Cursor, count: int) -> tuple[int, dict[str, Any], bool]:
             )
             continue
         _skip_value(cursor, key, kind)
+        if key == DATASETS and kind == ARRAY:
+            kept[key] = _first_text(cursor, key, start)
         if key.startswith("tokenizer.chat_template") and cursor.at - start > LONGEST_TEMPLATE:
             raise ValueError(f"{key:.80} has {cursor.at - start} bytes, {LONGEST_TEMPLATE} at most")
-    return alignment, kept, any(key.startswith("quantize.imatrix.") for key in seen)
+    return alignment, kept, sorted(k.removeprefix(MADE_BY) for k in seen if k.startswith(MADE_BY))
+
+
+def _first_text(cursor: _Cursor, key: str, start: int) -> str | None:
+    """The first element of the array of strings that begins at ``start``, if it is one."""
+    end, cursor.at = cursor.at, start
+    texts = cursor.number("I") == STRING and cursor.number()
+    found = cursor.text(key, LONGEST_KEY) if texts else None
+    cursor.at = end
+    return found
 
 
 def _skip_value(cursor: _Cursor, key: str, kind: int) -> None:
@@ -321,28 +344,3 @@ def _check_places(entries: list[Tensor], begin: int, alignment: int, size: int) 
                 f" {begin + tensor.offset + tensor.bytes}, the file at {size}"
             )
         expected += tensor.bytes + -tensor.bytes % alignment
-
-
-def check_safetensors(folder: Path, name: str) -> None:
-    """Raise LabError if a folder's safetensors make false claims about themselves.
-
-    Their library checks a header against the file's size, and shapes and types against offsets.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    for file in folder.iterdir():
-        if file.suffix != ".safetensors" and file.stat().st_size > LARGEST_HEADER:
-            raise LabError(
-                f"{name}: {file.name} has more than {LARGEST_HEADER} bytes, which no such file"
-                " needs;"
-                " remove it"
-            )
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="numpy") as opened:
-                opened.keys()
-        except (SafetensorError, OSError) as error:
-            raise LabError(
-                f"{name}: {file.name} is not a safetensors file that can be used:"
-                f" {first_line(error)}; fetch it again, or name another"
-            ) from None

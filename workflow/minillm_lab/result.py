@@ -57,6 +57,11 @@ class ModelFacts(Record):
         description="The config names a file taken as published by this key; null if the key is"
         " its type, or the file was made by the lab.",
     )
+    imatrix: dict[str, str | int] | None = Field(
+        None,
+        description="It holds what the file's header says of the importance matrix that it was made"
+        " with; null without one.",
+    )
     parameters: int
     bits_per_weight: float
     tensor_types: dict[str, float] = Field(
@@ -80,8 +85,9 @@ class ModelFacts(Record):
 
     @property
     def type_name(self) -> str:
-        """The quantization type, and the label of a file that has one."""
-        return f"{self.label} ({self.quantization})" if self.label else self.quantization
+        """The quantization type, whether by a matrix, and the label of a file that has one."""
+        type_ = self.quantization + (", imatrix" if self.imatrix is not None else "")
+        return f"{self.label} ({type_})" if self.label else type_
 
     @property
     def size(self) -> int:

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from minillm_lab.experiment.config import RESERVED, load_experiment
+from minillm_lab.experiment.for_others import command
+from minillm_lab.experiment.model_files import type_of
 from minillm_lab.experiment.plan import MODELS_FIRST, Plan, due
 from minillm_lab.experiment.reference import published_at
 from minillm_lab.experiment.sources import LABEL, NAME
@@ -52,4 +54,4 @@ def page_edits():
 
 def experiment_command():
     """The command that makes these results."""
-    return PLAN.command(workflow.configfiles, workflow.config_settings.config)
+    return command(workflow.configfiles, workflow.config_settings.config)

@@ -5,7 +5,8 @@ out  models/<model>/source/…          as shipped: <file>.gguf, safetensors/, t
                                       <file>.split/ with the parts of a GGUF
      models/<model>/F16.gguf          unquantized (BF16 and F32 likewise), where the source does
                                       not ship it
-     models/<model>/<type>.gguf       quantized here
+     models/<model>/imatrix.gguf      the importance matrix of the lab's own calibration text
+     models/<model>/<type>+imatrix.gguf, <type>.gguf   quantized here, with it or without
      models/<model>/safetensors/      written here, where the source ships none
      models/.references/…             references of quality, as others published them
      results/models/<model>.<form>.json   what the file really holds
@@ -14,6 +15,8 @@ out  models/<model>/source/…          as shipped: <file>.gguf, safetensors/, t
 What is fetched depends on the config's entry alone (it names version, revision, checksum), so new
 code downloads nothing again. Deleted models are made again only when a result needs them.
 """
+
+OWN_CHUNKS = 16  # of 40 in the lab's calibration text; more change nothing (docs/quantization.md)
 
 
 rule fetch_gguf:
@@ -130,27 +133,61 @@ rule convert:
         " --log {log:q}"
 
 
+rule imatrix:
+    input:
+        weights=lambda w: PLAN.models.unquantized(PLAN.known_model(w.model)),
+        text=lambda w: PLAN.calibration(w.of),
+        code=code("models.imatrix"),
+    output:
+        "models/{model}/imatrix{of}.gguf",
+    log:
+        "logs/imatrix/{model}{of}.log",
+    wildcard_constraints:
+        of="(-[0-9a-f]{8})?",
+    priority: MODELS_FIRST
+    threads: ALL_CORES
+    conda:
+        "../../envs/llama.cpp.yaml"
+    resources:
+        **PLAN.reading_model(),
+    params:
+        chunks=lambda w: "" if w.of else OWN_CHUNKS,
+        replaced=lambda w, input: PLAN.stamp(input.text) if w.of else "",
+        versions=runtime_build("llama.cpp"),
+    shell:
+        "watched python -m minillm_lab.models.imatrix"
+        " --weights {input.weights:q}"
+        " --text {input.text:q}"
+        " --chunks {params.chunks}"
+        " --output {output:q}"
+        " --log {log:q}"
+
+
 rule quantize:
     input:
         source=lambda w: PLAN.models.made_from(PLAN.known_model(w.model), w.type),
+        imatrix=lambda w: PLAN.models.imatrix(w.model, w.type),
         code=code("models.quantize"),
     output:
         "models/{model}/{type}.gguf",
     log:
         "logs/quantize/{model}.{type}.log",
     wildcard_constraints:
-        type="(?!F16|BF16|F32)[A-Z0-9_]+",
+        type=r"(?!F16|BF16|F32)[A-Z0-9_]+(\+imatrix(-[0-9a-f]{8})?)?",
     priority: MODELS_FIRST
     conda:
         "../../envs/llama.cpp.yaml"
     resources:
         **PLAN.reading_model(),
     params:
+        type=lambda w: type_of(w.type),
+        imatrix=lambda w: PLAN.models.imatrix_stamp(w.type),
         versions=runtime_build("llama.cpp"),
     shell:
         "watched python -m minillm_lab.models.quantize"
         " --source {input.source:q}"
-        " --type {wildcards.type}"
+        " --imatrix {input.imatrix:q}"
+        " --type {params.type}"
         " --output {output:q}"
         " --log {log:q}"
 

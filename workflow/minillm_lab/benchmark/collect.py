@@ -10,6 +10,7 @@ from typing import Any
 
 from minillm_lab import __version__, estimates
 from minillm_lab.benchmark.stability import instabilities
+from minillm_lab.experiment.model_files import type_of
 from minillm_lab.experiment.sources import QUANTIZATION_TYPES, Model
 from minillm_lab.jobs.command import run
 from minillm_lab.jobs.errors import LabError
@@ -272,12 +273,13 @@ def main(arguments: argparse.Namespace) -> None:
     try:
         facts = json.loads(arguments.facts.read_bytes())
         type_ = facts.pop("type")
-        labelled = arguments.form not in ("safetensors", "unknown", *QUANTIZATION_TYPES)
+        made = type_of(arguments.form)
+        labelled = made not in ("safetensors", "unknown", *QUANTIZATION_TYPES)
         model = ModelFacts(
             name=arguments.model,
             source=source,
             revision=revision_of(source, arguments.form),
-            quantization=type_ if labelled else arguments.form,
+            quantization=type_ if labelled else made,
             label=arguments.form if labelled else None,
             **facts,
         )

@@ -38,6 +38,8 @@ READING = 0.4  # seconds of both yardsticks
 AGAIN = 1.15  # times the blocks of a trial, since a change of state asks for more
 SCORED = 1.35  # times a token in scoring, with what is made of its logits
 SHORT = 1.0  # seconds of each other job
+OWN_TOKENS = 16 * 512  # of the calibration text
+F16 = LlamaCppVariant.model_validate({"runtime": "llama.cpp", "quantization": "F16"})
 PROMPT, TEXT, QUESTIONS, PROMPTS = 64, 26 * 512, 4800, 8  # tokens, and prompts to reply to
 MOST_READ = 50  # results that rates are taken from
 Settings = TransformersVariant | LlamaCppVariant
@@ -139,6 +141,9 @@ def seconds(plan: Plan, size: Size, made: Iterable[float], found: Rates) -> dict
     text += PROMPTS * (PROMPT + REPLY)
     took = dict.fromkeys(("models", "rounds", "trials", "quality"), 0.0)
     took["models"] = sum(made) / MADE + SHORT * (10 + 3 * len(every))
+    for model in plan.with_imatrix:
+        own = parts(F16, model)
+        took["models"] += own.start + SCORED * OWN_TOKENS * own.read
     for name, own in every.items():
         answer = PROMPT * own.read + experiment.generate * own.token
         deep = sum(d * own.read + TOKENS_AT_DEPTH * own.token for d in plan.depths(name))

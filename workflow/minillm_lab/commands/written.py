@@ -27,7 +27,7 @@ threads: auto # as many as the physical cores that the process may use
 
 # In a trial a variant takes turns with the baseline: speeds and ratios. A round is a fresh process:
 # load times, memory, the answer. A higher number runs only what is new.
-trials: 6
+trials: 5
 rounds: 2
 repetitions: 1
 warmups: 1
@@ -161,7 +161,7 @@ def file_lines(files: Iterable[Gguf], indent: str, commits: dict[str, str]) -> l
         type_ = gguf.header.type
         about = [f"{gguf.bytes:,} bytes", f"{gguf.bits_per_weight:.2f} bits per weight"]
         about += [f"{type_} by its header"] if type_ != gguf.label else []
-        about += ["made with an importance matrix"] if gguf.header.by_importance else []
+        about += ["made with an importance matrix"] if gguf.header.imatrix is not None else []
         lines.append(f"{indent}{scalar(gguf.label)}: # {', '.join(about)}")
         if commit := commits.get(repository := gguf.files[0].repository):
             lines += [f"{indent}  repository: {repository}"]

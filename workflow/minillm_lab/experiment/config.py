@@ -42,7 +42,7 @@ from minillm_lab.experiment.variants import (
     Node,
     TransformersVariant,
     Variant,
-    has_file,
+    can_have_file,
 )
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.records import TOKENS_AT_DEPTH
@@ -170,7 +170,7 @@ class Experiment(Strict):
         " load times and memory and keeps the answer.",
     )
     trials: int = Field(
-        6,
+        5,
         ge=1,
         le=1000,
         description="Each variant gets this many trials; in a trial it takes turns with the"
@@ -249,7 +249,7 @@ class Experiment(Strict):
                 raise ValueError(
                     f"variants.{name}: no model {model!r}; models: {', '.join(self.models)}"
                 )
-            has_file(f"variants.{name}", variant, self.models[model])
+            can_have_file(f"variants.{name}", variant, self.models[model])
             if variant.node is not None and variant.node not in self.nodes:
                 raise ValueError(
                     f"variants.{name}: no node {variant.node!r};"
@@ -285,7 +285,7 @@ class Experiment(Strict):
         for name in used:
             if isinstance(reference := own.get(name, general), LlamaCppVariant):
                 key = f"models.{name}.reference" if name in own else "quality.reference"
-                has_file(key, reference, self.models[name])
+                can_have_file(key, reference, self.models[name])
         shared = (ReferenceFile, ReferenceOnHub)
         if isinstance(general, shared):
             general.serves("quality.reference", used - own.keys())

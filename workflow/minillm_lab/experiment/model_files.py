@@ -1,11 +1,12 @@
 """The files of a model in each form, their sources, and what makes them stale.
 
 All paths are relative to the working folder. A form is how a runtime reads a model:
-``safetensors``, a quantization type as GGUF, or the label of a GGUF as published. A GGUF in parts
-is a folder.
+``safetensors``, the label of a GGUF as published, or a quantization type, with what else than the
+type the file made here depends on behind a plus: ``Q4_K_M+imatrix``. A GGUF in parts is a folder.
 """
 
 import json
+import sys
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
@@ -20,11 +21,17 @@ from minillm_lab.experiment.sources import (
 from minillm_lab.jobs.staleness import stamp
 
 
+def type_of(form: str) -> str:
+    """The quantization type that the file of a form has."""
+    return form.partition("+")[0]
+
+
 class ModelFiles:
     """The files of an experiment's models, by the models' names."""
 
-    def __init__(self, models: Mapping[str, Model]) -> None:
-        self.models = models
+    def __init__(self, models: Mapping[str, Model], imatrices: Mapping[str, str]) -> None:
+        """``imatrices``: where the importance matrix comes from, by the end of a form's name."""
+        self.models, self.imatrices = models, imatrices
         self.stamps = cache(self._stamps)
 
     def path(self, model: str, form: str) -> str:
@@ -59,6 +66,32 @@ class ModelFiles:
         """
         straight = form in UNQUANTIZED and not self.models[model].unpacked
         return self.source(model) if straight or form == "F16" else self.unquantized(model)
+
+    def imatrix(self, model: str, form: str) -> str | list[str]:
+        """The importance matrix that a form made here is made with, if any."""
+        if (source := self._imatrix(form)) == "none":
+            return []
+        recipe = form.partition("+")[2]
+        return f"models/{model}/{recipe}.gguf" if self.makes_imatrix(form) else source
+
+    def makes_imatrix(self, form: str) -> bool:
+        """Whether the importance matrix of a form is made here, of a text."""
+        return self._imatrix(form) != "none" and not self._imatrix(form).endswith(".gguf")
+
+    def imatrix_stamp(self, form: str) -> str:
+        """A stamp of a matrix that the config names, which changes if it is replaced."""
+        source = self._imatrix(form)
+        return stamp(source) if source.endswith(".gguf") else ""
+
+    def _imatrix(self, form: str) -> str:
+        """Where the importance matrix of a form comes from, as the config says it."""
+        source = self.imatrices.get(form.removeprefix(type_of(form)))
+        return source or sys.exit(f"error: no variant asks for {form}")
+
+    def calibration(self, of: str) -> str:
+        """The text that an importance matrix is made from: ``own`` for the lab's, or a path."""
+        known = self.imatrices.get(f"+imatrix{of}")
+        return known or sys.exit(f"error: no variant asks for imatrix{of}")
 
     def converter(self, model: str) -> str | list[str]:
         """llama.cpp's converter, if the model ships safetensors; else nothing."""

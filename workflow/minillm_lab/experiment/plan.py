@@ -6,8 +6,6 @@ folder.
 
 import itertools
 import json
-import re
-import shlex
 import sys
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -23,7 +21,6 @@ from minillm_lab.jobs import cluster
 from minillm_lab.jobs.files import sha256_of
 from minillm_lab.jobs.staleness import stamp
 from minillm_lab.records import TOKENS_AT_DEPTH
-from minillm_lab.wording import without_folders
 
 PLACES = 1000  # places in the order of the rounds and trials of one number
 MODELS_FIRST = 2_000_000  # the priority of jobs that make models
@@ -66,23 +63,17 @@ def existing(key: str, path: str) -> str:
     sys.exit(f"error: {key}: {path}: there is no such file; correct the path")
 
 
-def named(value: Any) -> Any:
-    """A value of the config for others: of an absolute path its last part alone."""
-    if isinstance(value, dict):
-        return {key: named(inner) for key, inner in value.items()}
-    if not isinstance(value, str | Path):
-        return value
-    path = str(value).removeprefix("file://").rstrip("/")
-    return path.rpartition("/")[2] if path.startswith(("/", "~")) and "/" in path else str(value)
-
-
 class Plan:
     """The plan of an experiment. ``lab`` is the folder of the lab's own files."""
 
     def __init__(self, experiment: Experiment, lab: str) -> None:
         self.experiment, self.lab = experiment, lab
         self.results = experiment.results
-        self.models = ModelFiles(experiment.models)
+        references = map(experiment.reference_of, experiment.models_run)
+        settings = [*experiment.variants.values(), *references]
+        made = [one for one in settings if isinstance(one, LlamaCppVariant)]
+        imatrices = {one.recipe: one.imatrix for one in made} | {"": "none", "+imatrix": "own"}
+        self.models = ModelFiles(experiment.models, imatrices)
         self.trial_settings = cache(self._trial_settings)  # every trial asks for the baseline's
         self.stamp = cache(stamp)
 
@@ -113,7 +104,13 @@ class Plan:
 
     def form(self, variant: str) -> str:
         """The form that a variant's runtime reads, as ``ModelFiles`` names it."""
-        return form_of(self.variant(variant))
+        return self.form_of(self.variant(variant), self.model(variant))
+
+    def form_of(self, settings: TransformersVariant | LlamaCppVariant, model: str) -> str:
+        """The form of a model that its runtime reads with these settings."""
+        form = form_of(settings)
+        shipped = self.experiment.models[model].shipped_gguf
+        return form if form in shipped else form + settings.recipe
 
     def weights(self, variant: str) -> str:
         """The model file or folder that a variant runs."""
@@ -133,7 +130,9 @@ class Plan:
     def settings(self, variant: str) -> str:
         """All settings that a round of a variant needs, as sorted JSON."""
         experiment, settings = self.experiment, self.variant(variant)
-        chosen = settings.model_dump(exclude={"model", "node", "file"})  # its path is an input
+        chosen = settings.model_dump(
+            exclude={"model", "node", "file", "imatrix"}
+        )  # its path is an input
         if settings.node:  # a variant that moves to another node is measured again
             chosen["node"] = self.node(variant).model_dump(exclude={"account"}, exclude_none=True)
         chosen["threads"] = chosen["threads"] or experiment.threads
@@ -157,7 +156,7 @@ class Plan:
         return self._computing(self.variant(variant))
 
     def _computing(self, settings: TransformersVariant | LlamaCppVariant) -> str:
-        chosen = settings.model_dump(exclude={"model", "context", "node", "file"})
+        chosen = settings.model_dump(exclude={"model", "context", "node", "file", "imatrix"})
         chosen["threads"] = chosen["threads"] or self.experiment.threads
         return json.dumps(chosen, sort_keys=True)
 
@@ -222,6 +221,18 @@ class Plan:
     def tokens_of_text(self, wildcards: Any, input: Any) -> tuple[int, int]:
         return cluster.tokens_in(input.text), 0
 
+    @property
+    def with_imatrix(self) -> list[str]:
+        """The models of which an importance matrix is made here."""
+        made = filter(lambda n: self.models.makes_imatrix(self.form(n)), self.experiment.variants)
+        return sorted({*map(self.model, made)})
+
+    def calibration(self, of: str) -> str:
+        """The text that an importance matrix is made from: the lab's own, or another file."""
+        path = self.models.calibration(of)
+        own = f"{self.lab}/minillm_lab/models/calibration.txt"
+        return own if path == "own" else existing("imatrix", path)
+
     # Quality.
 
     def reference(self, model: str) -> TransformersVariant | LlamaCppVariant | None:
@@ -249,7 +260,7 @@ class Plan:
 
     def reference_weights(self, model: str) -> str:
         """The model file or folder that the reference is computed from."""
-        return self.models.path(model, form_of(self.computed(model)))
+        return self.models.path(model, self.form_of(self.computed(model), model))
 
     def reference_settings(self, model: str) -> str:
         """The settings with which a model's reference computes, as sorted JSON."""
@@ -321,29 +332,3 @@ class Plan:
             for key, path in named.items()
             if path and path != "own"
         ]
-
-    # The experiment as a whole.
-
-    def command(self, configfiles: Iterable[str | Path], changed: dict[str, Any]) -> str:
-        """The command that makes these results, as a reader would type it, without folders."""
-        here = Path.cwd()
-        paths = [Path(file) for file in configfiles]
-        files = [str(p.relative_to(here) if p.is_relative_to(here) else named(p)) for p in paths]
-        given = [] if files == ["config.yaml"] else ["--configfile", *files]
-        config = [f"{k}={v if k == 'prompt' else named(v)}" for k, v in changed.items()]
-        return shlex.join(
-            ["snakemake", "--cores", "1", *given, *(["--config", *config] if config else [])]
-        )
-
-    def shareable(self, text: str) -> str:
-        """Text without the folders of this machine that the experiment names or runs in."""
-        quality = self.experiment.quality
-        paths = [model.path for model in self.experiment.models.values()]
-        paths += [quality.text, quality.questions] if quality else []
-        references = map(self.experiment.reference_of, self.experiment.models)
-        paths += [found.file for found in references if isinstance(found, ReferenceFile)]
-        folders = {Path(path).parent for path in paths if path}
-        known = [(str(Path.cwd()), ""), *((str(f), "/-/") for f in folders if f.is_absolute())]
-        for folder, instead in sorted(known, key=lambda pair: -len(pair[0])):
-            text = re.sub(rf"(?<![\w.~/-]){re.escape(folder)}/+", instead, text)
-        return without_folders(text)

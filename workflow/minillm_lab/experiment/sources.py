@@ -24,9 +24,12 @@ BLOB = re.compile(r"sha256-([0-9a-f]{64})")  # the name of a file in Ollama's st
 UNQUANTIZED = ("F32", "BF16", "F16")
 QuantizationType = Literal[
     "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S",
-    "Q4_1", "Q4_0", "IQ4_XS", "IQ4_NL", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K",
+    "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "IQ3_M", "IQ3_S", "Q3_K_S", "IQ3_XS",
+    "IQ3_XXS", "Q2_K", "Q2_K_S", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "TQ2_0", "IQ1_M", "TQ1_0",
+    "IQ1_S",
 ]  # fmt: skip
-QUANTIZATION_TYPES: tuple[str, ...] = get_args(QuantizationType)
+QUANTIZATION_TYPES: tuple[str, ...] = get_args(QuantizationType)  # the finest first
+IMATRIX_IGNORED = (*UNQUANTIZED, "Q8_0", "TQ2_0", "TQ1_0")
 TYPE_IN_FILE_NAME = re.compile(
     rf"(?:^|[-._/])({'|'.join(sorted(QUANTIZATION_TYPES, key=len, reverse=True))})\.gguf$",
     re.IGNORECASE,

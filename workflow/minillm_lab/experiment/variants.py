@@ -1,10 +1,20 @@
 """The settings of a variant: its model, runtime, quantization, threads and kind of node."""
 
 from typing import Annotated, Literal
+from zlib import crc32
 
 from pydantic import Discriminator, Field, model_validator
 
-from minillm_lab.experiment.sources import LONGEST, Label, Model, Name, QuantizationType, Strict
+from minillm_lab.experiment.sources import (
+    IMATRIX_IGNORED,
+    LONGEST,
+    AnyPath,
+    Label,
+    Model,
+    Name,
+    QuantizationType,
+    Strict,
+)
 
 
 class Node(Strict):
@@ -60,6 +70,11 @@ class Settings(Strict):
         " it changes nothing.",
     )
 
+    @property
+    def recipe(self) -> str:
+        """What else than its type a file made here depends on, as the end of its form's name."""
+        return ""
+
 
 class TransformersVariant(Settings):
     """A variant of this kind runs safetensors in PyTorch through Transformers."""
@@ -83,6 +98,12 @@ class LlamaCppVariant(Settings):
         description="In place of quantization: the variant runs this entry of the model's files as"
         " it was published, whatever its type.",
     )
+    imatrix: AnyPath = Field(
+        "own",
+        description="A type that is made here is made with this importance matrix: own, which the"
+        " lab makes from its calibration text; the GGUF file at this path; one made from any other"
+        " file at this path, a text; or none.",
+    )
     gpu_layers: int | None = Field(
         None,
         ge=0,
@@ -100,20 +121,38 @@ class LlamaCppVariant(Settings):
             raise ValueError("name either a quantization or a file of the model")
         return self
 
+    @property
+    def recipe(self) -> str:
+        if self.file or self.imatrix == "none" or self.quantization in IMATRIX_IGNORED:
+            return ""
+        of = "" if self.imatrix == "own" else f"-{crc32(self.imatrix.encode()):08x}"
+        return f"+imatrix{of}"
+
 
 def form_of(settings: TransformersVariant | LlamaCppVariant) -> str:
-    """The form that a variant's runtime reads, as ``ModelFiles`` names it."""
+    """What a variant's runtime reads: safetensors, a quantization type, or a published file."""
     if settings.runtime == "transformers":
         return "safetensors"
     return settings.quantization or settings.file or ""  # the config was checked: one of them
 
 
-def has_file(place: str, settings: TransformersVariant | LlamaCppVariant, model: Model) -> None:
-    """Raise ValueError if a variant names a file that its model does not list."""
-    file = settings.file if settings.runtime == "llama.cpp" else None
-    if file is not None and file not in model.listed_gguf:
+def can_have_file(
+    place: str, settings: TransformersVariant | LlamaCppVariant, model: Model
+) -> None:
+    """Raise ValueError if a variant's file is not listed, or cannot be made as it asks."""
+    if settings.runtime == "transformers":
+        return
+    if settings.file is not None and settings.file not in model.listed_gguf:
         listed = ", ".join(model.listed_gguf) or "none"
-        raise ValueError(f"{place}.file: the model lists no file {file!r}; files: {listed}")
+        raise ValueError(
+            f"{place}.file: the model lists no file {settings.file!r}; files: {listed}"
+        )
+    made_here = settings.quantization and settings.quantization not in model.shipped_gguf
+    if settings.imatrix not in ("own", "none") and not made_here:
+        raise ValueError(
+            f"{place}.imatrix: the file is taken as published, and no matrix changes it; leave"
+            " imatrix out"
+        )
 
 
 Variant = Annotated[TransformersVariant | LlamaCppVariant, Discriminator("runtime")]

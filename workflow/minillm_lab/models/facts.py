@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from minillm_lab.header import read_gguf
+from minillm_lab.header import Header, read_gguf
 from minillm_lab.jobs.command import run
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import gguf_files, sha256_of, weight_files, write_text
@@ -23,14 +23,16 @@ Tensors = list[tuple[str, str, int, int, int]]  # name, type, elements, bytes, r
 def facts_of(weights: Path) -> dict[str, Any]:
     """Facts of a GGUF file, of a folder with its parts, or of a folder of safetensors.
 
-    ``type`` is a GGUF's quantization type by its header, None for safetensors.
+    ``type`` is a GGUF's quantization type by its header, and ``imatrix`` what it says of the
+    importance matrix that it was made with; None for safetensors.
     ``bits_per_weight`` is 8 × tensor bytes / parameters, and ``tensor_types`` is the share of the
     parameters that each type holds, largest first. Both count all tensors of the file, also a
     second copy of an embedding.
     """
     files = weight_files(weights)
     as_gguf = bool(gguf_files(weights))
-    type_, tensors, context = (_gguf if as_gguf else _safetensors)(weights)
+    header = read_gguf(weights) if as_gguf else None
+    tensors, context = _gguf(header) if header else _safetensors(weights)
     parameters, odd_rows = Counter[str](), Counter[str]()
     for _, held_as, elements, _, row in tensors:
         parameters[held_as] += elements
@@ -41,7 +43,8 @@ def facts_of(weights: Path) -> dict[str, Any]:
         raise LabError(f"{weights}: holds no tensors; name another file")
     return {
         "format": "gguf" if as_gguf else "safetensors",
-        "type": type_,
+        "type": header.type if header else None,
+        "imatrix": header.imatrix if header else None,
         "files": [
             {"path": str(file), "bytes": file.stat().st_size, "sha256": sha256_of(file)}
             for file in files
@@ -64,15 +67,14 @@ def read_bytes(tensors: Tensors) -> int | None:
     return sum(size for name, _, _, size, _ in tensors if name not in skipped)
 
 
-def _gguf(path: Path) -> tuple[str, Tensors, int | None]:
-    """The type, the tensors, and the tokens of context that the model is made for, if it says."""
-    header = read_gguf(path)
+def _gguf(header: Header) -> tuple[Tensors, int | None]:
+    """The tensors, and the tokens of context that the model is made for, if it says."""
     found = [(t.name, t.type, prod(t.shape), t.bytes, t.shape[0]) for t in header.tensors]
-    return header.type, found, header.context
+    return found, header.context
 
 
-def _safetensors(folder: Path) -> tuple[None, Tensors, int | None]:
-    """The same for a folder of safetensors, which has no type."""
+def _safetensors(folder: Path) -> tuple[Tensors, int | None]:
+    """The same for a folder of safetensors."""
     from safetensors import SafetensorError, safe_open
 
     found = []
@@ -92,7 +94,7 @@ def _safetensors(folder: Path) -> tuple[None, Tensors, int | None]:
     config = folder / "config.json"
     said = json.loads(config.read_bytes()) if config.exists() else {}
     context = said.get("max_position_embeddings")
-    return None, found, context if isinstance(context, int) else None
+    return found, context if isinstance(context, int) else None
 
 
 def main(arguments: argparse.Namespace) -> None:

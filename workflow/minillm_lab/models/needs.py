@@ -24,6 +24,7 @@ from minillm_lab.wording import number
 REFERENCE = {"transformers": 650e6, "llama.cpp": 350e6}
 VARIANT = {"transformers": 480e6, "llama.cpp": 115e6}
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "F32": 4, "F16": 2, "BF16": 2}
+REFERENCE_STEP, IMATRIX_STEP = "the reference", "the importance matrix"
 MIXED = 1.1  # times a type's own bits: a file of a type holds some tensors in finer ones
 
 
@@ -84,10 +85,12 @@ def steps(experiment: Experiment, models: dict[str, Found]) -> Iterator[tuple[fl
         form = settings.dtype if settings.runtime == "transformers" else form_of(settings)
         return size_of(form, models[model])
 
+    of = {model: f" of {model}" if len(models) > 1 else "" for model in models}
     for model in plan.with_reference:
         reference = plan.computed(model)
-        whose = f"the reference of {model}" if len(models) > 1 else "the reference"
-        yield held(reference, model) + REFERENCE[reference.runtime], whose
+        yield held(reference, model) + REFERENCE[reference.runtime], REFERENCE_STEP + of[model]
+    for model in plan.with_imatrix:
+        yield size_of("F16", models[model]) + REFERENCE["llama.cpp"], IMATRIX_STEP + of[model]
     taken = {
         name: held(variant, plan.model(name)) + VARIANT[variant.runtime]
         for name, variant in experiment.variants.items()
@@ -129,15 +132,19 @@ def needs(experiment: Experiment, models: dict[str, Found], more: int = 0) -> li
     ]
     if kept > free:
         lines.append("The disk is too small for that: name fewer --types, or make room.")
-    large = [step.startswith("the reference") for size, step in every if size > there]
-    way = "take variants away"
-    if any(large):
+    large = {step.partition(" of ")[0] for size, step in every if size > there}
+    ways = []
+    if REFERENCE_STEP in large:
         form = smaller_reference(experiment, models, there)
         smaller = f"a smaller reference (--reference {form.lower()}) or " if form else ""
         file = "owner/name/{model}.npz" if len(models) > 1 else "owner/name/file.npz"
-        way = f"name {smaller}a reference made elsewhere (--reference {file})"
-        way += "" if all(large) else ", and take away variants that are too large still"
-    return [*lines, f"The memory is too small for that: {way}."] if large else lines
+        ways.append(f"name {smaller}a reference made elsewhere (--reference {file})")
+    if IMATRIX_STEP in large:
+        ways.append("set imatrix: none in the variants that are made here")
+    if large - {REFERENCE_STEP, IMATRIX_STEP}:
+        ways.append("take away variants that are too large" + (" still" if ways else ""))
+    said = f"The memory is too small for that: {', and '.join(ways)}."
+    return [*lines, said] if large else lines
 
 
 def megabytes(size: float) -> str:

@@ -3,6 +3,7 @@
 import json
 import shlex
 
+from minillm_lab.experiment.for_others import shareable
 from minillm_lab.experiment.plan import Plan
 
 
@@ -31,7 +32,7 @@ def after_failures(plan: Plan, reasons: dict[str, str], command: str) -> str:
     """
     if not reasons:
         return ""
-    said = {name: (reason, plan.shareable(reason)) for name, reason in reasons.items()}
+    said = {name: (reason, shareable(plan.experiment, reason)) for name, reason in reasons.items()}
     made = [f"--{kind}={plan.results}/comparison.{kind}" for kind in ("json", "csv")]
     return shlex.join(
         [

@@ -41,9 +41,14 @@ def most_important(
 
 def step(factor: Factor) -> str:
     """A factor of the speed-up: ×2.31 (2.00 to 2.66) from the runtime (`fp16` → `f16`)."""
-    change = factor.change.replace("runtime", "the runtime").replace("device", "the device")
     tied = "tied with 1, " if factor.decode.tie else ""
-    return f"{times(factor.decode)} from {change} ({tied}`{factor.start}` → `{factor.end}`)"
+    way = f"({tied}`{factor.start}` → `{factor.end}`)"
+    return f"{times(factor.decode)} from {cause(factor)} {way}"
+
+
+def cause(factor: Factor) -> str:
+    """What changes in a step: the runtime, the device, quantization, or several of them."""
+    return factor.change.replace("runtime", "the runtime").replace("device", "the device")
 
 
 def speedup(comparison: Comparison) -> list[str]:
@@ -57,10 +62,18 @@ def speedup(comparison: Comparison) -> list[str]:
     if total.tie:
         return [f"No variant decodes measurably faster than `{comparison.baseline}`."]
     steps = comparison.factors[name]
-    text = f"`{name}` decodes {times(total)} as fast as `{comparison.baseline}`: "
-    text += ", ".join(step(f) for f in steps) + "."
+    text = f"`{name}` decodes {times(total)} as fast as `{comparison.baseline}`"
+    if len(steps) == 1:
+        text += f", from {cause(steps[0])}."
+    else:
+        text += ": " + ", ".join(map(step, steps)) + "."
     if any(" and " in f.change for f in steps):
         text += " What changes together cannot be told apart without a variant between."
+    for other, of_other in comparison.factors.items():
+        if other != name and [f.change for f in of_other] == ["runtime"]:
+            factor = of_other[0].decode
+            tied = ", which is tied with 1" if factor.tie else ""
+            text += f" In another runtime, `{other}` decodes {times(factor)} as fast{tied}."
     return [text]
 
 

@@ -118,7 +118,7 @@ def protocol_lines(comparison: Comparison) -> list[str]:
         f"- Command: `{comparison.command}`",
         f"- Measured: {max(r.measured_at for r in results)[:10]}",
     ]
-    lines[-2:-2] = quality.legend(comparison.results)
+    lines[-2:-2] = [*by_imatrix(comparison.results), *quality.legend(comparison.results)]
     if len({r.machine["fingerprint"] for r in results}) > 1:
         lines.append("- Measured on several machines: ratios are only taken within one.")
     if comparison.precision:
@@ -126,12 +126,27 @@ def protocol_lines(comparison: Comparison) -> list[str]:
     return lines
 
 
+def by_imatrix(results: dict[str, Result]) -> list[str]:
+    """Which files were made with an importance matrix, and with which, by their headers."""
+    found: dict[str, list[str]] = {}
+    for name, result in results.items():
+        if (told := result.model.imatrix) is not None:
+            names = [without_folders(str(told[key])) for key in ("file", "dataset") if key in told]
+            chunks = f" ({told['chunks_count']} chunks)" if "chunks_count" in told else ""
+            text = " of ".join(map(inert, names)) or "its header does not say which"
+            found.setdefault(text + chunks, []).append(name)
+    return [
+        f"- Importance matrix, {', '.join(f'`{name}`' for name in names)}: {text}"
+        for text, names in found.items()
+    ]
+
+
 def precision_line(precision: Precision) -> str:
     """Whether the precision asked for is reached, and what would reach it."""
     goal = f"±{precision.goal:.1%}"
     known = {n: reach for n, reach in precision.reached.items() if reach is not None}
     if not known or precision.trials is None:
-        return f"- Precision: a goal of {goal} needs at least two trials; set trials to 6 or more."
+        return f"- Precision: a goal of {goal} needs at least two trials; set trials to 5 or more."
     worst = max(known, key=lambda n: known[n])
     if known[worst] <= precision.goal:
         return f"- Precision: every decode ratio is known within {goal}, as asked."

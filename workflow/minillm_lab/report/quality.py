@@ -152,7 +152,6 @@ def fallbacks(results: dict[str, Result]) -> list[str]:
         shares = ", ".join(f"{s:.0%} {t}" for t, s in list(model.tensor_types.items())[:3])
         rows = next(iter(model.rows_not_of_256), None)
         why = f"rows of {rows} are not divisible by 256" if rows else "its recipe mixes types"
-        found.append(
-            f"`{name}`: {model.type_name} here is {shares.replace('%', ' %')}, because {why}."
-        )
+        said = f"{model.label or model.quantization} here is {shares.replace('%', ' %')}"
+        found.append(f"`{name}`: {said}, because {why}.")
     return found
