@@ -23,7 +23,7 @@ def test_one_variant_and_nothing_of_the_others(lab: Lab, tmp_path: Path) -> None
     lab.run("results/q4_k_m.json")
     made = {str(p.relative_to(lab.path("results"))) for p in lab.path("results").rglob("*.json")}
     of_it = {"q4_k_m.json", "rounds/q4_k_m.1.json", "trials/q4_k_m.1.json"}
-    assert made == of_it | {"models/tiny.Q4_K_M.json", "prompts/tiny.json"}
+    assert made == of_it | {"models/tiny.Q4_K_M+imatrix.json", "prompts/tiny.json"}
     assert lab.json("results/q4_k_m.json")["variant"] == "q4_k_m"
 
 

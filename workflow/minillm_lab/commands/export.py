@@ -142,7 +142,7 @@ def llama_bench_row(
     """One test's row; ``speeds`` are those of every repetition of every round, in tokens/s."""
     model, runtime, settings = result.model, result.runtime, result.runtime["settings"]
     nanoseconds = [round(1e9 * (n_prompt + n_gen) / speed) for speed in speeds]
-    kv_cache = settings.get("kv_cache")
+    of_keys, _, of_values = settings.get("kv_cache", "").lower().partition("/")
     mode = settings.get("load_mode")
     version = " ".join(f"{name} {number_}" for name, number_ in runtime["version"].items())
     return dict.fromkeys(UNKNOWN) | {
@@ -157,8 +157,8 @@ def llama_bench_row(
         "n_batch": settings.get("batch"),
         "n_ubatch": settings.get("micro_batch"),
         "n_threads": runtime["threads"],
-        "type_k": kv_cache and kv_cache.lower(),
-        "type_v": kv_cache and kv_cache.lower(),
+        "type_k": of_keys or None,
+        "type_v": of_values or of_keys or None,
         "n_gpu_layers": settings.get("gpu_layers"),
         "load_mode": mode,
         "use_mmap": None if mode is None else mode == "mmap",  # older llama-bench's load_mode

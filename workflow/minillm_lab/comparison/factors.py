@@ -4,9 +4,12 @@ from minillm_lab.experiment.sources import UNQUANTIZED
 from minillm_lab.result import Result
 
 
-def same_conditions(result: Result) -> tuple[str, str, int]:
+def same_conditions(result: Result) -> tuple[str, str, int, str]:
     """Conditions that must be equal for the effect of one change to be known."""
-    return result.model.name, result.machine["fingerprint"], result.runtime["threads"]
+    cache = result.runtime["settings"].get("kv_cache", "").lower()
+    quantized = cache if "q" in cache else ""
+    threads: int = result.runtime["threads"]
+    return result.model.name, result.machine["fingerprint"], threads, quantized
 
 
 def steps(name: str, baseline: str, results: dict[str, Result]) -> list[tuple[str, str, str]]:

@@ -10,8 +10,8 @@ from minillm_lab.jobs.errors import LabError
 
 MOST_VARIANTS = 100_000  # that one entry may stand for
 AXES = {
-    "model": "", "quantization": "", "file": "", "dtype": "", "threads": "t", "context": "c",
-    "node": "",
+    "model": "", "quantization": "", "file": "", "imatrix": "imatrix-", "dtype": "",
+    "threads": "t", "context": "c", "kv_cache": "kv-", "node": "",
 }  # fmt: skip
 
 

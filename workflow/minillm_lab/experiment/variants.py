@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 from zlib import crc32
 
-from pydantic import Discriminator, Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from minillm_lab.experiment.sources import (
     IMATRIX_IGNORED,
@@ -85,6 +85,22 @@ class TransformersVariant(Settings):
     )
 
 
+KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+
+
+class KvCache(Strict):
+    """The cache of keys and values may hold the two in different types."""
+
+    k: KvType = Field("f16", description="The cache holds keys in this type.")
+    v: KvType = Field("f16", description="The cache holds values in this type.")
+
+
+KvCaches = Annotated[
+    Annotated[KvType, Tag("a name")] | Annotated[KvCache, Tag("of each")],
+    Discriminator(lambda given: "a name" if isinstance(given, str) else "of each"),
+]
+
+
 class LlamaCppVariant(Settings):
     """A variant of this kind runs a GGUF file in llama.cpp through llama-cpp-python."""
 
@@ -114,11 +130,21 @@ class LlamaCppVariant(Settings):
         "auto",
         description="Flash attention is on, off, or left to llama.cpp's own choice (auto).",
     )
+    kv_cache: KvCaches = Field(
+        "f16",
+        description="The cache of keys and values is held in this type, spelled as llama.cpp does;"
+        " a mapping gives k and v types of their own.",
+    )
 
     @model_validator(mode="after")
     def names_its_weights(self) -> "LlamaCppVariant":
         if (self.quantization is None) == (self.file is None):
             raise ValueError("name either a quantization or a file of the model")
+        v = self.kv_cache if isinstance(self.kv_cache, str) else self.kv_cache.v
+        if "q" in v and self.flash_attention == "off":
+            raise ValueError(
+                f"a cache of values in {v} needs flash attention; leave flash_attention out"
+            )
         return self
 
     @property

@@ -108,6 +108,7 @@ def rows(comparison: Comparison, machine: str | None = None) -> list[list[str]]:
         ["Model size ↓, MB", *(size[n] for n in results)],
         ["Bits per weight", *(f"{r.model.bits_per_weight:.2f}" for r in results.values())],
         ["The file holds", *(holds(r) for r in results.values())],
+        *cache_rows(results),
     ]  # fmt: skip
     for metric, (label, unit) in (ROWS | depth_rows(results)).items():
         label = label.format(tokens="/".join(str(t) for t in sorted(tokens)))
@@ -127,6 +128,16 @@ def model_rows(results: dict[str, Result]) -> list[list[str]]:
     """The row of the variants' models, where there are several."""
     models = [inert(result.model.name) for result in results.values()]
     return [["Model", *models]] if len({*models}) > 1 else []
+
+
+def cache_rows(results: dict[str, Result]) -> list[list[str]]:
+    """The row of the caches of keys and values: type and size, where a runtime says it."""
+    cells = []
+    for result in results.values():
+        settings = result.runtime["settings"]
+        size = settings.get("kv_cache_bytes")
+        cells.append(f"{settings['kv_cache']}, {number(size / 1e6)}" if size else "–")
+    return [["Cache of keys/values, type, MB", *cells]] if {*cells} - {"–"} else []
 
 
 def depth_rows(results: dict[str, Result]) -> dict[str, tuple[str, str]]:

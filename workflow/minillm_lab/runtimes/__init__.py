@@ -48,6 +48,7 @@ class Options:
     dtype: str = "float16"
     gpu_layers: int | None = None
     flash_attention: str = "auto"
+    kv_cache: str | dict[str, str] = "f16"  # of both, or of k and v
     sequences: int = 1  # most branches of a passage in ``logits_of``
 
 

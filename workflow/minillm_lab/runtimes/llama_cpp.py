@@ -20,6 +20,7 @@ from minillm_lab.runtimes import Options, Passage, one_by_one
 from minillm_lab.runtimes.llama_library import (
     detokenize,
     load_model,
+    messages,
     said,
     said_by_llama,
     tokenize,
@@ -27,7 +28,10 @@ from minillm_lab.runtimes.llama_library import (
 
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 ALL_LAYERS = -1
-KV_TYPES = {0: "F32", 1: "F16"}  # enum ggml_type; not through the gguf package, which costs 30 MB
+KV_TYPES = {  # enum ggml_type; not through the gguf package, which costs 30 MB
+    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20,
+    "bf16": 30,
+}  # fmt: skip
 GPU_DEVICES = (1, 2)  # enum ggml_backend_dev_type: GPU, IGPU
 
 
@@ -65,6 +69,16 @@ def free_gpu_memory() -> int:
     return sum_
 
 
+def kv_cache_bytes() -> int | None:
+    """Bytes of the cache of keys and values, by what llama.cpp said; None if it has none.
+
+    A model with a sliding window has two. llama.cpp says hundredths of a MiB.
+    """
+    sizes = [re.search(r"llama_kv_cache: size = +([\d.]+) MiB", text) for text in messages]
+    found = [float(size[1]) for size in sizes if size]
+    return round(sum(found) * 2**20) if found else None
+
+
 class LlamaCpp:
     """A GGUF file in llama.cpp."""
 
@@ -90,6 +104,9 @@ class LlamaCpp:
         )  # branches share the cells of the tokens that they continue
         params.n_threads = params.n_threads_batch = options.threads
         params.flash_attn_type = FLASH_ATTENTION[options.flash_attention]
+        kv = options.kv_cache
+        k, v = (kv, kv) if isinstance(kv, str) else (kv["k"], kv["v"])
+        params.type_k, params.type_v = KV_TYPES[k], KV_TYPES[v]
         params.offload_kqv = params.op_offload = on_gpu
         self.has_state = llama_cpp.llama_model_is_recurrent(
             self.model
@@ -110,7 +127,8 @@ class LlamaCpp:
             "micro_batch": llama_cpp.llama_n_ubatch(self.context),
             "flash_attention": said_by_llama(r"Flash Attention (enabled|disabled)")
             or options.flash_attention,
-            "kv_cache": KV_TYPES.get(params.type_k, str(params.type_k)),
+            "kv_cache": k if k == v else f"{k}/{v}",
+            "kv_cache_bytes": kv_cache_bytes(),
             "load_mode": said_by_llama(r"load_mode = (\S+?)\)"),
             "gpu_layers": int(said_by_llama(r"offloaded (\d+)/\d+ layers to GPU") or 0),
             "layers": llama_cpp.llama_model_n_layer(self.model),
