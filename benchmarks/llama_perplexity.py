@@ -5,7 +5,8 @@
 Both score the same chunks of the same text against the F16 file, in whole commands that take turns:
 llama-perplexity by its --kl-divergence, the lab by the modules of its workflow under
 llama-perplexity's protocol, against an exact reference and against the compact one that experiments
-use. Prints the figures side by side, and what the commands took.
+use. F16 with quantized caches of keys and values is scored besides. Prints the figures side by
+side, and what the commands took.
 """
 
 import argparse
@@ -86,12 +87,13 @@ class Lab:
                  *(["--exact"] if kind == "exact" else []))  # fmt: skip
         return output
 
-    def score(self, weights: Path, reference: Path) -> Scored:
+    def score(self, weights: Path, reference: Path, kv_cache: str = "f16") -> Scored:
         """Score a file against a reference."""
+        settings = json.dumps(json.loads(self.settings) | {"kv_cache": kv_cache})
         output = self.folder / "score.json"
         seconds = self.run(
             "score", "--variant", "v", "--model", "m", "--weights", weights,
-            "--text", self.text, "--reference", reference, "--settings", self.settings,
+            "--text", self.text, "--reference", reference, "--settings", settings,
             "--output", output,
         )  # fmt: skip
         found = read_record(output, Score).metrics
@@ -114,10 +116,11 @@ class LlamaPerplexity:
         ]  # fmt: skip
         output_of([*self.command, "-m", reference])
 
-    def score(self, weights: Path) -> tuple[Scored, dict[str, str]]:
+    def score(self, weights: Path, kv_cache: str = "f16") -> tuple[Scored, dict[str, str]]:
         """Score a file; also each figure as printed, its own error with it."""
         start = time.perf_counter()
-        said = "\n".join(output_of([*self.command, "-m", weights, "--kl-divergence"]))
+        cached = [] if kv_cache == "f16" else ["-ctk", kv_cache, "-ctv", kv_cache, "-fa", "on"]
+        said = "\n".join(output_of([*self.command, "-m", weights, "--kl-divergence", *cached]))
         seconds = time.perf_counter() - start
         values, printed = {}, {}
         for name, (line, _, digits) in LINES.items():
@@ -156,10 +159,12 @@ def main(arguments: argparse.Namespace) -> None:
         tables = [[row("", *names)] for names in CELLS]
         tables[0][0] += " kld_mean, compact |"
         times = [row("seconds", "llama-perplexity", "lab, exact reference", "compact")]
-        for type_, weights in files.items():
+        runs = [(type_, weights, "f16") for type_, weights in files.items()]
+        runs += [(f"F16, cache {kv}", f16, kv) for kv in arguments.kv_cache]
+        for type_, weights, kv in runs:
             say(f"scoring {type_}")
-            ours, (theirs, printed) = same.score(weights, exact), peer.score(weights)
-            less = same.score(weights, compact)
+            ours, (theirs, printed) = same.score(weights, exact, kv), peer.score(weights, kv)
+            less = same.score(weights, compact, kv)
             for rows, names in zip(tables, CELLS, strict=True):
                 cells = [f"{ours.figures[n]:.{LINES[n][2]}f} ({printed[n]})" for n in names]
                 rows.append(row(type_, *cells))
@@ -180,6 +185,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--llama-perplexity", required=True, help="the program to run")
     parser.add_argument("--types", nargs="*", default=["Q2_K"], help="besides the default's files")
+    parser.add_argument(
+        "--kv-cache", nargs="*", default=["q8_0", "q4_0"], help="types of caches, with F16 weights"
+    )
     parser.add_argument("--characters", type=int, default=40_000, help="of the lab's text")
     parser.add_argument("--folder", type=Path, help="for 3 GB of temporary files")
     run(main, parser)
