@@ -145,9 +145,9 @@ rule imatrix:
     wildcard_constraints:
         of="(-[0-9a-f]{8})?",
     priority: MODELS_FIRST
-    threads: ALL_CORES
     conda:
         "../../envs/llama.cpp.yaml"
+    threads: ALL_CORES
     resources:
         **PLAN.reading_model(),
     params:
