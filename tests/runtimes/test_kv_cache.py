@@ -75,6 +75,19 @@ def test_quantized_values_without_flash_attention_are_refused(cache: Any, tiny_g
     load_experiment(config)
 
 
+def test_heads_that_no_block_divides_are_one_line(tmp_path: Path) -> None:
+    write_tiny_gguf(tmp_path / "tiny.F16.gguf", width=320, heads=4)  # heads of 80 values
+    with pytest.raises(LabError, match=r"F16\.gguf: K cache type q8_0 .*=80; take kv_cache: f16"):
+        run(tmp_path / "tiny.F16.gguf", kv_cache="q8_0")
+
+
+def test_a_key_that_no_cache_has_is_told_the_keys(tiny_gguf: Path) -> None:
+    config = tiny_config(tiny_gguf)
+    config["variants"]["q4_k_m"]["kv_cache"] = {"x": "q8_0"}
+    with pytest.raises(LabError, match=r"kv_cache\.x: unknown key; allowed: k, v$"):
+        load_experiment(config)
+
+
 def test_a_type_that_no_cache_has_is_one_line(tiny_gguf: Path) -> None:
     config = tiny_config(tiny_gguf)
     config["variants"]["q4_k_m"]["kv_cache"] = "q6_k"

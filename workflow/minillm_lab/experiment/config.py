@@ -38,6 +38,7 @@ from minillm_lab.experiment.sources import (
 from minillm_lab.experiment.sweeps import with_sweeps
 from minillm_lab.experiment.values import check_values
 from minillm_lab.experiment.variants import (
+    KvCache,
     LlamaCppVariant,
     Node,
     TransformersVariant,
@@ -338,6 +339,7 @@ def keys_allowed(place: tuple[int | str, ...]) -> list[str]:
         "on the hub": ReferenceOnHub,
         "on the hub.hub": PublishedFile,
         "nodes": Node,
+        "kv_cache": KvCache,
         "quality": Quality,
     }
     parents = [str(p) for p in place[:-1]]

@@ -114,7 +114,10 @@ class LlamaCpp:
         self.context = llama_cpp.llama_init_from_model(self.model, params)
         if not self.context:
             reason = said("perhaps memory ran out")
+            no_type = said_by_llama(r"([KV] cache type .* does not divide .*)")
             self.unload()
+            if no_type:
+                raise LabError(f"{weights}: {no_type}; take kv_cache: f16")
             raise LabError(
                 f"{weights}: llama.cpp cannot make a context of {options.context} tokens: {reason};"
                 " lower 'context'"
