@@ -172,11 +172,15 @@ def values_of(pointer: int, tensor: Tensor, dtype: Any) -> NDArray[Any]:
 
 @contextmanager
 def evaluating(weights: Path, collector: Collector) -> Iterator[tuple[Any, Any]]:
-    """A model and a context for one chunk, whose steps the collector sees."""
-    model = load_model(weights)
+    """A model and a context for one chunk, whose steps the collector sees.
+
+    On the CPU: a GPU works on copies of the matrices, by other names.
+    """
+    model = load_model(weights, n_gpu_layers=0)
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = params.n_batch = params.n_ubatch = CHUNK
     params.n_threads = params.n_threads_batch = physical_cores()
+    params.offload_kqv = params.op_offload = False
     params.cb_eval = collector.callback
     context = llama_cpp.llama_init_from_model(model, params)
     try:
