@@ -149,7 +149,7 @@ rule imatrix:
         "../../envs/llama.cpp.yaml"
     threads: ALL_CORES
     resources:
-        **PLAN.reading_model(),
+        **PLAN.reading_model(PLAN.tokens_of_calibration),
     params:
         chunks=lambda w: "" if w.of else OWN_CHUNKS,
         replaced=lambda w, input: PLAN.stamp(input.text) if w.of else "",

@@ -233,6 +233,10 @@ class Plan:
         own = f"{self.lab}/minillm_lab/models/calibration.txt"
         return own if path == "own" else existing("imatrix", path)
 
+    def tokens_of_calibration(self, wildcards: Any, input: Any) -> tuple[int, int]:
+        """The tokens of a calibration text, at three bytes each."""
+        return Path(input.text).stat().st_size // 3, 0
+
     # Quality.
 
     def reference(self, model: str) -> TransformersVariant | LlamaCppVariant | None:
