@@ -32,7 +32,8 @@ class Published:
 def published(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
     folder = tmp_path_factory.mktemp("publisher")
     variants = {
-        name: {"runtime": "llama.cpp", "quantization": name.upper()} for name in ("q8_0", "q4_k_m")
+        name: {"runtime": "llama.cpp", "quantization": name.upper(), "imatrix": "none"}
+        for name in ("q8_0", "q4_k_m")
     }
     config = tiny_config(tiny_gguf, variants=variants, baseline="q8_0", quality=QUALITY)
     lab = Lab(folder / "lab", config)
