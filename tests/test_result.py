@@ -10,7 +10,7 @@ import pytest
 from builders import made_up
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.records import read_record, write_record
-from minillm_lab.result import Result
+from minillm_lab.result import Result, quantized_in
 
 EDITS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "schema_version": lambda r: r.update(schema_version=0),
@@ -42,3 +42,10 @@ def test_a_result_that_was_cut_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(LabError, match=r"q4\.json: not a results file"):
         read_record(path, Result)
+
+
+@pytest.mark.parametrize(
+    "name", ["Q5_K_M.gguf", "Q5_K_M+imatrix.gguf", "m-Q6_K+imatrix-0a1b2c3d.gguf", "F16.gguf"]
+)
+def test_a_reference_of_quantized_weights_is_known_by_its_name(name: str) -> None:
+    assert quantized_in([name]) == (None if name.startswith("F16") else name)

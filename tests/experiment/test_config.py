@@ -247,6 +247,23 @@ def test_a_sweep_makes_no_name_twice() -> None:
         load_experiment(config)
 
 
+@pytest.mark.parametrize(
+    ("quantization", "matrix", "said"),
+    [
+        ("Q4_1", "none", "taken as it was published"),
+        ("Q4_1", "mine.gguf", "taken as it was published"),
+        ("Q8_0", "mine.gguf", "no matrix changes a file of Q8_0"),
+    ],
+)
+def test_a_matrix_that_would_change_nothing_is_refused(
+    quantization: str, matrix: str, said: str
+) -> None:
+    config = changed("variants.q4_k_m.imatrix", matrix)
+    config["variants"]["q4_k_m"]["quantization"] = quantization
+    with pytest.raises(LabError, match=rf"variants\.q4_k_m\.imatrix: .*{said}"):
+        load_experiment(config)
+
+
 @pytest.mark.parametrize("type_", ["F16", "BF16", "Q8_0", "MXFP4_MOE"])
 def test_a_local_file_is_what_its_header_says_whatever_its_name(
     type_: str, tiny_gguf: Path, tmp_path: Path

@@ -1,6 +1,7 @@
 """Importance matrices: what is summed, the file, and what another's file may not do."""
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,12 @@ def test_a_matrix_is_the_same_after_writing_and_reading(
 def test_a_file_made_with_it_says_so_and_differs(
     tiny_gguf: Path, tiny_matrix: Imatrix, tmp_path: Path
 ) -> None:
-    write_imatrix(tiny_matrix, tmp_path / "mine.gguf")
+    long = replace(tiny_matrix, dataset="/home/jane/corp/" + "校" * 60)
+    write_imatrix(long, tmp_path / "mine.gguf")
     quantize(tiny_gguf, "Q4_K_M", tmp_path / "with.gguf", tmp_path / "mine.gguf")
     quantize(tiny_gguf, "Q4_K_M", tmp_path / "without.gguf")
     assert facts_of(tmp_path / "with.gguf")["imatrix"] == {
-        "file": "mine.gguf", "dataset": "a text", "entries_count": 14, "chunks_count": 3,
+        "file": "mine.gguf", "dataset": "校" * 42, "entries_count": 14, "chunks_count": 3,
     }  # fmt: skip
     assert facts_of(tmp_path / "without.gguf")["imatrix"] is None
 
@@ -139,6 +141,8 @@ SUMS, COUNTS = np.ones((1, 4), np.float32), np.ones((1, 1), np.float32)
         ({"a.in_sum2": -SUMS, "a.counts": COUNTS}, "no sum of squares"),
         ({"a.in_sum2": SUMS, "a.counts": np.ones((3, 1), np.float32)}, "4 sums and 3 counts"),
         ({"a.weight": SUMS}, "no importance matrix"),
+        ({"a.in_sum2": SUMS, "a.counts": COUNTS / 2}, "no sum of squares"),
+        ({"a.in_sum2": SUMS, "a.counts": COUNTS * np.float32(1e30)}, "no sum of squares"),
     ],
 )
 def test_what_is_no_matrix_is_refused(
@@ -154,7 +158,7 @@ def test_a_model_is_no_matrix_and_the_older_form_is_named(tiny_gguf: Path, tmp_p
         read_imatrix(tiny_gguf)
     (tmp_path / "old.dat").write_bytes(struct.pack("<i", 1))
     with pytest.raises(LabError, match=r"old\.dat.*llama-imatrix"):
-        read_imatrix(tmp_path / "old.dat")
+        imatrix.read_text(tmp_path / "old.dat")
 
 
 def test_a_matrix_of_another_model_is_refused_and_nothing_is_left(

@@ -35,6 +35,7 @@ def run(gguf: Path, **settings: Any) -> tuple[dict[str, Any], NDArray[np.float32
 @pytest.mark.parametrize("type_", BITS)
 def test_its_bytes_are_those_of_its_type(type_: str, tiny_gguf: Path) -> None:
     settings, logits = run(tiny_gguf, kv_cache=type_)
+    assert settings["flash_attention"] == "enabled"
     assert settings["kv_cache"] == type_ and np.isfinite(logits).all()
     bytes_ = 2 * LAYERS * VALUES * CONTEXT * BITS[type_] / 8
     assert settings["kv_cache_bytes"] == pytest.approx(bytes_, abs=2**20 / 100)

@@ -8,8 +8,10 @@ from pydantic import Field
 
 from minillm_lab.records import HurtToken, Output, QualityMetric, Reading, Record
 
-# How the name of a GGUF file of quantized weights ends, in parts or whole.
-QUANTIZED = re.compile(r"(?:^|[-_.])(?:I?Q\d|TQ\d|MXFP4)\w*(?:-\d+-of-\d+)?\.gguf$", re.I)
+# How the name of a GGUF file of quantized weights ends, in parts or whole, by a matrix or without.
+QUANTIZED = re.compile(
+    r"(?:^|[-_.])(?:I?Q\d|TQ\d|MXFP4)\w*(?:\+imatrix(?:-\w+)?)?(?:-\d+-of-\d+)?\.gguf$", re.I
+)
 
 
 class TrialSample(Record):

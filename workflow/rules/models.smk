@@ -152,7 +152,7 @@ rule imatrix:
         **PLAN.reading_model(PLAN.tokens_of_calibration),
     params:
         chunks=lambda w: "" if w.of else OWN_CHUNKS,
-        replaced=lambda w, input: PLAN.stamp(input.text) if w.of else "",
+        replaced=lambda w: PLAN.stamp(PLAN.calibration(w.of)) if w.of else "",
         versions=runtime_build("llama.cpp"),
     shell:
         "watched python -m minillm_lab.models.imatrix"
@@ -166,7 +166,7 @@ rule imatrix:
 rule quantize:
     input:
         source=lambda w: PLAN.models.made_from(PLAN.known_model(w.model), w.type),
-        imatrix=lambda w: PLAN.models.imatrix(w.model, w.type),
+        imatrix=lambda w: PLAN.imatrix(w.model, w.type),
         code=code("models.quantize"),
     output:
         "models/{model}/{type}.gguf",

@@ -130,9 +130,8 @@ class Plan:
     def settings(self, variant: str) -> str:
         """All settings that a round of a variant needs, as sorted JSON."""
         experiment, settings = self.experiment, self.variant(variant)
-        chosen = settings.model_dump(
-            exclude={"model", "node", "file", "imatrix"}
-        )  # its path is an input
+        named = {"model", "node", "file", "imatrix"}  # the file's path is an input
+        chosen = settings.model_dump(exclude=named)
         if settings.node:  # a variant that moves to another node is measured again
             chosen["node"] = self.node(variant).model_dump(exclude={"account"}, exclude_none=True)
         chosen["threads"] = chosen["threads"] or experiment.threads
@@ -224,8 +223,15 @@ class Plan:
     @property
     def with_imatrix(self) -> list[str]:
         """The models of which an importance matrix is made here."""
-        made = filter(lambda n: self.models.makes_imatrix(self.form(n)), self.experiment.variants)
-        return sorted({*map(self.model, made)})
+        forms = {(self.model(name), self.form(name)) for name in self.experiment.variants}
+        forms |= {(m, self.form_of(self.computed(m), m)) for m in self.with_reference}
+        return sorted({model for model, form in forms if self.models.makes_imatrix(form)})
+
+    def imatrix(self, model: str, form: str) -> str | list[str]:
+        """The importance matrix that a form is made with; exits where the config's is not there."""
+        found = self.models.imatrix(model, form)
+        made_here = isinstance(found, list) or self.models.makes_imatrix(form)
+        return found if made_here else existing("imatrix", str(found))
 
     def calibration(self, of: str) -> str:
         """The text that an importance matrix is made from: the lab's own, or another file."""

@@ -174,10 +174,15 @@ def can_have_file(
             f"{place}.file: the model lists no file {settings.file!r}; files: {listed}"
         )
     made_here = settings.quantization and settings.quantization not in model.shipped_gguf
-    if settings.imatrix not in ("own", "none") and not made_here:
+    ignored = settings.quantization in IMATRIX_IGNORED
+    if ignored and settings.imatrix not in ("own", "none"):
         raise ValueError(
-            f"{place}.imatrix: the file is taken as published, and no matrix changes it; leave"
-            " imatrix out"
+            f"{place}.imatrix: no matrix changes a file of {settings.quantization}; leave it out"
+        )
+    if settings.imatrix != "own" and not made_here and not ignored:
+        raise ValueError(
+            f"{place}.imatrix: the file is taken as it was published, with a matrix or without;"
+            " leave imatrix out"
         )
 
 

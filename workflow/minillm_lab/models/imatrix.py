@@ -30,6 +30,7 @@ from minillm_lab.jobs.limits import physical_cores
 from minillm_lab.runtimes.llama_library import load_model, said, tokenize
 
 CHUNK = 512  # tokens
+MOST_ROWS = 2**53  # that a matrix made elsewhere may have counted
 LEAST = 16  # rows; llama.cpp's own tool leaves smaller batches out
 F32, I32 = 0, 26  # enum ggml_type
 SUMS, COUNTS = ".in_sum2", ".counts"
@@ -264,11 +265,6 @@ def read_imatrix(path: Path) -> Imatrix:
 
     Raises LabError if the file is not one, or if what it holds cannot be.
     """
-    if path.suffix == ".dat":
-        raise LabError(
-            f"{path}: an importance matrix of the older form; llama-imatrix --in-file {path.name}"
-            " --output-format gguf -o new.gguf makes a GGUF of it"
-        )
     header = read_header(path)
     tensors = {tensor.name: tensor for tensor in header.tensors}
     names = [name.removesuffix(SUMS) for name in tensors if name.endswith(SUMS)]
@@ -285,8 +281,8 @@ def read_imatrix(path: Path) -> Imatrix:
                 values = np.frombuffer(file.read(tensor.bytes), "<f4")
                 pair.append(values.reshape(tensor.shape[::-1]))
             sums, counts = pair
-            whole = np.isfinite(sums).all() and np.isfinite(counts).all()
-            if not whole or sums.min() < 0 or counts.min() < 0:
+            finite = np.isfinite(sums).all() and (counts == np.floor(counts)).all()
+            if not finite or sums.min() < 0 or counts.min() < 0 or counts.max() > MOST_ROWS:
                 raise LabError(f"{path}: {name} holds values that no sum of squares can be")
             if sums.size % counts.size:
                 raise LabError(f"{path}: {name} has {sums.size} sums and {counts.size} counts")
@@ -295,12 +291,22 @@ def read_imatrix(path: Path) -> Imatrix:
     return Imatrix(found, header.dataset or "unknown", header.chunks or 0)
 
 
+def read_text(path: Path) -> str:
+    """A calibration text. Raises LabError where it is none."""
+    if path.suffix == ".dat":
+        raise LabError(
+            f"{path}: an importance matrix of the older form; llama-imatrix --in-file {path.name}"
+            " --output-format gguf -o new.gguf makes a GGUF of it"
+        )
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabError(f"{path}: not a readable text: {error}") from None
+
+
 def main(arguments: argparse.Namespace) -> None:
     say(f"importance matrix of {arguments.weights}")
-    try:
-        text = arguments.text.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabError(f"{arguments.text}: not a readable text: {error}") from None
+    text = read_text(arguments.text)
     found = collect(arguments.weights, text, arguments.text.name, arguments.chunks)
     write_imatrix(found, arguments.output)
 

@@ -19,6 +19,7 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import check_space, gguf_files, written_whole
 from minillm_lab.models.imatrix import Imatrix, read_imatrix
 from minillm_lab.runtimes.llama_library import messages, said, said_by_llama
+from minillm_lab.wording import without_folders
 
 INTEGER, STRING = 0, 3  # enum llama_model_kv_override_type
 LONGEST = 127  # bytes of a text there
@@ -83,7 +84,7 @@ def told(imatrix: Path, matrices: Imatrix) -> Any:
     """The keys of the header that say which importance matrix was used."""
     facts = {
         "file": imatrix.name,
-        "dataset": matrices.dataset,
+        "dataset": without_folders(matrices.dataset),
         "entries_count": len(matrices.found),
         "chunks_count": matrices.chunks,
     }
@@ -93,7 +94,7 @@ def told(imatrix: Path, matrices: Imatrix) -> Any:
         row.key = f"quantize.imatrix.{key}".encode()
         row.tag = STRING if isinstance(value, str) else INTEGER
         if isinstance(value, str):
-            row.value.val_str = value.encode()[:LONGEST]
+            row.value.val_str = value.encode()[:LONGEST].decode(errors="ignore").encode()
         else:
             row.value.val_i64 = value
     return rows

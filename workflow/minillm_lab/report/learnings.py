@@ -70,10 +70,12 @@ def speedup(comparison: Comparison) -> list[str]:
     if any(" and " in f.change for f in steps):
         text += " What changes together cannot be told apart without a variant between."
     for other, of_other in comparison.factors.items():
-        if other != name and [f.change for f in of_other] == ["runtime"]:
+        told = other in {name, *(f.end for f in steps)}
+        if not told and [f.change for f in of_other] == ["runtime"]:
             factor = of_other[0].decode
             tied = ", which is tied with 1" if factor.tie else ""
-            text += f" In another runtime, `{other}` decodes {times(factor)} as fast{tied}."
+            pace = f"{times(factor)} as fast as `{comparison.baseline}`"
+            text += f" In another runtime, `{other}` decodes {pace}{tied}."
     return [text]
 
 

@@ -69,6 +69,12 @@ def free_gpu_memory() -> int:
     return sum_
 
 
+def flash_attention() -> str | None:
+    """Whether it is enabled or disabled, if llama.cpp said so; quantized values need it."""
+    needed = said_by_llama("(enabling flash_attn since it is required)")
+    return "enabled" if needed else said_by_llama(r"Flash Attention (enabled|disabled)")
+
+
 def kv_cache_bytes() -> int | None:
     """Bytes of the cache of keys and values, by what llama.cpp said; None if it has none.
 
@@ -128,8 +134,7 @@ class LlamaCpp:
             "context": llama_cpp.llama_n_ctx(self.context),
             "batch": llama_cpp.llama_n_batch(self.context),
             "micro_batch": llama_cpp.llama_n_ubatch(self.context),
-            "flash_attention": said_by_llama(r"Flash Attention (enabled|disabled)")
-            or options.flash_attention,
+            "flash_attention": flash_attention() or options.flash_attention,
             "kv_cache": k if k == v else f"{k}/{v}",
             "kv_cache_bytes": kv_cache_bytes(),
             "load_mode": said_by_llama(r"load_mode = (\S+?)\)"),

@@ -79,6 +79,7 @@ def test_a_text_that_changed_makes_its_matrix_again(done: Lab) -> None:
     path = Path(done.config["variants"]["mine"]["imatrix"])
     before, about = path.read_text(), path.stat()
     path.write_text(OWN[-12000:])
+    os.utime(path, ns=(about.st_atime_ns - 10**12, about.st_mtime_ns - 10**12))  # an older file
     try:
         assert done.planned() == {"imatrix": 1, "quantize": 1} | MEASURED
     finally:
@@ -103,14 +104,16 @@ def test_another_cache_makes_no_file_again(done: Lab) -> None:
 @pytest.mark.parametrize(
     ("matrix", "said"),
     [
-        ("gone.gguf", "gone.gguf"),
-        ("gone.txt", "gone.txt"),
+        ("gone.gguf", "error: imatrix: gone.gguf: there is no such file"),
+        ("gone.txt", "error: imatrix: gone.txt: there is no such file"),
+        ("old.dat", "older form"),
         ("short.txt", "fewer than 512 tokens"),
         ("model.gguf", "no importance matrix"),
         ("bytes.txt", "not a readable text"),
     ],
 )
 def test_what_is_no_matrix_is_one_line(matrix: str, said: str, done: Lab, tiny_gguf: Path) -> None:
+    done.path("old.dat").write_bytes(b"old")
     done.path("short.txt").write_text("Too short.")
     done.path("bytes.txt").write_bytes(bytes(range(128, 256)) * 100)
     if not done.path("model.gguf").exists():
