@@ -22,8 +22,9 @@ from lab import GGUF, ROOT, default_plan, output_of, program, weights_of
 from minillm_lab.benchmark.machine import cpu_model
 from minillm_lab.jobs.command import run, say
 from minillm_lab.jobs.errors import LabError
+from minillm_lab.jobs.files import read_text
 from minillm_lab.models.quantize import quantize
-from minillm_lab.quality.text import EvaluationText, read_text
+from minillm_lab.quality.text import EvaluationText
 from minillm_lab.records import Score, read_record
 from minillm_lab.runtimes import resolved
 

@@ -158,7 +158,7 @@ def test_a_model_is_no_matrix_and_the_older_form_is_named(tiny_gguf: Path, tmp_p
         read_imatrix(tiny_gguf)
     (tmp_path / "old.dat").write_bytes(struct.pack("<i", 1))
     with pytest.raises(LabError, match=r"old\.dat.*llama-imatrix"):
-        imatrix.read_text(tmp_path / "old.dat")
+        imatrix.calibration_text(tmp_path / "old.dat")
 
 
 def test_a_matrix_of_another_model_is_refused_and_nothing_is_left(

@@ -109,7 +109,7 @@ def test_another_cache_makes_no_file_again(done: Lab) -> None:
         ("old.dat", "older form"),
         ("short.txt", "fewer than 512 tokens"),
         ("model.gguf", "no importance matrix"),
-        ("bytes.txt", "not a readable text"),
+        ("bytes.txt", "is not UTF-8 text"),
     ],
 )
 def test_what_is_no_matrix_is_one_line(matrix: str, said: str, done: Lab, tiny_gguf: Path) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from minillm_lab.experiment.config import RESERVED, load_experiment
 from minillm_lab.experiment.for_others import command
-from minillm_lab.experiment.model_files import type_of
-from minillm_lab.experiment.plan import MODELS_FIRST, Plan, due
+from minillm_lab.experiment.plan import MODELS_FIRST, OWN_CHUNKS, Plan, due
 from minillm_lab.experiment.reference import published_at
-from minillm_lab.experiment.sources import LABEL, NAME
+from minillm_lab.experiment.sources import LABEL, NAME, RECIPE, type_of
 from minillm_lab.jobs import lock, time_left
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.graph import failures, jobs_due

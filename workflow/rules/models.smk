@@ -16,8 +16,6 @@ What is fetched depends on the config's entry alone (it names version, revision,
 code downloads nothing again. Deleted models are made again only when a result needs them.
 """
 
-OWN_CHUNKS = 16  # of 40 in the lab's calibration text; more change nothing (docs/quantization.md)
-
 
 rule fetch_gguf:
     input:
@@ -173,7 +171,7 @@ rule quantize:
     log:
         "logs/quantize/{model}.{type}.log",
     wildcard_constraints:
-        type=r"(?!F16|BF16|F32)[A-Z0-9_]+(\+imatrix(-[0-9a-f]{8})?)?",
+        type="(?!F16|BF16|F32)[A-Z0-9_]+" + RECIPE,
     priority: MODELS_FIRST
     conda:
         "../../envs/llama.cpp.yaml"

@@ -10,8 +10,7 @@ from typing import Any
 
 from minillm_lab import __version__, estimates
 from minillm_lab.benchmark.stability import instabilities
-from minillm_lab.experiment.model_files import type_of
-from minillm_lab.experiment.sources import QUANTIZATION_TYPES, Model
+from minillm_lab.experiment.sources import QUANTIZATION_TYPES, Model, type_of
 from minillm_lab.jobs.command import run
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.quality.answer import answer_metrics

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from minillm_lab.benchmark import machine
 from minillm_lab.benchmark.trial import BLOCKS, commands
 from minillm_lab.benchmark.yardsticks import read_once
-from minillm_lab.experiment.plan import Plan
+from minillm_lab.experiment.plan import OWN_CHUNKS, Plan
 from minillm_lab.experiment.sources import UNQUANTIZED
 from minillm_lab.experiment.variants import LlamaCppVariant, TransformersVariant, form_of
 from minillm_lab.jobs.limits import physical_cores
@@ -38,7 +38,7 @@ READING = 0.4  # seconds of both yardsticks
 AGAIN = 1.15  # times the blocks of a trial, since a change of state asks for more
 SCORED = 1.35  # times a token in scoring, with what is made of its logits
 SHORT = 1.0  # seconds of each other job
-OWN_TOKENS = 16 * 512  # of the calibration text
+OWN_TOKENS = OWN_CHUNKS * 512  # of the calibration text
 F16 = LlamaCppVariant.model_validate({"runtime": "llama.cpp", "quantization": "F16"})
 PROMPT, TEXT, QUESTIONS, PROMPTS = 64, 26 * 512, 4800, 8  # tokens, and prompts to reply to
 MOST_READ = 50  # results that rates are taken from

@@ -17,13 +17,9 @@ from minillm_lab.experiment.sources import (
     SAFETENSORS_FILES,
     UNQUANTIZED,
     Model,
+    type_of,
 )
 from minillm_lab.jobs.staleness import stamp
-
-
-def type_of(form: str) -> str:
-    """The quantization type that the file of a form has."""
-    return form.partition("+")[0]
 
 
 class ModelFiles:

@@ -22,6 +22,7 @@ from minillm_lab.jobs.files import sha256_of
 from minillm_lab.jobs.staleness import stamp
 from minillm_lab.records import TOKENS_AT_DEPTH
 
+OWN_CHUNKS = 16  # of the lab's calibration text, for a matrix (docs/quantization.md)
 PLACES = 1000  # places in the order of the rounds and trials of one number
 MODELS_FIRST = 2_000_000  # the priority of jobs that make models
 MEASURED_NEXT = 1_500_000  # the priority of rounds and trials, from which their turn is subtracted

@@ -29,11 +29,17 @@ QuantizationType = Literal[
     "IQ1_S",
 ]  # fmt: skip
 QUANTIZATION_TYPES: tuple[str, ...] = get_args(QuantizationType)  # the finest first
+RECIPE = r"(\+imatrix(-[0-9a-f]{8})?)?"  # behind the type of a file that is made here
 IMATRIX_IGNORED = (*UNQUANTIZED, "Q8_0", "TQ2_0", "TQ1_0")
 TYPE_IN_FILE_NAME = re.compile(
     rf"(?:^|[-._/])({'|'.join(sorted(QUANTIZATION_TYPES, key=len, reverse=True))})\.gguf$",
     re.IGNORECASE,
 )
+
+
+def type_of(form: str) -> str:
+    """The type of a file that is made here, by the name of its form: ``Q4_K_M+imatrix``."""
+    return form.partition("+")[0]
 
 
 def is_no_form(label: str) -> str:

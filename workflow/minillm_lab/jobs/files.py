@@ -57,6 +57,16 @@ def write_text(path: Path, text: str) -> None:
             shutil.copymode(path, part)
 
 
+def read_text(path: Path) -> str:
+    """The content of a UTF-8 file, line ends unchanged. Raises LabError if it is not one."""
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise LabError(f"{path}: is not UTF-8 text (byte {error.start}); convert it") from None
+    except OSError as error:
+        raise LabError(f"{path}: {error.strerror}") from None
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's content, as 64 hexadecimal digits."""
     with path.open("rb") as file:

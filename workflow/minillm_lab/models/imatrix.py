@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from minillm_lab.header import read_header
 from minillm_lab.jobs.command import progress, run, say
 from minillm_lab.jobs.errors import LabError
-from minillm_lab.jobs.files import written_whole
+from minillm_lab.jobs.files import read_text, written_whole
 from minillm_lab.jobs.limits import physical_cores
 from minillm_lab.runtimes.llama_library import load_model, said, tokenize
 
@@ -291,22 +291,19 @@ def read_imatrix(path: Path) -> Imatrix:
     return Imatrix(found, header.dataset or "unknown", header.chunks or 0)
 
 
-def read_text(path: Path) -> str:
+def calibration_text(path: Path) -> str:
     """A calibration text. Raises LabError where it is none."""
     if path.suffix == ".dat":
         raise LabError(
             f"{path}: an importance matrix of the older form; llama-imatrix --in-file {path.name}"
             " --output-format gguf -o new.gguf makes a GGUF of it"
         )
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabError(f"{path}: not a readable text: {error}") from None
+    return read_text(path)
 
 
 def main(arguments: argparse.Namespace) -> None:
     say(f"importance matrix of {arguments.weights}")
-    text = read_text(arguments.text)
+    text = calibration_text(arguments.text)
     found = collect(arguments.weights, text, arguments.text.name, arguments.chunks)
     write_imatrix(found, arguments.output)
 

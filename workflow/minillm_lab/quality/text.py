@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError, model_validator
 from minillm_lab.header import read_gguf
 from minillm_lab.jobs.command import run
 from minillm_lab.jobs.errors import LabError, first_line
-from minillm_lab.jobs.files import gguf_files
+from minillm_lab.jobs.files import gguf_files, read_text
 from minillm_lab.quality.questions import Question, load_questions, tokenized
 from minillm_lab.quality.unmeasured import tried
 from minillm_lab.records import Record, write_record
@@ -239,16 +239,6 @@ def read_sections(written: str, text: str, name: str) -> list[Section]:
         except ValidationError as error:
             raise LabError(f"{name}: {section!r}: {error.errors()[0]['msg']}") from None
     return found
-
-
-def read_text(path: Path) -> str:
-    """The content of a UTF-8 file, line ends unchanged. Raises LabError if it is not one."""
-    try:
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise LabError(f"{path}: is not UTF-8 text (byte {error.start}); convert it") from error
-    except OSError as error:
-        raise LabError(f"{path}: {error.strerror}") from error
 
 
 def evaluation_text(
