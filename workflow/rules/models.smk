@@ -171,7 +171,7 @@ rule quantize:
     log:
         "logs/quantize/{model}.{type}.log",
     wildcard_constraints:
-        type="(?!F16|BF16|F32)[A-Z0-9_]+" + RECIPE,
+        type=f"(?!F16|BF16|F32)[A-Z0-9_]+{RECIPE}",
     priority: MODELS_FIRST
     conda:
         "../../envs/llama.cpp.yaml"
