@@ -113,8 +113,8 @@ def test_what_quality_reads_is_looked_for_before_anything_runs() -> None:
     with pytest.raises(
         SystemExit, match=r"^error: quality\.text: gone\.txt: there is no such file"
     ):
-        plan.text()
-    assert planned(changed("quality", {})).text() == "workflow/minillm_lab/quality/text.txt"
+        plan.texts.text()
+    assert planned(changed("quality", {})).texts.text() == "workflow/minillm_lab/quality/text.txt"
 
 
 def test_the_command_is_what_a_reader_would_type(

@@ -12,7 +12,7 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.models.fetch import fetch_safetensors
 from minillm_lab.models.prompt import from_folder
 from minillm_lab.models.safetensors import write_safetensors
-from minillm_lab.quality.text import open_tokenizer
+from minillm_lab.quality.tokenizer import open_tokenizer
 from minillm_lab.runtimes import Options
 from minillm_lab.runtimes.transformers import Transformers
 from tiny_model import plant_code

@@ -45,7 +45,7 @@ def test_compact_and_exact_references_agree_there_too(model: Path, text: Evaluat
     make_reference("large", model, text, LLAMA, whole, exact=True)
     make_reference("large", model, text, LLAMA, compact)
     with Reference(compact) as opened:
-        ids = opened.chunk(0).compact
+        ids = opened.piece(0).compact
         assert ids is not None and ids.top_ids.dtype == np.uint32 and ids.top_ids.max() > 1 << 16
     assert value(scored(model, text, compact), "kld_mean") == pytest.approx(0, abs=1e-9)
     quantize(model, "Q4_0", model.parent / "Q4_0.gguf")

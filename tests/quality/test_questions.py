@@ -10,7 +10,8 @@ from minillm_lab.quality.evaluation import opened
 from minillm_lab.quality.intervals import mcnemar, proportion
 from minillm_lab.quality.questions import choice_scores, choose_all, load_questions
 from minillm_lab.quality.score import question_metrics
-from minillm_lab.quality.text import EvaluationText, open_tokenizer
+from minillm_lab.quality.text import EvaluationText
+from minillm_lab.quality.tokenizer import open_tokenizer
 from minillm_lab.runtimes import Passage
 from quality_lab import FLOAT32, LLAMA
 

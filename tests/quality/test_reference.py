@@ -17,7 +17,7 @@ from minillm_lab.quality.text import EvaluationText
 def read_all(path: Path) -> None:
     with Reference(path) as opened:
         for number in range(len(opened.facts.text.chunks)):
-            opened.chunk(number)
+            opened.piece(number)
 
 
 def npy(values: np.ndarray) -> bytes:

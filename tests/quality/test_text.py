@@ -4,15 +4,8 @@ import pytest
 
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.quality import text as module
-from minillm_lab.quality.text import (
-    Protocol,
-    cut,
-    open_tokenizer,
-    read_sections,
-    read_text,
-    read_tokens,
-    sizes_of,
-)
+from minillm_lab.quality.text import Protocol, cut, read_sections, read_text
+from minillm_lab.quality.tokenizer import open_tokenizer, read_tokens, sizes_of
 from quality_lab import SHORT, TEXT, prepared
 
 

@@ -17,6 +17,7 @@ from quality_lab import QUESTIONS, SECTIONS, TEXT
 FP16 = {"runtime": "transformers", "dtype": "float16"}
 Q4_K_M = {"runtime": "llama.cpp", "quantization": "Q4_K_M"}
 DRAWN = {"tables": 1, "charts": 1, "pages": 1, "readme": 1}
+LONG = {"long_contexts": [256, 64], "long_text": "long.txt"}
 ONCE = {"rounds": 1, "repetitions": 1, "warmups": 0}
 
 
@@ -27,11 +28,12 @@ def lab(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Lab:
         tiny_gguf,
         variants={"fp16": FP16, "q4_k_m": Q4_K_M},
         baseline="fp16",
-        quality={"text": "text.txt", "questions": "questions.yaml", "context": 64},
+        quality={"text": "text.txt", "questions": "questions.yaml", "context": 64, **LONG},
         **ONCE,
     )
     lab = Lab(tmp_path_factory.mktemp("quality") / "lab", config)
     lab.path("text.txt").write_text(TEXT)
+    lab.path("long.txt").write_text(TEXT)
     lab.path("text.sections.yaml").write_text(SECTIONS)
     lab.path("questions.yaml").write_text(QUESTIONS)
     lab.run()
@@ -50,6 +52,26 @@ def test_results_hold_the_quality_of_both_runtimes(lab: Lab) -> None:
     assert lab.json("results/fp16.json")["quality"]["kld_mean"]["value"] < 1e-4
     assert "KL divergence" in lab.path("results/comparison.md").read_text()
     assert "- `fp16`: negligible loss. KL divergence" in lab.path("RESULTS.md").read_text()
+
+
+def test_results_and_pages_hold_the_quality_in_long_contexts(lab: Lab) -> None:
+    for variant in ("fp16", "q4_k_m"):
+        result = lab.json(f"results/{variant}.json")
+        assert result["protocol"]["quality"]["long_contexts"] == [64, 256]
+        assert result["quality_by_position"].keys() == {"0–254"}
+        found = {name for name in result["quality"] if "_at_" in name}
+        assert found == {
+            *(
+                f"{name}_at_{c}"
+                for name in ("kld_mean", "same_top", "perplexity")
+                for c in (64, 256)
+            ),
+            "kld_growth_at_256",
+        }
+    table = lab.path("results/comparison.md").read_text()
+    assert "KL divergence in a context of 64 ↓, nats" in table
+    assert "KL divergence in a context of 256, × that in one of 64 ↓" in table
+    assert "of the same 32 tokens" in lab.path("RESULTS.md").read_text()
 
 
 def test_nothing_runs_again_when_nothing_changed(lab: Lab) -> None:
@@ -131,7 +153,7 @@ def test_a_reference_made_elsewhere_needs_no_unquantized_model(lab: Lab, tiny_gg
         **ONCE,
     )
     other = Lab(lab.folder.parent / "other", shared)
-    for name in ("text.txt", "text.sections.yaml", "questions.yaml"):
+    for name in ("text.txt", "text.sections.yaml", "long.txt", "questions.yaml"):
         other.path(name).write_text(lab.path(name).read_text())
     other.path("shared.tiny.npz").write_bytes(
         lab.path("results/quality/reference.tiny.npz").read_bytes()
@@ -151,6 +173,7 @@ def test_a_reference_made_elsewhere_needs_no_unquantized_model(lab: Lab, tiny_gg
         ({"reference": {"runtime": "onnx"}}, "quality.reference.runtime: 'onnx' is not one of"),
         ({"protocol": "llama-perplexity", "score_from": 9}, "score_from is set by protocol"),
         ({"context": 64, "score_from": 63}, "score_from leaves no token"),
+        ({"long_contexts": [32]}, "greater than or equal to 64 (found 32)"),
         ({"protocol": "hellaswag"}, "'hellaswag' is not one of"),
     ],
 )

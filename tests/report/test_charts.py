@@ -37,6 +37,9 @@ def with_quality(result: Result, kld: float) -> Result:
     }
     right = QualityMetric(value=0.4, unit="1", ci95=(0.2, 0.6), n=25)
     result.quality |= {"question_accuracy": right, "question_accuracy: facts": right}
+    for context in (2048, 8192):
+        result.quality[f"kld_mean_at_{context}"] = result.quality["kld_mean"]
+    result.quality_by_position = {"0–511": result.quality["kld_mean"]}
     return result
 
 
@@ -122,7 +125,7 @@ def test_what_was_not_measured_is_said_and_not_drawn_as_zero(name: str) -> None:
     for metric in bare[1].metrics.values():
         metric.value, metric.ci95, metric.n, metric.samples = None, None, 0, []
     text = "".join(ElementTree.fromstring(draw.svg(chart(name, compared(*bare)))).itertext())
-    if name in ("divergence", "accuracy", "factors"):
+    if name in ("divergence", "contexts", "accuracy", "factors"):
         assert "Not measured" in text
     if name == "tradeoff":
         assert (

@@ -77,7 +77,8 @@ def test_passages_together_have_the_logits_that_each_has_alone(
     on_llama = runtime == "llama.cpp"
     weights, settings = (tiny_gguf, LLAMA) if on_llama else (tiny_safetensors, FLOAT32)
     weights = made(tmp_path) if made else weights
-    with opened(weights, settings, 128) as loaded:
+    long = Passage([5 + i * i % 200 for i in range(1200)], 700)
+    with opened(weights, settings, 1200) as loaded:
         alone = []
         for passage in PASSAGES:
             alone.append(loaded.runtime.logits_of([Passage(passage.ids, passage.first)]).copy())
@@ -88,6 +89,10 @@ def test_passages_together_have_the_logits_that_each_has_alone(
         together = loaded.runtime.logits_of(PASSAGES)
         assert together.shape[0] == sum(len(p) - p.first for p in PASSAGES)
         assert together == pytest.approx(np.concatenate(alone), abs=0.05 if on_llama else 1e-3)
+        whole = loaded.runtime.logits_of([long]).copy()
+        streamed = [rows.copy() for rows in loaded.runtime.stream(long)]
+        assert [len(rows) for rows in streamed] == [324, 176]  # of 512 tokens at a time
+        assert np.concatenate(streamed) == pytest.approx(whole, abs=0.05 if on_llama else 1e-3)
 
 
 def test_a_weight_that_lies_transposed_is_read_as_well(

@@ -54,9 +54,13 @@ class Depth(Record):
 
     prompt_tokens: int
     prefill_seconds: float
+    first_token_seconds: float = Field(
+        description="It includes prefill and choosing the first token."
+    )
     decode_seconds: list[float] = Field(
         description="It holds the engine's time for each token after the prompt."
     )
+    memory: Memory
 
 
 class Reading(Record):
@@ -234,6 +238,9 @@ class Score(Record):
     )
     by_section: dict[str, QualityMetric] = Field(
         description="It holds kld_mean for each section of the text."
+    )
+    by_position: dict[str, QualityMetric] = Field(
+        {}, description="It holds kld_mean for parts of the longest passage of the long text."
     )
     bits_by_block: list[tuple[float, float, int]] = Field(
         description="It holds the variant's bits, the reference's bits and the bytes of each block"

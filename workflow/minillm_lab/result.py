@@ -12,6 +12,7 @@ from minillm_lab.records import HurtToken, Output, QualityMetric, Reading, Recor
 QUANTIZED = re.compile(
     r"(?:^|[-_.])(?:I?Q\d|TQ\d|MXFP4)\w*(?:\+imatrix(?:-\w+)?)?(?:-\d+-of-\d+)?\.gguf$", re.I
 )
+OF_CONTEXT = "kld_mean_at_"  # how the figures of long contexts begin, before the tokens
 
 
 class TrialSample(Record):
@@ -151,6 +152,11 @@ class Result(Record):
     quality_by_section: dict[str, QualityMetric] = Field(
         {}, description="It holds kld_mean for each section of the text."
     )
+    quality_by_position: dict[str, QualityMetric] = Field(
+        {},
+        description="It holds kld_mean for parts of the longest passage of the long text, by their"
+        " first and last position.",
+    )
     quality_bits_by_block: list[tuple[float, float, int]] = Field(
         [],
         description="It holds the variant's bits, the reference's bits and the bytes of each block"
@@ -191,3 +197,9 @@ def depths(*results: Result) -> list[int]:
         if "_at_" in metric
     }
     return sorted({length for length, prompt in found if length != prompt})
+
+
+def long_contexts(*results: Result) -> list[int]:
+    """The long contexts in which quality was measured, shortest first."""
+    names = {name for r in results for name in r.quality or {} if name.startswith(OF_CONTEXT)}
+    return sorted(int(name.removeprefix(OF_CONTEXT)) for name in names)

@@ -18,9 +18,10 @@ ANSWER_CODE = code_by_runtime(REFERENCES, "quality.answer")
 rule text:
     input:
         tokenizer=lambda w: PLAN.models.tokenizer(PLAN.known_model(w.model)),
-        text=lambda w: PLAN.text(),  # as functions: a report shows these names
-        sections=lambda w: PLAN.sections(),
-        questions=lambda w: PLAN.questions(),
+        text=lambda w: PLAN.texts.text(),  # as functions: a report shows these names
+        sections=lambda w: PLAN.texts.sections(),
+        questions=lambda w: PLAN.texts.questions(),
+        long_text=lambda w: PLAN.texts.long_text(),
         prompts=f"{LAB}/minillm_lab/quality/prompts.yaml",
         code=code("quality.text"),
     output:
@@ -32,14 +33,15 @@ rule text:
         "../../envs/llama.cpp.yaml"
     params:
         origin=lambda w, input: PLAN.models.origin(w.model, input.tokenizer),
-        protocol=PLAN.quality_protocol(),
-        files=PLAN.quality_stamps(),
+        protocol=PLAN.texts.protocol(),
+        files=PLAN.texts.stamps(),
     shell:
         "watched python -m minillm_lab.quality.text"
         " --tokenizer {input.tokenizer:q}"
         " --text {input.text:q}"
         " --sections {input.sections:q}"
         " --questions {input.questions:q}"
+        " --long-text {input.long_text:q}"
         " --protocol {params.protocol:q}"
         " --output {output:q}"
         " --log {log:q}"

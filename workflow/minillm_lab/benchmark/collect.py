@@ -77,6 +77,9 @@ def metrics_of(rounds: list[Round]) -> dict[str, Metric]:
             "t/s",
             [[len(d.decode_seconds) / sum(d.decode_seconds)] for d in at],
         )
+        samples[f"first_token_seconds_at_{tokens}"] = ("s", [[d.first_token_seconds] for d in at])
+        held = [[float(d.memory.resident)] for d in at]
+        samples[f"memory_bytes_at_{tokens}"] = ("B", held)
     prompt = rounds[0].prompt_tokens  # trials measure at this length too; these are the rounds' own
     for phase in ("prefill", "decode"):
         of_answers = samples[f"{phase}_tokens_per_second"]
@@ -207,6 +210,7 @@ def collect(
         ],
         quality=quality_of(first.output, score, answer),
         quality_by_chunk=score.by_chunk if score else {},
+        quality_by_position=score.by_position if score else {},
         quality_by_section=score.by_section if score else {},
         quality_bits_by_block=score.bits_by_block if score else [],
         quality_hurt_most=score.hurt_most if score else [],

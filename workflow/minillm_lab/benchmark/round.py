@@ -117,12 +117,20 @@ def at_depth(runtime: Runtime, prompt: list[int], depth: int) -> Depth:
     start = time.perf_counter()
     runtime.prefill(ids)
     prefilled = time.perf_counter() - start
+    runtime.logits().argmax()
+    first = time.perf_counter() - start
     steps = []
     for token in ids[:TOKENS_AT_DEPTH]:
         before = time.perf_counter()
         runtime.decode(token)
         steps.append(time.perf_counter() - before)
-    return Depth(prompt_tokens=depth, prefill_seconds=prefilled, decode_seconds=steps)
+    return Depth(
+        prompt_tokens=depth,
+        prefill_seconds=prefilled,
+        first_token_seconds=first,
+        decode_seconds=steps,
+        memory=memory.measure(),
+    )
 
 
 def doubt(read: int | None, size: int, cold: bool) -> str | None:

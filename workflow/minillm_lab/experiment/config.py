@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from minillm_lab.experiment.messages import described
+from minillm_lab.experiment.quality import Quality
 from minillm_lab.experiment.reference import (
     PublishedFile,
     Reference,
@@ -49,70 +50,6 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.records import TOKENS_AT_DEPTH
 
 RESERVED = {"all", "comparison", "provisional", "readme", "reference", "report"}
-
-
-class Quality(Strict):
-    """Quality is a variant's distance from the reference; docs/quality.md says how it is taken."""
-
-    text: AnyPath = Field(
-        "own",
-        description="Variants are scored on the text file at this path; own stands for the lab's.",
-    )
-    questions: AnyPath | None = Field(
-        "own",
-        description="Variants are asked the multiple-choice questions in the YAML file at this"
-        " path;"
-        " own stands for the lab's, null for none.",
-    )
-    protocol: Literal["lab", "llama-perplexity"] = Field(
-        "lab",
-        description="With lab, each chunk is scored from score_from on; with llama-perplexity, its"
-        " second half is, as that program does.",
-    )
-    context: int = Field(
-        512, ge=4, le=LONGEST, description="The text is cut into chunks of this many tokens."
-    )
-    score_from: int | None = Field(
-        None,
-        ge=1,
-        le=LONGEST,
-        description="This many tokens at a chunk's start are not scored; without it, 32 (or half of"
-        " a context below 64).",
-    )
-    chunks: int | None = Field(
-        None,
-        ge=2,
-        le=LONGEST,
-        description="At most this many chunks are scored, spread evenly over the text; null scores"
-        " all.",
-    )
-    reference: Reference = Field(
-        TransformersVariant.model_validate({"runtime": "transformers", "dtype": "float32"}),
-        description="Quality is measured against this reference; it is given as a runtime with its"
-        " settings, as a variant's name, or as a file made elsewhere, here or on the hub.",
-    )
-    exact: bool = Field(
-        False,
-        description="The reference keeps whole probability vectors; each scored token then takes"
-        " 4 bytes times the vocabulary.",
-    )
-
-    @model_validator(mode="after")
-    def fits_together(self) -> "Quality":
-        if self.protocol == "llama-perplexity" and self.score_from is not None:
-            raise ValueError("score_from is set by protocol: llama-perplexity; leave one out")
-        if self.first_scored >= self.context - 1:
-            raise ValueError(
-                f"score_from leaves no token of a context of {self.context} to score; lower it"
-            )
-        return self
-
-    @property
-    def first_scored(self) -> int:
-        """The first position of a chunk whose prediction is scored."""
-        if self.protocol == "llama-perplexity":
-            return self.context // 2
-        return self.score_from or min(32, self.context // 2)
 
 
 class ComparedModel(Model):

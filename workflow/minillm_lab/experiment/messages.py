@@ -1,6 +1,8 @@
 """Messages about a config: pydantic's errors in plain words."""
 
 import difflib
+import sys
+from pathlib import Path
 from typing import Any
 
 
@@ -44,3 +46,10 @@ def shown(value: Any) -> str:
     """A value on one line, cut short where it is long."""
     text = repr(value)
     return text if len(text) <= 80 else text[:60] + "…"
+
+
+def existing(key: str, path: str) -> str:
+    """The path, if the file that the config names exists; else exit with one line."""
+    if Path(path).is_file():
+        return path
+    sys.exit(f"error: {key}: {path}: there is no such file; correct the path")

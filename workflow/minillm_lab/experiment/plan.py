@@ -14,11 +14,12 @@ from typing import Any
 from zlib import crc32
 
 from minillm_lab.experiment.config import Experiment
+from minillm_lab.experiment.messages import existing
 from minillm_lab.experiment.model_files import ModelFiles
+from minillm_lab.experiment.quality import Texts
 from minillm_lab.experiment.reference import ReferenceFile, ReferenceOnHub
 from minillm_lab.experiment.variants import LlamaCppVariant, Node, TransformersVariant, form_of
 from minillm_lab.jobs import cluster
-from minillm_lab.jobs.files import sha256_of
 from minillm_lab.jobs.staleness import stamp
 from minillm_lab.records import TOKENS_AT_DEPTH
 
@@ -57,13 +58,6 @@ def known(name: str, names: Iterable[str], kind: str) -> str:
     sys.exit(f"error: no {kind} {name!r} in this experiment; choose one of: {listed}")
 
 
-def existing(key: str, path: str) -> str:
-    """The path, if the file that the config names exists; else exit with one line."""
-    if Path(path).is_file():
-        return path
-    sys.exit(f"error: {key}: {path}: there is no such file; correct the path")
-
-
 class Plan:
     """The plan of an experiment. ``lab`` is the folder of the lab's own files."""
 
@@ -77,6 +71,12 @@ class Plan:
         self.models = ModelFiles(experiment.models, imatrices)
         self.trial_settings = cache(self._trial_settings)  # every trial asks for the baseline's
         self.stamp = cache(stamp)
+
+    @property
+    def texts(self) -> Texts:
+        """What quality is measured on, where it is measured."""
+        assert self.experiment.quality is not None
+        return Texts(self.experiment.quality, self.lab)
 
     # What a variant is.
 
@@ -306,40 +306,3 @@ class Plan:
     def answers(self) -> list[str]:
         """The files of the references' answers for all models that variants run."""
         return [str(self.answer(model)) for model in self.with_reference]
-
-    def quality_protocol(self) -> str:
-        """The protocol by which the evaluation text is cut and scored, as sorted JSON."""
-        q = self.experiment.quality
-        assert q is not None
-        protocol = {"name": q.protocol, "context": q.context, "score_from": q.first_scored}
-        return json.dumps(protocol | {"chunks": q.chunks}, sort_keys=True)
-
-    def text(self) -> str:
-        """The evaluation text: the lab's own, or another file."""
-        assert self.experiment.quality is not None
-        return self._own_or("quality.text", self.experiment.quality.text, "text.txt")
-
-    def questions(self) -> str | list[str]:
-        """The questions: the lab's own, another file, or none."""
-        assert self.experiment.quality is not None
-        path = self.experiment.quality.questions
-        return self._own_or("quality.questions", path, "questions.yaml") if path else []
-
-    def _own_or(self, key: str, path: str, own: str) -> str:
-        return f"{self.lab}/minillm_lab/quality/{own}" if path == "own" else existing(key, path)
-
-    def sections(self) -> str | list[str]:
-        """The file beside the evaluation text that names its sections, if there is one."""
-        beside = Path(self.text()).with_suffix(".sections.yaml")
-        return str(beside) if beside.exists() else []
-
-    def quality_stamps(self) -> list[str]:
-        """The checksums of the config's own text and questions, whatever their dates."""
-        quality = self.experiment.quality
-        assert quality is not None
-        named = {"quality.text": quality.text, "quality.questions": quality.questions}
-        return [
-            f"{path} {sha256_of(Path(existing(key, path)))}"
-            for key, path in named.items()
-            if path and path != "own"
-        ]

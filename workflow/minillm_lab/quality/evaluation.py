@@ -1,10 +1,11 @@
-"""Opening a model for quality, and running the evaluation text through it chunk by chunk."""
+"""Opening a model for quality, and running the evaluation text through it piece by piece."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.quality.questions import CHOICES
 from minillm_lab.quality.text import EvaluationText
 from minillm_lab.runtimes import (
+    STEP,
     Passage,
     Runtime,
     check_memory,
@@ -47,7 +49,8 @@ def longest(text: EvaluationText) -> int:
     """The context that the text, its questions and its replies need, in tokens."""
     asked = [len(q.prompt) + sum(map(len, q.choices)) for q in text.questions]
     replied = [len(prompt) + REPLY for prompt in text.prompts]
-    return max(text.protocol.context, *asked, *replied, 16)
+    read = [len(ids) for ids, _ in text.passages]
+    return max(*read, *asked, *replied, 16)
 
 
 @contextmanager
@@ -75,17 +78,36 @@ def greedy(runtime: Runtime, prompt: list[int], tokens: int) -> list[int]:
     return ids
 
 
+class Piece(NamedTuple):
+    """A piece of a passage: n scored tokens that are evaluated at once."""
+
+    passage: int  # its number in the text's passages
+    rows: slice  # which of the passage's scored tokens
+    next: NDArray[np.intp]  # (n,): the tokens that the text goes on with
+
+
+def pieces(text: EvaluationText) -> list[Piece]:
+    """The pieces of all passages in order.
+
+    A passage's last token is not evaluated, since no token follows it.
+    """
+    found = []
+    for number, (ids, first) in enumerate(text.passages):
+        for start in range(0, len(ids) - 1, STEP):
+            stop = min(start + STEP, len(ids) - 1)
+            if (begin := max(start, first)) < stop:
+                rows = slice(begin - first, stop - first)
+                found.append(Piece(number, rows, np.array(ids[begin + 1 : stop + 1])))
+    return found
+
+
 def evaluate(
     loaded: Loaded, text: EvaluationText, doing: str
-) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.intp]]]:
-    """Yield (number, logits, next tokens) of each chunk, shapes (n, vocabulary) and (n,).
-
-    A chunk's last token is not evaluated, since no token follows it. The logits are valid until the
-    next chunk.
-    """
-    first = text.protocol.score_from
-    with progress(doing, sum(map(len, text.chunks)), "tokens") as advance:
-        for number, ids in enumerate(text.chunks):
-            logits = loaded.runtime.logits_of([Passage(ids[:-1], first)])
-            yield number, logits, np.array(ids[first + 1 :])
-            advance(len(ids))
+) -> Iterator[tuple[Piece, NDArray[np.float32]]]:
+    """Yield each piece with its logits, shape (n, vocabulary), valid until the next."""
+    every = pieces(text)
+    streams = (loaded.runtime.stream(Passage(ids[:-1], first)) for ids, first in text.passages)
+    with progress(doing, sum(len(piece.next) for piece in every), "tokens") as advance:
+        for piece, logits in zip(every, chain.from_iterable(streams), strict=True):
+            yield piece, logits
+            advance(len(logits))

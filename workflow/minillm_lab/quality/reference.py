@@ -1,8 +1,8 @@
 """The reference: the unquantized model's predictions on the text, small enough to publish.
 
-It is an uncompressed .npz file with a set of arrays per chunk (so that reading and writing stream)
-and a JSON document, ``facts``. It may come from elsewhere, so nothing in it is used before its
-shape, type and range have been checked.
+It is an uncompressed .npz file with a set of arrays per piece of the texts (so that reading and
+writing stream) and a JSON document, ``facts``. It may come from elsewhere, so nothing in it is used
+before its shape, type and range have been checked.
 """
 
 import argparse
@@ -23,7 +23,15 @@ from minillm_lab.jobs.command import run, say
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import check_space, sha256_of, weight_files, written_whole
 from minillm_lab.quality.divergence import TAIL, TOP, Compact, compress, log_normalizer
-from minillm_lab.quality.evaluation import REPLY, Loaded, evaluate, greedy, longest, opened
+from minillm_lab.quality.evaluation import (
+    REPLY,
+    Loaded,
+    evaluate,
+    greedy,
+    longest,
+    opened,
+    pieces,
+)
 from minillm_lab.quality.questions import choose_all
 from minillm_lab.quality.text import EvaluationText
 from minillm_lab.quality.unmeasured import pass_on, tried
@@ -53,8 +61,8 @@ class ReferenceFacts(Record):
 
 
 @dataclass(frozen=True)
-class ReferenceChunk:
-    """The reference at the n scored tokens of one chunk."""
+class ReferencePiece:
+    """The reference at the n scored tokens of one piece."""
 
     surprise: NDArray[np.float32]  # (n,): −log p of the text's next token, in nats
     best: NDArray[np.unsignedinteger]  # (n,): the most likely token
@@ -72,9 +80,9 @@ def make_reference(
     with opened(weights, settings, longest(text)) as loaded, written_whole(output) as part:
         vocabulary = loaded.vocabulary(text)
         per_token = 4 * vocabulary if exact else 6 * min(top + tail, vocabulary)
-        check_space(output, len(text.chunks) * text.protocol.scored * per_token)
+        check_space(output, sum(len(piece.next) for piece in pieces(text)) * per_token)
         with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
-            for number, arrays in _chunks(loaded, text, name, exact, top, tail):
+            for number, arrays in _pieces(loaded, text, name, exact, top, tail):
                 for key, values in arrays.items():
                     _write(archive, f"{key}.{number}", values)
             facts = ReferenceFacts(
@@ -92,12 +100,12 @@ def make_reference(
             _write(archive, "facts", np.frombuffer(facts.model_dump_json().encode(), np.uint8))
 
 
-def _chunks(
+def _pieces(
     loaded: Loaded, text: EvaluationText, name: str, exact: bool, top: int, tail: int
 ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
-    """The arrays of each chunk, by their names in the file."""
+    """The arrays of each piece, by their names in the file."""
     random = np.random.default_rng(SEED)
-    for number, logits, targets in evaluate(loaded, text, f"reference of {name}"):
+    for number, (piece, logits) in enumerate(evaluate(loaded, text, f"reference of {name}")):
         normalizers = log_normalizer(logits)
         if not np.isfinite(normalizers).all():
             raise LabError(
@@ -107,7 +115,7 @@ def _chunks(
             )
         rows = np.arange(len(logits))
         arrays: dict[str, NDArray[Any]] = {
-            "surprise": (normalizers - logits[rows, targets]).astype(np.float32)
+            "surprise": (normalizers - logits[rows, piece.next]).astype(np.float32)
         }
         if exact:
             arrays["exact"] = (logits - normalizers[:, None]).astype(np.float32)
@@ -150,6 +158,7 @@ class Reference:
             raise self._broken("its replies do not fit its prompts")
         if not all(0 <= token < f.vocabulary for ids in f.replies for token in ids):
             raise self._broken("a reply names a token outside the vocabulary")
+        self.tokens = [len(piece.next) for piece in pieces(f.text)]
 
     def __enter__(self) -> "Reference":
         return self
@@ -157,14 +166,14 @@ class Reference:
     def __exit__(self, *_: object) -> None:
         self.archive.close()
 
-    def chunk(self, number: int) -> ReferenceChunk:
-        """One chunk, with types, shapes and ranges checked, and probabilities that sum to 1."""
-        f, n = self.facts, self.facts.text.protocol.scored
+    def piece(self, number: int) -> ReferencePiece:
+        """One piece, with types, shapes and ranges checked, and probabilities that sum to 1."""
+        f, n = self.facts, self.tokens[number]
         surprise = self._array(f"surprise.{number}", np.float32, (n,))
         if f.kind == "exact":
             exact = self._array(f"exact.{number}", np.float32, (n, f.vocabulary))
             self._sums_to_one(np.exp(exact).sum(axis=1), number)
-            return ReferenceChunk(surprise, exact.argmax(axis=1).astype(np.uint32), None, exact)
+            return ReferencePiece(surprise, exact.argmax(axis=1).astype(np.uint32), None, exact)
         ids = np.uint16 if f.vocabulary <= 1 << 16 else np.uint32
         kept = Compact(
             top_ids=self._array(f"top_ids.{number}", ids, (n, f.top)),
@@ -174,17 +183,17 @@ class Reference:
             tail_mass=self._array(f"tail_mass.{number}", np.float32, (n,)),
         )
         if max(int(x.max(initial=0)) for x in (kept.top_ids, kept.tail_ids)) >= f.vocabulary:
-            raise self._broken(f"chunk {number} names a token outside the vocabulary")
+            raise self._broken(f"piece {number} names a token outside the vocabulary")
         if (kept.tail_mass < 0).any() or max(
             float(x.max(initial=-1)) for x in (kept.top, kept.tail)
         ) > 1e-3:
-            raise self._broken(f"chunk {number} holds values that are not probabilities")
+            raise self._broken(f"piece {number} holds values that are not probabilities")
         self._sums_to_one(np.exp(kept.top).sum(axis=1) + kept.tail_mass, number)
-        return ReferenceChunk(surprise, kept.top_ids[:, 0], kept, None)
+        return ReferencePiece(surprise, kept.top_ids[:, 0], kept, None)
 
     def _sums_to_one(self, sums: NDArray[np.float32], number: int) -> None:
         if np.abs(sums - 1).max() > 1e-3:
-            raise self._broken(f"the probabilities of chunk {number} do not sum to 1")
+            raise self._broken(f"the probabilities of piece {number} do not sum to 1")
 
     def _array(
         self, name: str, kind: type, shape: tuple[int, ...] | None, limit: int | None = None

@@ -13,6 +13,7 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.quality.divergence import divergence, exact_divergence, log_normalizer
 from minillm_lab.quality.evaluation import Loaded, evaluate, longest, opened
 from minillm_lab.quality.intervals import mcnemar, proportion
+from minillm_lab.quality.long_contexts import by_position, context_metrics
 from minillm_lab.quality.metrics import (
     Tokens,
     bits_by_block,
@@ -69,17 +70,18 @@ def score(
                     " use the reference of that model"
                 )
             try:
-                tokens = tokens_of(variant, loaded, text, reference)
+                tokens, long = tokens_of(variant, loaded, text, reference)
                 choices = choose_all(loaded.runtime, text.questions)
                 agreed = agreement(loaded.runtime, text.prompts, reference.facts.replies)
             except NotFiniteError:
-                tokens, choices, agreed = None, [], None
+                tokens, long, choices, agreed = None, [], [], None
             hurt = hurt_most(tokens, text, loaded.runtime.detokenize) if tokens else []
     facts = reference.facts
     protocol = text.protocol.model_dump() | {
         "chunks": len(text.chunks),
         "text_sha256": text.text_sha256,
         "questions_sha256": text.questions_sha256,
+        "long_text_sha256": text.long_text_sha256,
         "reference": {"kind": facts.kind, "weights": facts.weights, "runtime": facts.runtime},
     }
     warnings = [] if tokens else [NOT_FINITE]
@@ -87,7 +89,7 @@ def score(
         warnings.append(OTHER_NAME.format(theirs=facts.model, ours=model))
     metrics: dict[str, QualityMetric] = {}
     if tokens is not None and agreed is not None:
-        metrics = metrics_of(tokens, text) | reply_metrics(agreed)
+        metrics = metrics_of(tokens, text) | reply_metrics(agreed) | context_metrics(long, text)
         metrics |= question_metrics(choices, facts.answers, text.questions)
     return Score(
         variant=variant,
@@ -95,6 +97,7 @@ def score(
         metrics=metrics,
         by_chunk=chunk_means(tokens) if tokens else {},
         by_section=by_section(tokens, text) if tokens else {},
+        by_position=by_position(long, text),
         bits_by_block=bits_by_block(tokens, text) if tokens else [],
         hurt_most=hurt,
         answers=choices,
@@ -102,23 +105,32 @@ def score(
     )
 
 
-def tokens_of(variant: str, loaded: Loaded, text: EvaluationText, reference: Reference) -> Tokens:
-    """The values of every scored token; the logits are not kept."""
-    tokens = Tokens.room(len(text.chunks), text.protocol.scored)
-    rows = np.arange(text.protocol.scored)
-    for number, logits, targets in evaluate(loaded, text, variant):
-        chunk, normalizers = reference.chunk(number), log_normalizer(logits)
+def tokens_of(
+    variant: str, loaded: Loaded, text: EvaluationText, reference: Reference
+) -> tuple[Tokens, list[Tokens]]:
+    """The values of every scored token, of the chunks and of each long passage.
+
+    The logits are not kept.
+    """
+    chunks = Tokens.room(len(text.chunks), text.protocol.scored)
+    long = text.passages[len(text.chunks) :]
+    passages = [Tokens.room(1, len(ids) - 1 - first) for ids, first in long]
+    for number, (piece, logits) in enumerate(evaluate(loaded, text, variant)):
+        theirs, normalizers = reference.piece(number), log_normalizer(logits)
         if not np.isfinite(normalizers).all():
             raise NotFiniteError
-        if chunk.exact is not None:
-            tokens.kld[number] = exact_divergence(chunk.exact, logits, normalizers)
-        elif chunk.compact is not None:
-            tokens.kld[number] = divergence(chunk.compact, logits, normalizers)
-        tokens.surprise[number] = normalizers - logits[rows, targets]
-        tokens.reference_surprise[number] = chunk.surprise
-        tokens.best[number] = logits.argmax(axis=1)
-        tokens.reference_best[number] = chunk.best
-    return tokens
+        of_long = piece.passage - len(text.chunks)
+        tokens = chunks if of_long < 0 else passages[of_long]
+        place = (piece.passage if of_long < 0 else 0, piece.rows)
+        if theirs.exact is not None:
+            tokens.kld[place] = exact_divergence(theirs.exact, logits, normalizers)
+        elif theirs.compact is not None:
+            tokens.kld[place] = divergence(theirs.compact, logits, normalizers)
+        tokens.surprise[place] = normalizers - logits[np.arange(len(logits)), piece.next]
+        tokens.reference_surprise[place] = theirs.surprise
+        tokens.best[place] = logits.argmax(axis=1)
+        tokens.reference_best[place] = theirs.best
+    return chunks, passages
 
 
 def agreement(
@@ -167,6 +179,7 @@ def without_metrics(arguments: argparse.Namespace, reason: str) -> None:
         metrics={},
         by_chunk={},
         by_section={},
+        by_position={},
         bits_by_block=[],
         hurt_most=[],
         answers=[],

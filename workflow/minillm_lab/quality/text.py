@@ -3,39 +3,31 @@
 The ids come from the tokenizer of the model's source, as the prompt's do. The text is cut as
 llama-perplexity cuts it: into chunks of ``context`` tokens, with a rest at the end dropped. If the
 model's tokenizer adds a begin-of-text token, that token replaces each chunk's first one.
+
+Of the long text, which is one piece, there are passages of several lengths that end with it.
 """
 
 import argparse
 import hashlib
 import json
-import re
-from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from minillm_lab.header import read_gguf
-from minillm_lab.jobs.command import run
-from minillm_lab.jobs.errors import LabError, first_line
+from minillm_lab.jobs.command import run, say
+from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import gguf_files, read_text
 from minillm_lab.quality.questions import Question, load_questions, tokenized
+from minillm_lab.quality.tokenizer import open_tokenizer, sizes_of
 from minillm_lab.quality.unmeasured import tried
 from minillm_lab.records import Record, write_record
 
-Tokenize = Callable[[str], list[int]]
-SPACE = b" "
+SHORTEST_LONG = 64  # tokens
 PROMPTS = Path(__file__).with_name("prompts.yaml")
-
-
-class Tokenizer(NamedTuple):
-    """A tokenizer that treats special tokens as plain text."""
-
-    encode: Tokenize
-    begin: int | None  # the begin-of-text token, if the tokenizer adds one
-    spellings: Callable[[list[int]], list[list[bytes]]]  # each token's bytes, in each possible way
 
 
 class Protocol(Record):
@@ -49,11 +41,19 @@ class Protocol(Record):
     chunks: int | None = Field(
         None, ge=2, description="At most this many chunks are scored, spread over the text."
     )
+    long_contexts: list[int] = Field(
+        [], description="The end of the long text is scored in contexts of these many tokens."
+    )
 
     @property
     def scored(self) -> int:
         """The number of scored tokens in a chunk; the last token predicts no known one."""
         return self.context - 1 - self.score_from
+
+    @property
+    def end(self) -> int:
+        """The number of tokens at the long text's end that are scored in each long context."""
+        return min(self.long_contexts, default=0) // 2
 
 
 class Section(Record):
@@ -72,6 +72,10 @@ class EvaluationText(Record):
     protocol: Protocol
     begins: bool = Field(description="Each chunk begins with the begin-of-text token.")
     chunks: list[list[int]]
+    long: list[list[int]] = Field(
+        [], description="It holds a passage for each long context; all end with the long text."
+    )
+    long_text_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     bytes: list[list[int]] | None = Field(
         description="It holds the bytes of each token of each chunk; null if the tokens do not"
         " spell"
@@ -101,94 +105,37 @@ class EvaluationText(Record):
             raise ValueError("there is no token to score")
         if any(len(chunk) != self.protocol.context for chunk in self.chunks):
             raise ValueError("a chunk has another length than the protocol's context")
+        contexts = self.protocol.long_contexts
+        if [len(ids) for ids in self.long] != contexts or contexts != sorted({*contexts}):
+            raise ValueError("the long passages have other lengths than the protocol's")
+        if contexts and contexts[0] < SHORTEST_LONG:
+            raise ValueError(f"a long context has fewer than {SHORTEST_LONG} tokens")
         return self
+
+    @property
+    def passages(self) -> list[tuple[list[int], int]]:
+        """Every passage, and its first position whose prediction is scored: chunks, then long ones.
+
+        Of a long passage its end is scored, and of the longest also what comes before.
+        """
+        first, end = self.protocol.score_from, self.protocol.end
+        found = [(ids, first) for ids in self.chunks]
+        for ids in self.long:
+            only_end = len(ids) - 1 - end
+            found.append((ids, min(first, only_end) if ids is self.long[-1] else only_end))
+        return found
 
     @property
     def largest_id(self) -> int:
         """The largest token id in it; -1 if any is negative."""
         lists = (
             self.chunks
+            + self.long
             + self.prompts
             + [ids for q in self.questions for ids in (q.prompt, *q.choices)]
         )
         low, high = min(map(min, lists)), max(map(max, lists))
         return high if low >= 0 else -1
-
-
-def open_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer of a folder or a GGUF file. Raises LabError if there is none."""
-    if not gguf_files(path):
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer: Any = AutoTokenizer.from_pretrained(
-                path, local_files_only=True, trust_remote_code=False
-            )
-        except (OSError, ValueError) as error:
-            raise LabError(
-                f"{path}: no usable tokenizer: {first_line(error)}; add the tokenizer's files"
-            ) from error
-
-        def encode(text: str) -> list[int]:
-            ids: list[int] = tokenizer(
-                text, add_special_tokens=False, split_special_tokens=True, verbose=False
-            )["input_ids"]
-            return ids
-
-        def spellings(ids: list[int]) -> list[list[bytes]]:
-            return read_tokens(tokenizer.convert_ids_to_tokens(ids))
-
-        begin = tokenizer.bos_token_id
-        adds = begin in tokenizer("a")["input_ids"][:1]
-        return Tokenizer(encode, begin if adds else None, spellings)
-    import llama_cpp
-
-    from minillm_lab.runtimes.llama_library import load_model, piece, tokenize
-
-    model = load_model(path, vocab_only=True)
-    vocab = llama_cpp.llama_model_get_vocab(model)
-    adds = llama_cpp.llama_vocab_get_add_bos(vocab)
-    return Tokenizer(
-        lambda text: tokenize(model, text, special=False),
-        llama_cpp.llama_vocab_bos(vocab) if adds else None,
-        lambda ids: [[piece(model, i) for i in ids]],
-    )
-
-
-def read_tokens(tokens: list[str]) -> list[list[bytes]]:
-    """The bytes that tokens stand for, in each of the two ways that vocabularies write bytes.
-
-    Byte-level vocabularies have a printable symbol for each byte. SentencePiece's have "▁" for a
-    space and "<0xE0>" for a byte that no token holds.
-    """
-    from transformers.convert_slow_tokenizer import bytes_to_unicode
-
-    byte_of = {symbol: byte for byte, symbol in bytes_to_unicode().items()}
-
-    def by_level(token: str) -> bytes:
-        known = all(symbol in byte_of for symbol in token)
-        return bytes(map(byte_of.__getitem__, token)) if known else token.encode()
-
-    def by_piece(token: str) -> bytes:
-        if re.fullmatch("<0x[0-9A-F]{2}>", token):
-            return bytes([int(token[3:5], 16)])
-        return token.replace("▁", " ").encode()
-
-    return [[by_level(token) for token in tokens], [by_piece(token) for token in tokens]]
-
-
-def sizes_of(content: bytes, spellings: list[list[bytes]]) -> list[int] | None:
-    """The number of bytes of each token; None if the tokens do not spell the text.
-
-    A space that the tokenizer puts before the text is not counted.
-    """
-    for spelled in spellings:
-        whole, sizes = b"".join(spelled), list(map(len, spelled))
-        if whole == SPACE + content and sizes:
-            sizes[0] -= 1
-        if whole in (content, SPACE + content):
-            return sizes
-    return None
 
 
 def places(tokens: int, protocol: Protocol) -> list[int]:
@@ -211,6 +158,20 @@ def cut(ids: list[int], protocol: Protocol, begin: int | None) -> list[list[int]
     starts = places(len(ids), protocol)
     chunks = [ids[start : start + protocol.context] for start in starts]
     return chunks if begin is None else [[begin, *chunk[1:]] for chunk in chunks]
+
+
+def ends(ids: list[int], contexts: list[int], begin: int | None) -> list[list[int]]:
+    """The last tokens of the long text, for each context as many as it holds.
+
+    Raises LabError if the text is shorter than the longest.
+    """
+    if contexts and len(ids) < contexts[-1]:
+        raise LabError(
+            f"quality.long_text: {len(ids)} tokens are fewer than the {contexts[-1]} of"
+            " 'quality.long_contexts'; give a longer text, or leave that context out"
+        )
+    found = [ids[-context:] for context in contexts]
+    return found if begin is None else [[begin, *passage[1:]] for passage in found]
 
 
 def read_sections(written: str, text: str, name: str) -> list[Section]:
@@ -247,9 +208,10 @@ def evaluation_text(
     questions: Path | None,
     protocol: Protocol,
     sections: Path | None = None,
+    long_text: Path | None = None,
 ) -> EvaluationText:
-    """Text, prompts and questions as the reference and the variants are given them."""
-    content = read_text(text)
+    """Texts, prompts and questions as the reference and the variants are given them."""
+    content, long = read_text(text), read_text(long_text) if long_text else None
     asked = read_text(questions) if questions else None
     encode, begin, spellings = open_tokenizer(tokenizer)
     ids = encode(content)
@@ -265,6 +227,8 @@ def evaluation_text(
         protocol=protocol,
         begins=begin is not None,
         chunks=chunks,
+        long=ends(encode(long), protocol.long_contexts, begin) if long else [],
+        long_text_sha256=hashlib.sha256(long.encode()).hexdigest() if long else None,
         bytes=None if sizes is None else [sizes[i : i + protocol.context] for i in starts],
         starts=[before[i] for i in starts],
         sections=read_sections(read_text(sections), content, str(sections)) if sections else [],
@@ -298,8 +262,17 @@ def main(arguments: argparse.Namespace) -> None:
             f"quality.context: {protocol.context} tokens are more than the {made_for} that the"
             " model is made for; lower it"
         )
+    if made_for and (beyond := [c for c in protocol.long_contexts if c > made_for]):
+        said = ", ".join(map(str, beyond))
+        say(f"long contexts: left out, since the model is made for {made_for} tokens: {said}")
+        protocol.long_contexts = [c for c in protocol.long_contexts if c <= made_for]
     made = evaluation_text(
-        arguments.tokenizer, arguments.text, arguments.questions, protocol, arguments.sections
+        arguments.tokenizer,
+        arguments.text,
+        arguments.questions,
+        protocol,
+        arguments.sections,
+        arguments.long_text if protocol.long_contexts else None,
     )
     write_record(arguments.output, made)
 
@@ -313,6 +286,9 @@ if __name__ == "__main__":
     )
     parser.add_argument(
         "--sections", type=Path, nargs="?", help="a YAML file; without it, there are none"
+    )
+    parser.add_argument(
+        "--long-text", type=Path, nargs="?", help="a text in one piece, for long contexts"
     )
     parser.add_argument("--protocol", required=True, help="how to cut and score, as JSON")
     parser.add_argument("--output", type=Path, required=True)

@@ -12,9 +12,10 @@ CHARTS = {  # name: title
     "questions": "Questions wrong against speed",
     "load": "Load time, cold and warm",
     "memory": "Memory by part",
-    "lengths": "Speed against prompt length",
+    "lengths": "Speed and memory against prompt length",
     "factors": "Where the speed-up comes from",
     "divergence": "Divergence from the reference",
+    "contexts": "Divergence in long contexts",
     "accuracy": "Questions right, by group",
 }
 PAGES = {
@@ -28,6 +29,8 @@ PAGES = {
 def charts_of(experiment: Experiment) -> list[str]:
     """The charts that an experiment measures something for."""
     missing = set() if experiment.quality else {"divergence"}
+    if not (experiment.quality and experiment.quality.long_contexts):
+        missing.add("contexts")
     if not (experiment.quality and experiment.quality.questions):
         missing |= {"accuracy", "questions"}
     if len(experiment.models_run) == 1:

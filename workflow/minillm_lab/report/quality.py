@@ -3,9 +3,10 @@
 from math import floor, log10
 
 from minillm_lab.quality.intervals import FEWEST
+from minillm_lab.quality.long_contexts import BLOCKS
 from minillm_lab.quality.verdict import verdict
 from minillm_lab.records import QualityMetric
-from minillm_lab.result import Result
+from minillm_lab.result import OF_CONTEXT, Result, long_contexts
 from minillm_lab.wording import inert
 
 BITS = "Bits per byte of the text ↓"
@@ -29,7 +30,7 @@ def rows(results: dict[str, Result]) -> list[list[str]]:
         return []
     words = [(verdict(q) or "–").removesuffix(" loss") for q in measured.values()]
     body = [["Quality loss", *words]]
-    for name, (label, factor, digits) in ROWS.items():
+    for name, (label, factor, digits) in (ROWS | context_rows(results)).items():
         found = [(q or {}).get(name) for q in measured.values()]
         if any(found):
             body.append([label, *(cell(metric, factor, digits) for metric in found)])
@@ -37,6 +38,18 @@ def rows(results: dict[str, Result]) -> list[list[str]]:
     if any(found):
         body.append(["Tokens of the answer before the first difference ↑", *map(agreement, found)])
     return body
+
+
+def context_rows(results: dict[str, Result]) -> dict[str, tuple[str, float, int]]:
+    """Rows for the long contexts, and for what the longest adds to the shortest."""
+    lengths = long_contexts(*results.values())
+    found = {
+        f"{OF_CONTEXT}{n}": (f"KL divergence in a context of {n} ↓, nats", 1.0, 4) for n in lengths
+    }
+    if len(lengths) > 1:
+        label = f"KL divergence in a context of {lengths[-1]}, × that in one of {lengths[0]} ↓"
+        found[f"kld_growth_at_{lengths[-1]}"] = (label, 1.0, 2)
+    return found
 
 
 def cell(metric: QualityMetric | None, factor: float, digits: int) -> str:
@@ -90,6 +103,13 @@ def legend(results: dict[str, Result]) -> list[str]:
             f" {tokens} scored tokens in {protocol['chunks']} chunks of {protocol['context']};"
             f" {intervals}; what the figures mean and where the verdicts begin: docs/quality.md"
         )
+        if lengths := long_contexts(result):
+            lines.append(
+                f"- Long contexts of {inert(result.model.name)}: the divergence of the same"
+                f" {result.quality[f'{OF_CONTEXT}{lengths[0]}'].n} tokens, the end of one text,"
+                f" after more and more of it; intervals from its spread over {BLOCKS} blocks of"
+                " these tokens, so of this text alone"
+            )
     models = {r.model.name for r in results.values()}
     if len(models) > 1 and lines:
         lines.append(

@@ -20,7 +20,7 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import weight_files
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -35,6 +35,7 @@ DISTRIBUTIONS = {
     "llama.cpp": ["llama-cpp-python"],
     "transformers": ["transformers", "torch"],
 }
+STEP = 512  # tokens of a passage that are evaluated at once where it is streamed
 COMPILED = r"([^/\n]+\.(?:so|dylib|dll)\b.*?),sha256=.*,(\d+)$"  # in a package's list of files
 
 
@@ -140,6 +141,13 @@ class Runtime(Protocol):
         branches, one after the other. The shape is (sum of len(passage) - passage.first,
         vocabulary); for positions before ``first`` no logits are computed. They are valid until the
         next call.
+        """
+
+    def stream(self, passage: Passage) -> Iterator[NDArray[np.float32]]:
+        """The wanted logits of one passage without branches, STEP of its tokens at a time.
+
+        The shape is (n, vocabulary); a step without a wanted token yields nothing. Each is valid
+        until the next. Memory does not grow with the passage, but for the cache.
         """
 
 

@@ -6,7 +6,7 @@ before and samples inside its loop, and both would distort the times.
 
 import ctypes
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from llama_cpp._ggml import libggml
 from numpy.typing import NDArray
 
 from minillm_lab.jobs.errors import LabError
-from minillm_lab.runtimes import Options, Passage, one_by_one
+from minillm_lab.runtimes import STEP, Options, Passage, one_by_one
 from minillm_lab.runtimes.llama_library import (
     detokenize,
     load_model,
@@ -192,6 +192,14 @@ class LlamaCpp:
         if self.has_state:
             passages = one_by_one(passages)
         return np.concatenate([self._logits_of(passage).copy() for passage in passages])
+
+    def stream(self, passage: Passage) -> Iterator[NDArray[np.float32]]:
+        self.clear()
+        for start in range(0, len(passage.ids), STEP):
+            ids = enumerate(passage.ids[start : start + STEP], start)
+            rows = self._evaluate([(token, i, (0,), i >= passage.first) for i, token in ids])
+            if len(rows):
+                yield rows
 
     def _logits_of(self, passage: Passage) -> NDArray[np.float32]:
         self.clear()

@@ -1,8 +1,8 @@
 """PyTorch through Transformers, with safetensors, in eager mode, one token at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from minillm_lab.jobs.errors import LabError, first_line
-from minillm_lab.runtimes import Options, Passage, one_by_one
+from minillm_lab.runtimes import STEP, Options, Passage, one_by_one
 
 transformers.utils.logging.disable_progress_bar()
 transformers.utils.logging.set_verbosity_error()
@@ -165,6 +165,28 @@ class Transformers:
             )
         rows: NDArray[np.float32] = output.logits[0].float().cpu().numpy()
         return rows
+
+    def stream(self, passage: Passage) -> Iterator[NDArray[np.float32]]:
+        starts, cache = range(0, len(passage.ids), STEP), None
+        if len(starts) == 1 or self._has_state():  # a state is started by a whole passage only
+            whole = self._logits_of([passage])
+            before = [max(start - passage.first, 0) for start in (*starts, len(passage.ids))]
+            yield from filter(len, (whole[a:b] for a, b in pairwise(before)))
+            return
+        for start in starts:
+            ids = passage.ids[start : start + STEP]
+            wanted = range(max(passage.first - start, 0), len(ids))
+            with torch.inference_mode(), HalfProducts() if self._slow_halves() else nullcontext():
+                output = self.model(
+                    torch.tensor([ids], device=self.device),
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=torch.tensor(wanted or [0], device=self.device),
+                )
+            cache = output.past_key_values
+            if wanted:
+                rows: NDArray[np.float32] = output.logits[0].float().cpu().numpy()
+                yield rows
 
     def _has_state(self) -> bool:
         """Whether a layer passes a state from token to token, past any attention mask."""

@@ -13,6 +13,7 @@ import altair as alt
 from minillm_lab.comparison.group import by_machine
 from minillm_lab.comparison.shapes import Comparison
 from minillm_lab.report import CHARTS
+from minillm_lab.report.charts.curves import contexts, lengths
 from minillm_lab.report.charts.parts import (
     NARROW,
     ROW,
@@ -26,7 +27,6 @@ from minillm_lab.report.charts.parts import (
     variant_axis,
 )
 from minillm_lab.report.charts.tradeoff import questions, tradeoff
-from minillm_lab.result import depths
 from minillm_lab.wording import number
 
 
@@ -88,52 +88,6 @@ def memory(comparison: Comparison, names: list[str], width: int) -> alt.LayerCha
         )
     )
     return alt.layer(bars, ticks).properties(width=width, height=ROW * len(names))
-
-
-def lengths(comparison: Comparison, names: list[str], width: int) -> alt.TopLevelMixin | None:
-    """Prefill and decode speed against the length of the prompt."""
-    panels = []
-    narrow = width <= NARROW
-    for phase in ("prefill", "decode"):
-        prefix = f"{phase}_tokens_per_second"
-        rows = []
-        for name in names:
-            result = comparison.results[name]
-            at = {f"{prefix}_at_{tokens}": tokens for tokens in depths(result)}
-            at[prefix] = result.protocol["prompt_tokens"]
-            for metric, tokens in sorted(at.items(), key=lambda item: item[1]):
-                rows += rows_of(comparison, [name], metric, prompt=tokens)
-        if rows:
-            panels.append(length_panel(rows, names, phase, width if narrow else width // 2 - 40))
-    if not panels:
-        return None
-    return alt.vconcat(*panels) if narrow else alt.hconcat(*panels)
-
-
-def length_panel(rows: list[Row], names: list[str], phase: str, width: int) -> alt.LayerChart:
-    prompts = sorted({r["prompt"] for r in rows})
-    high = 1.05 * max(min(r["high"], 1.5 * r["value"]) for r in rows)
-    y = alt.Y(
-        "value:Q",
-        title=f"{phase.capitalize()} ↑, t/s",
-        scale=alt.Scale(domain=[0, high], clamp=True),
-    )
-    base = alt.Chart(alt.Data(values=rows)).encode(
-        x=alt.X(
-            "prompt:Q",
-            title="Prompt, tokens",
-            scale=alt.Scale(type="log", base=2, nice=False, padding=12),
-            axis=alt.Axis(values=prompts, format="d", grid=False),
-        ),
-        color=alt.Color("variant:N", title=None, scale=alt.Scale(domain=names)),
-        tooltip=[alt.Tooltip("prompt:Q", title="Prompt, tokens"), *tooltip("variant", "t/s")],
-    )
-    lines = base.mark_line(strokeWidth=1.5).encode(y=y)
-    intervals = base.mark_rule(opacity=0.5).encode(y=of_field(y, "low"), y2="high")
-    points = base.mark_point(filled=True, size=60, opacity=1).encode(
-        y=y, shape=shapes("variant", names)
-    )
-    return alt.layer(intervals, lines, points).properties(width=width, height=220)
 
 
 def factors(comparison: Comparison, names: list[str], width: int) -> alt.LayerChart | None:
@@ -271,6 +225,7 @@ DRAW: dict[str, Draw] = {
     "load": load,
     "memory": memory,
     "lengths": lengths,
+    "contexts": contexts,
     "factors": factors,
     "divergence": divergence,
     "accuracy": accuracy,
@@ -295,7 +250,7 @@ def apart(name: str, comparison: Comparison) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for machine, results in by_machine(comparison.results).items():
         for variant, result in results.items():
-            model = f", {result.model.name}" if name == "divergence" else ""
+            model = f", {result.model.name}" if name in ("divergence", "contexts") else ""
             groups.setdefault(f"Machine {machine}{model}", []).append(variant)
     return groups
 
