@@ -20,7 +20,7 @@ from minillm_lab.jobs.command import run
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import write_text
 from minillm_lab.records import Output, QualityMetric, read_record
-from minillm_lab.report import CHARTS, legend, table
+from minillm_lab.report import CHARTS, changes, legend, table
 from minillm_lab.report.charts.catalogue import chart
 from minillm_lab.report.charts.draw import THEMES
 from minillm_lab.report.charts.parts import NARROW, WIDE
@@ -248,6 +248,8 @@ def details(comparison: Comparison) -> dict[str, Any]:
         "machines": [line.removeprefix("- ") for line in legend.machine_lines(comparison)],
         "protocol": [line.removeprefix("- ") for line in legend.protocol_lines(comparison)],
         "holds": table.holds,
+        "changes": changes.rows(comparison.results),
+        "changed": {"head": changes.HEAD, "caption": changes.CAPTION},
         "megabytes": lambda result: number(result.model.size / 1e6),
     }
 

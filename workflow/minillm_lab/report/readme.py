@@ -9,7 +9,7 @@ from minillm_lab.jobs.command import run, say
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import write_text
 from minillm_lab.records import read_record
-from minillm_lab.report import picture, tables
+from minillm_lab.report import changes, picture, tables
 from minillm_lab.report.front import front
 from minillm_lab.report.learnings import kinds, learnings
 from minillm_lab.report.page import BEGIN, END, details_of
@@ -30,6 +30,7 @@ def details(comparison: Comparison, found: list[list[str]] | None = None) -> str
         [
             *("### Recommendation", explained(comparison)),
             *("### Comparison", tables.markdown(comparison)),
+            *changes.section(comparison.results),
             *("### Variants", *(experiment(r) for r in comparison.results.values())),
             *("### Key learnings", said),
         ]

@@ -1,0 +1,67 @@
+"""What one setting changed in quality: pairs of variants that differ in nothing else."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from minillm_lab.comparison.closeness import same_text
+from minillm_lab.quality.intervals import ratio
+from minillm_lab.records import QualityMetric
+from minillm_lab.result import Result
+
+IMATRIX = "importance matrix"
+SETTINGS = {"kv_cache": "cache of keys/values", "flash_attention": "flash attention"}
+USUAL = ("none", "f16")  # a pair goes from these
+
+
+@dataclass(frozen=True)
+class Change:
+    """A setting that two variants differ in, and the divergence of both from the reference."""
+
+    setting: str
+    start: str  # the name of a variant
+    end: str
+    before: str  # the setting's value
+    after: str
+    ratio: QualityMetric  # of the mean divergences, end over start, paired by chunk
+
+
+def told(result: Result) -> dict[str, str]:
+    """Everything that may tell two variants apart, by name."""
+    model, runtime = result.model, result.runtime
+    matrix = model.imatrix
+    return {
+        "model": model.name,
+        "type": model.label or model.quantization,
+        IMATRIX: "none" if matrix is None else str(matrix.get("dataset", matrix.get("file"))),
+        "machine": result.machine["fingerprint"],
+        "runtime": runtime["name"],
+        "backend": runtime["backend"],
+        **{name: str(runtime["settings"].get(key)) for key, name in SETTINGS.items()},
+    }
+
+
+def changes(results: dict[str, Result]) -> Iterator[Change]:
+    """The pairs, by setting; the other values of a setting are each held against the usual one."""
+    every = {name: told(result) for name, result in results.items()}
+    for setting in (IMATRIX, *SETTINGS.values()):
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for name, found in every.items():
+            rest = tuple(value for key, value in found.items() if key != setting)
+            groups.setdefault(rest, []).append(name)
+        for names in groups.values():
+            start, *others = sorted(names, key=lambda name: every[name][setting] not in USUAL)
+            for end in others:
+                before, after = every[start][setting], every[end][setting]
+                over = divergence_over(results[end], results[start])
+                if before != after and over:
+                    yield Change(setting, start, end, before, after, over)
+
+
+def divergence_over(result: Result, other: Result) -> QualityMetric | None:
+    """The mean divergence of one result over another's, paired by chunk; None if unknown."""
+    ours, theirs = (r.quality_by_chunk.get("kld_mean", []) for r in (result, other))
+    if not same_text(result, other) or len(ours) != len(theirs) or not sum(theirs) > 0:
+        return None
+    return ratio("1", np.array(ours)[:, None], np.array(theirs)[:, None])
