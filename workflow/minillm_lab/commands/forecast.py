@@ -138,7 +138,7 @@ def seconds(plan: Plan, size: Size, made: Iterable[float], found: Rates) -> dict
     base, answers = every[experiment.baseline], experiment.warmups + experiment.repetitions
     text = min(quality.chunks * quality.context, TEXT) if quality and quality.chunks else TEXT
     text += QUESTIONS if quality and quality.questions else 0
-    text += PROMPTS * (PROMPT + REPLY)
+    text += PROMPTS * (PROMPT + REPLY) + sum(quality.long_contexts if quality else ())
     took = dict.fromkeys(("models", "rounds", "trials", "quality"), 0.0)
     took["models"] = sum(made) / MADE + SHORT * (10 + 3 * len(every))
     for model in plan.with_imatrix:
