@@ -45,7 +45,15 @@ def test_a_result_that_was_cut_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Q5_K_M.gguf", "Q5_K_M+imatrix.gguf", "m-Q6_K+imatrix-0a1b2c3d.gguf", "F16.gguf"]
+    "name",
+    [
+        "Q5_K_M.gguf",
+        "Q5_K_M+imatrix.gguf",
+        "m-Q6_K+imatrix-0a1b2c3d.gguf",
+        "Q6_K+imatrix+tensors-0a1b2c3d.gguf",
+        "Q8_0+tensors-0a1b2c3d.gguf",
+        "F16.gguf",
+    ],
 )
 def test_a_reference_of_quantized_weights_is_known_by_its_name(name: str) -> None:
     assert quantized_in([name]) == (None if name.startswith("F16") else name)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from minillm_lab.report import table, tables
 from minillm_lab.report.learnings import learnings
 from minillm_lab.report.legend import precision_line
 from minillm_lab.report.readme import details
+from minillm_lab.result import Result
 
 FP16 = made_up(
     "fp16", runtime="transformers", quantization="safetensors", decode=around(10), size=2 * 10**8
@@ -51,6 +53,24 @@ def test_a_tie_is_no_winner() -> None:
     decode = next(r for r in table.rows(comparison) if r[0].startswith("Decode"))
     assert "≈" in decode[2]
     assert any("no measurable change of decode speed" in line for line in learnings(comparison))
+
+
+def test_a_mixture_is_no_stock_type_and_no_other_mixture() -> None:
+    def mixture(variant: str, tensors: dict[str, str], **conditions: Any) -> Result:
+        types = {"Q5_0": 0.6, "Q4_K": 0.4}
+        made = made_up(variant, quantization="Q4_K_M", tensor_types=types, **conditions)
+        return made.model_copy(update={"model": made.model.model_copy(update={"tensors": tensors})})
+
+    down = mixture("down", {"ffn_down": "Q5_0"})
+    on_gpu = mixture("on_gpu", {"ffn_up": "Q5_0"}, backend="CUDA", decode=around(60))
+    for slower in (down, made_up("stock", quantization="Q4_K_M")):
+        (factor,) = compared(slower, on_gpu, baseline=slower.variant).factors["on_gpu"]
+        assert factor.change == "device and quantization"
+    said = [line for line in learnings(compared(F16, down, baseline="f16")) if "here is" in line]
+    assert said == [
+        "`down`: The mixture on Q4_K_M here is 60 % Q5_0, 40 % Q4_K, because tensors of its mixture"
+        " have other types."
+    ]
 
 
 def test_nothing_is_compared_across_machines() -> None:

@@ -264,6 +264,61 @@ def test_a_matrix_that_would_change_nothing_is_refused(
         load_experiment(config)
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"tensors": {"ffn_down": "Q4_K_M"}},
+            "a recipe for whole files; a single tensor takes Q4_K",
+        ),
+        ({"tensors": {"ffn_down": "IQ3_XS"}}, "a single tensor takes IQ3_S"),
+        ({"tensors": {"ffn_down": "q8_0"}}, "write Q8_0 for 'q8_0'"),
+        ({"tensors": {"ffn_down": "Q9_K"}}, "'Q9_K' is not one of 'F32', 'F16'"),
+        ({"tensors": {"blk.(0": "Q8_0"}}, r"'blk\.\(0' is no regular expression: missing \)"),
+        ({"tensors": {"blk.[[:digit:]]": "Q8_0"}}, "is no regular expression: Possible nested set"),
+        ({"tensors": {"": "Q8_0"}}, "'' is not allowed"),
+        ({"tensors": {"ffn": "Q8_0"}, "quantization": "Q4_1"}, "taken as it was published"),
+        (
+            {"tensors": {"ffn": "Q8_0"}, "quantization": "F16"},
+            "stores all weights of a file of F16",
+        ),
+    ],
+)
+def test_a_mixture_that_cannot_be_made_is_refused(settings: dict[str, Any], said: str) -> None:
+    config = changed("variants.q4_k_m.imatrix", "own")
+    config["variants"]["q4_k_m"] |= settings
+    with pytest.raises(LabError, match=rf"variants\.q4_k_m\.\S*tensors\S*: .*{said}") as error:
+        load_experiment(config)
+    assert "\n" not in str(error.value)
+
+
+def test_mixtures_that_differ_are_different_files() -> None:
+    q8 = {"runtime": "llama.cpp", "quantization": "Q8_0"}
+    mixtures: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "a": {"tensors": {"ffn": "Q6_K", "blk.0": "Q4_K"}},
+        "turned": {"tensors": {"blk.0": "Q4_K", "ffn": "Q6_K"}},
+        "b": {"tensors": {"ffn": "Q6_K", "blk.0": "Q5_K"}},
+        "none": {"tensors": {"ffn": "Q6_K", "blk.0": "Q5_K"}, "imatrix": "none"},
+        "mine": {"tensors": {"ffn": "Q6_K", "blk.0": "Q5_K"}, "imatrix": "mine.txt"},
+        "as-b": {"tensors": {"ffn": "Q6_K", "blk.0": "Q5_K"}, "threads": 2},
+    }
+    variants: dict[str, Any] = {name: q8 | settings for name, settings in mixtures.items()}
+    config = SMOLLM2 | {"variants": variants, "baseline": "plain", "quality": None}
+    plan = Plan(load_experiment(config), "")
+    model, forms = plan.model("plain"), {name: plan.form(name) for name in variants}
+    assert forms.pop("as-b") == forms["b"] and len({*forms.values()}) == len(forms)
+    assert forms["plain"] == "Q8_0"  # no matrix changes it; one changes tensors of other types
+    own, given = f"models/{model}/imatrix.gguf", json.dumps(mixtures["b"]["tensors"])
+    assert plan.imatrix(model, forms["b"]) == own and plan.models.mixture(forms["b"]) == given
+    assert plan.imatrix(model, forms["none"]) == [] and plan.models.mixture(forms["none"]) == given
+    of = re.fullmatch(r"Q8_0\+imatrix(-\w{8})\+tensors-\w{8}", forms["mine"])
+    assert of and plan.imatrix(model, forms["mine"]) == f"models/{model}/imatrix{of[1]}.gguf"
+    assert plan.models.calibration(of[1]) == "mine.txt"
+    assert plan.models.mixture("Q8_0") == "{}"
+    assert plan.settings("a") == plan.settings("b")  # the file is what differs
+
+
 @pytest.mark.parametrize("type_", ["F16", "BF16", "Q8_0", "MXFP4_MOE"])
 def test_a_local_file_is_what_its_header_says_whatever_its_name(
     type_: str, tiny_gguf: Path, tmp_path: Path

@@ -42,6 +42,14 @@ FULL: dict[str, Any] = SMOLLM2 | {
             },
         },
     },
+    "variants": SMOLLM2["variants"]
+    | {
+        "mixture": {
+            "runtime": "llama.cpp",
+            "quantization": "Q4_K_M",
+            "tensors": {"ffn_down": "Q6_K", "blk.(0|1).*": "Q8_0"},
+        }
+    },
     "quality": SMOLLM2["quality"] | {"text": "own", "context": 512, "exact": False},
 }
 

@@ -10,6 +10,7 @@ import struct
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,6 +69,7 @@ class Header:
     data: int  # the byte at which the tensors' data begin
     context: int | None  # tokens that the model is made for; None if it does not say
     file_type: int | None  # general.file_type, a number of llama.cpp's; None if it does not say
+    keys: dict[str, int]  # bytes of each key with its value
     architecture: str | None = None  # general.architecture; None if it does not say
     kind: str | None = None  # general.type, as model or mmproj; None if it does not say
     part: int = 0  # number of this part of a split, from 0 on
@@ -222,9 +224,10 @@ def _read(cursor: _Cursor) -> Header:
     if (version := cursor.number("I")) not in (2, 3):
         raise ValueError(f"its version is {version}; 2 and 3 are known")
     tensors = cursor.count("tensors", MOST_ENTRIES)
-    alignment, kept, made_by = _values(cursor, cursor.count("keys", MOST_ENTRIES))
+    alignment, kept, keys = _values(cursor, cursor.count("keys", MOST_ENTRIES))
     entries = [_tensor(cursor) for _ in range(tensors)]
     parts = kept.get("split.count", 1) or 1
+    made_by = {k.removeprefix(MADE_BY): kept.get(k) for k in sorted(keys) if k.startswith(MADE_BY)}
     if not entries and parts == 1:
         raise ValueError("it holds no tensors")
     begin = cursor.at + -cursor.at % alignment
@@ -234,27 +237,27 @@ def _read(cursor: _Cursor) -> Header:
         data=begin,
         context=kept.get(".context_length"),
         file_type=kept.get("general.file_type"),
+        keys=keys,
         architecture=kept.get("general.architecture"),
         kind=kept.get("general.type"),
         part=kept.get("split.no", 0),
         parts=parts,
         split_tensors=kept.get("split.tensors.count"),
-        imatrix={k: kept[f"{MADE_BY}{k}"] for k in made_by if f"{MADE_BY}{k}" in kept}
-        if made_by
-        else None,
+        imatrix={k: v for k, v in made_by.items() if v is not None} if made_by else None,
         dataset=kept.get(DATASETS),
         chunks=kept.get("imatrix.chunk_count"),
     )
 
 
-def _values(cursor: _Cursor, count: int) -> tuple[int, dict[str, Any], list[str]]:
-    """Read past the key-value pairs; returns the alignment, KEPT, and the keys below MADE_BY."""
-    alignment, kept, seen = DEFAULT_ALIGNMENT, dict[str, Any](), set[str]()
+def _values(cursor: _Cursor, count: int) -> tuple[int, dict[str, Any], dict[str, int]]:
+    """Read past the key-value pairs; returns the alignment, KEPT, and the bytes of each pair."""
+    alignment, kept, begins = DEFAULT_ALIGNMENT, dict[str, Any](), dict[str, int]()
     for _ in range(count):
+        begin = cursor.at
         key = cursor.text("a key", LONGEST_KEY)
-        if key in seen or not key:
+        if key in begins or not key:
             raise ValueError(f"the key {key!r:.80} stands twice, or is empty")
-        seen.add(key)
+        begins[key] = begin
         kind, start = cursor.number("I"), cursor.at
         if key == "general.alignment":
             alignment = cursor.number("I") if kind == UINT32 else 0
@@ -274,7 +277,8 @@ def _values(cursor: _Cursor, count: int) -> tuple[int, dict[str, Any], list[str]
             kept[key] = _first_text(cursor, key, start)
         if key.startswith("tokenizer.chat_template") and cursor.at - start > LONGEST_TEMPLATE:
             raise ValueError(f"{key:.80} has {cursor.at - start} bytes, {LONGEST_TEMPLATE} at most")
-    return alignment, kept, sorted(k.removeprefix(MADE_BY) for k in seen if k.startswith(MADE_BY))
+    sizes = (end - begin for begin, end in pairwise([*begins.values(), cursor.at]))
+    return alignment, kept, dict(zip(begins, sizes, strict=True))
 
 
 def _first_text(cursor: _Cursor, key: str, start: int) -> str | None:

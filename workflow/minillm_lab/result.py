@@ -10,7 +10,9 @@ from minillm_lab.records import HurtToken, Output, QualityMetric, Reading, Recor
 
 # How the name of a GGUF file of quantized weights ends, in parts or whole, by a matrix or without.
 QUANTIZED = re.compile(
-    r"(?:^|[-_.])(?:I?Q\d|TQ\d|MXFP4)\w*(?:\+imatrix(?:-\w+)?)?(?:-\d+-of-\d+)?\.gguf$", re.I
+    r"(?:^|[-_.])(?:I?Q\d|TQ\d|MXFP4)\w*(?:\+imatrix(?:-\w+)?)?(?:\+tensors-\w+)?"
+    r"(?:-\d+-of-\d+)?\.gguf$",
+    re.I,
 )
 OF_CONTEXT = "kld_mean_at_"  # how the figures of long contexts begin, before the tokens
 
@@ -65,6 +67,11 @@ class ModelFacts(Record):
         description="It holds what the file's header says of the importance matrix that it was made"
         " with; null without one.",
     )
+    tensors: dict[str, str] = Field(
+        {},
+        description="The config asked for a mixture: types of tensors, by patterns of their names;"
+        " the first pattern found in a name decides. It is empty without one.",
+    )
     parameters: int
     bits_per_weight: float
     tensor_types: dict[str, float] = Field(
@@ -88,8 +95,9 @@ class ModelFacts(Record):
 
     @property
     def type_name(self) -> str:
-        """The quantization type, whether by a matrix, and the label of a file that has one."""
+        """The type, whether by a matrix or a mixture, and the label of a file that has one."""
         type_ = self.quantization + (", imatrix" if self.imatrix is not None else "")
+        type_ += ", mixture" if self.tensors else ""
         return f"{self.label} ({type_})" if self.label else type_
 
     @property

@@ -100,6 +100,7 @@ rule collect:
         model=lambda w: PLAN.model(w.variant),
         source=lambda w: PLAN.models.provenance(PLAN.model(w.variant)),
         form=lambda w: PLAN.form(w.variant),
+        tensors=lambda w: PLAN.models.mixture(PLAN.form(w.variant)),
     shell:
         "python -m minillm_lab.benchmark.collect"
         " --rounds {input.rounds:q}"
@@ -110,5 +111,6 @@ rule collect:
         " --model {params.model}"
         " --source {params.source:q}"
         " --form {params.form}"
+        " --tensors {params.tensors:q}"
         " --output {output:q}"
         " --log {log:q}"

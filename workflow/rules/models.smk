@@ -6,7 +6,8 @@ out  models/<model>/source/…          as shipped: <file>.gguf, safetensors/, t
      models/<model>/F16.gguf          unquantized (BF16 and F32 likewise), where the source does
                                       not ship it
      models/<model>/imatrix.gguf      the importance matrix of the lab's own calibration text
-     models/<model>/<type>+imatrix.gguf, <type>.gguf   quantized here, with it or without
+     models/<model>/<type>+imatrix.gguf, <type>.gguf   quantized here, with it or without; a
+                                      mixture's name goes on with +tensors-<checksum>
      models/<model>/safetensors/      written here, where the source ships none
      models/.references/…             references of quality, as others published them
      results/models/<model>.<form>.json   what the file really holds
@@ -180,12 +181,14 @@ rule quantize:
     params:
         type=lambda w: type_of(w.type),
         imatrix=lambda w: PLAN.models.imatrix_stamp(w.type),
+        tensors=lambda w: PLAN.models.mixture(w.type),
         versions=runtime_build("llama.cpp"),
     shell:
         "watched python -m minillm_lab.models.quantize"
         " --source {input.source:q}"
         " --imatrix {input.imatrix:q}"
         " --type {params.type}"
+        " --tensors {params.tensors:q}"
         " --output {output:q}"
         " --log {log:q}"
 

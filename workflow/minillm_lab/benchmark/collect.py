@@ -284,6 +284,7 @@ def main(arguments: argparse.Namespace) -> None:
             revision=revision_of(source, arguments.form),
             quantization=type_ if labelled else made,
             label=arguments.form if labelled else None,
+            tensors=json.loads(arguments.tensors),
             **facts,
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -306,5 +307,6 @@ if __name__ == "__main__":
     parser.add_argument("--model", required=True, help="the model's name")
     parser.add_argument("--source", required=True, help="the model's entry in the config, as JSON")
     parser.add_argument("--form", required=True, help="a type or label of a GGUF, or safetensors")
+    parser.add_argument("--tensors", default="{}", help="types by patterns of names, as JSON")
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

@@ -20,7 +20,7 @@ from minillm_lab.comparison.shapes import Comparison
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.records import TOKENS_AT_DEPTH
 from minillm_lab.report import quality
-from minillm_lab.report.legend import by_imatrix, warned
+from minillm_lab.report.legend import by_imatrix, mixtures, warned
 from minillm_lab.result import Metric, Result, depths, quantized_in
 from minillm_lab.wording import as_code, inert, number
 
@@ -59,7 +59,7 @@ def model_card(results: dict[str, Result], command: str) -> str:
         f" {inert(max(r.measured_at for r in results.values())[:10])},"
         " with minillm-lab.",
     ]
-    notes += [*by_imatrix(results), *quality.legend(results)]
+    notes += [*by_imatrix(results), *mixtures(results), *quality.legend(results)]
     for text, names in warned(results).items():
         files = dict.fromkeys(as_code(file_of(results[name], several)) for name in names)
         notes.append(f"Warning, {', '.join(files)}: {inert(text)}")

@@ -25,8 +25,9 @@ def steps(name: str, baseline: str, results: dict[str, Result]) -> list[tuple[st
         return []
 
     def key(result: Result) -> tuple[str, str, str]:
-        name = result.model.type_name  # files of one type may hold different weights
-        plain = result.model.quantization in ("safetensors", *UNQUANTIZED)
+        model = result.model  # files of one type may hold different weights
+        name = f"{model.type_name} {model.tensors}"
+        plain = model.quantization in ("safetensors", *UNQUANTIZED)
         return result.runtime["name"], result.runtime["backend"], "unquantized" if plain else name
 
     comparable = {

@@ -2,7 +2,8 @@
 
 All paths are relative to the working folder. A form is how a runtime reads a model:
 ``safetensors``, the label of a GGUF as published, or a quantization type, with what else than the
-type the file made here depends on behind a plus: ``Q4_K_M+imatrix``. A GGUF in parts is a folder.
+type the file made here depends on behind a plus: ``Q4_K_M+imatrix+tensors-0a1b2c3d``. A GGUF in
+parts is a folder.
 """
 
 import json
@@ -17,7 +18,7 @@ from minillm_lab.experiment.sources import (
     SAFETENSORS_FILES,
     UNQUANTIZED,
     Model,
-    type_of,
+    recipe_of,
 )
 from minillm_lab.jobs.staleness import stamp
 
@@ -25,9 +26,18 @@ from minillm_lab.jobs.staleness import stamp
 class ModelFiles:
     """The files of an experiment's models, by the models' names."""
 
-    def __init__(self, models: Mapping[str, Model], imatrices: Mapping[str, str]) -> None:
-        """``imatrices``: where the importance matrix comes from, by the end of a form's name."""
-        self.models, self.imatrices = models, imatrices
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        imatrices: Mapping[str, str],
+        mixtures: Mapping[str, Mapping[str, str]],
+    ) -> None:
+        """By the parts of the end of a form's name (``recipe_of``):
+
+        ``imatrices``: where the importance matrix comes from. ``mixtures``: types of tensors, by
+        pattern.
+        """
+        self.models, self.imatrices, self.mixtures = models, imatrices, mixtures
         self.stamps = cache(self._stamps)
 
     def path(self, model: str, form: str) -> str:
@@ -67,8 +77,8 @@ class ModelFiles:
         """The importance matrix that a form made here is made with, if any."""
         if (source := self._imatrix(form)) == "none":
             return []
-        recipe = form.partition("+")[2]
-        return f"models/{model}/{recipe}.gguf" if self.makes_imatrix(form) else source
+        name = recipe_of(form)[0].removeprefix("+")
+        return f"models/{model}/{name}.gguf" if self.makes_imatrix(form) else source
 
     def makes_imatrix(self, form: str) -> bool:
         """Whether the importance matrix of a form is made here, of a text."""
@@ -81,8 +91,15 @@ class ModelFiles:
 
     def _imatrix(self, form: str) -> str:
         """Where the importance matrix of a form comes from, as the config says it."""
-        source = self.imatrices.get(form.removeprefix(type_of(form)))
+        source = self.imatrices.get(recipe_of(form)[0])
         return source or sys.exit(f"error: no variant asks for {form}")
+
+    def mixture(self, form: str) -> str:
+        """The types of tensors that a form made here is made with, by pattern in order, as JSON."""
+        found = self.mixtures.get(recipe_of(form)[1])
+        return (
+            sys.exit(f"error: no variant asks for {form}") if found is None else json.dumps(found)
+        )
 
     def calibration(self, of: str) -> str:
         """The text that an importance matrix is made from: ``own`` for the lab's, or a path."""

@@ -18,6 +18,7 @@ from minillm_lab.experiment.messages import existing
 from minillm_lab.experiment.model_files import ModelFiles
 from minillm_lab.experiment.quality import Texts
 from minillm_lab.experiment.reference import ReferenceFile, ReferenceOnHub
+from minillm_lab.experiment.sources import recipe_of
 from minillm_lab.experiment.variants import LlamaCppVariant, Node, TransformersVariant, form_of
 from minillm_lab.jobs import cluster
 from minillm_lab.jobs.staleness import stamp
@@ -28,6 +29,7 @@ PLACES = 1000  # places in the order of the rounds and trials of one number
 MODELS_FIRST = 2_000_000  # the priority of jobs that make models
 MEASURED_NEXT = 1_500_000  # the priority of rounds and trials, from which their turn is subtracted
 Tokens = Callable[[Any, Any], tuple[int, int]]  # from wildcards and input: in batches, one by one
+OF_THE_FILE = {"file", "imatrix", "tensors"}  # settings that say which; its path is an input
 BY_NODE = {  # the Slurm executor's name for each key of a node
     "account": "slurm_account",
     "partition": "slurm_partition",
@@ -67,8 +69,10 @@ class Plan:
         references = map(experiment.reference_of, experiment.models_run)
         settings = [*experiment.variants.values(), *references]
         made = [one for one in settings if isinstance(one, LlamaCppVariant)]
-        imatrices = {one.recipe: one.imatrix for one in made} | {"": "none", "+imatrix": "own"}
-        self.models = ModelFiles(experiment.models, imatrices)
+        imatrices = {recipe_of(one.recipe)[0]: one.imatrix for one in made}
+        imatrices |= {"": "none", "+imatrix": "own"}
+        mixtures = {recipe_of(one.recipe)[1]: one.tensors for one in made} | {"": {}}
+        self.models = ModelFiles(experiment.models, imatrices, mixtures)
         self.trial_settings = cache(self._trial_settings)  # every trial asks for the baseline's
         self.stamp = cache(stamp)
 
@@ -131,8 +135,7 @@ class Plan:
     def settings(self, variant: str) -> str:
         """All settings that a round of a variant needs, as sorted JSON."""
         experiment, settings = self.experiment, self.variant(variant)
-        named = {"model", "node", "file", "imatrix"}  # the file's path is an input
-        chosen = settings.model_dump(exclude=named)
+        chosen = settings.model_dump(exclude={"model", "node"} | OF_THE_FILE)
         if settings.node:  # a variant that moves to another node is measured again
             chosen["node"] = self.node(variant).model_dump(exclude={"account"}, exclude_none=True)
         chosen["threads"] = chosen["threads"] or experiment.threads
@@ -156,7 +159,7 @@ class Plan:
         return self._computing(self.variant(variant))
 
     def _computing(self, settings: TransformersVariant | LlamaCppVariant) -> str:
-        chosen = settings.model_dump(exclude={"model", "context", "node", "file", "imatrix"})
+        chosen = settings.model_dump(exclude={"model", "context", "node"} | OF_THE_FILE)
         chosen["threads"] = chosen["threads"] or self.experiment.threads
         return json.dumps(chosen, sort_keys=True)
 

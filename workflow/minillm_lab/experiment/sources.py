@@ -29,7 +29,7 @@ QuantizationType = Literal[
     "IQ1_S",
 ]  # fmt: skip
 QUANTIZATION_TYPES: tuple[str, ...] = get_args(QuantizationType)  # the finest first
-RECIPE = r"(\+imatrix(-[0-9a-f]{8})?)?"  # behind the type of a file that is made here
+RECIPE = r"(\+imatrix(-[0-9a-f]{8})?)?(\+tensors-[0-9a-f]{8})?"  # behind the type made here
 IMATRIX_IGNORED = (*UNQUANTIZED, "Q8_0", "TQ2_0", "TQ1_0")
 TYPE_IN_FILE_NAME = re.compile(
     rf"(?:^|[-._/])({'|'.join(sorted(QUANTIZATION_TYPES, key=len, reverse=True))})\.gguf$",
@@ -40,6 +40,12 @@ TYPE_IN_FILE_NAME = re.compile(
 def type_of(form: str) -> str:
     """The type of a file that is made here, by the name of its form: ``Q4_K_M+imatrix``."""
     return form.partition("+")[0]
+
+
+def recipe_of(form: str) -> tuple[str, str]:
+    """What else a form's name says: ``+imatrix…`` and ``+tensors-…``, or empty."""
+    imatrix, plus, tensors = form.removeprefix(type_of(form)).partition("+tensors")
+    return imatrix, plus + tensors
 
 
 def is_no_form(label: str) -> str:

@@ -1,13 +1,16 @@
 """The settings of a variant: its model, runtime, quantization, threads and kind of node."""
 
+import json
 from typing import Annotated, Literal
 from zlib import crc32
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from minillm_lab.experiment.mixtures import Mixture
 from minillm_lab.experiment.sources import (
     IMATRIX_IGNORED,
     LONGEST,
+    UNQUANTIZED,
     AnyPath,
     Label,
     Model,
@@ -120,6 +123,11 @@ class LlamaCppVariant(Settings):
         " lab makes from its calibration text; the GGUF file at this path; one made from any other"
         " file at this path, a text; or none.",
     )
+    tensors: Mixture = Field(
+        {},
+        description="In a type that is made here, each tensor is stored in the type at the first of"
+        " these patterns that is found in its name; a pattern is a regular expression.",
+    )
     gpu_layers: int | None = Field(
         None,
         ge=0,
@@ -148,11 +156,18 @@ class LlamaCppVariant(Settings):
         return self
 
     @property
+    def ignores_imatrix(self) -> bool:
+        """Whether no matrix changes any tensor of the file."""
+        return {self.quantization, *self.tensors.values()} <= {*IMATRIX_IGNORED}
+
+    @property
     def recipe(self) -> str:
-        if self.file or self.imatrix == "none" or self.quantization in IMATRIX_IGNORED:
+        if self.file:
             return ""
         of = "" if self.imatrix == "own" else f"-{crc32(self.imatrix.encode()):08x}"
-        return f"+imatrix{of}"
+        matrix = "" if self.imatrix == "none" or self.ignores_imatrix else f"+imatrix{of}"
+        mixture = json.dumps([*self.tensors.items()])  # their order matters
+        return matrix + (f"+tensors-{crc32(mixture.encode()):08x}" if self.tensors else "")
 
 
 def form_of(settings: TransformersVariant | LlamaCppVariant) -> str:
@@ -174,7 +189,17 @@ def can_have_file(
             f"{place}.file: the model lists no file {settings.file!r}; files: {listed}"
         )
     made_here = settings.quantization and settings.quantization not in model.shipped_gguf
-    ignored = settings.quantization in IMATRIX_IGNORED
+    if settings.tensors and not made_here:
+        raise ValueError(
+            f"{place}.tensors: the file is taken as it was published; leave tensors out, or name a"
+            " quantization that is made here"
+        )
+    if settings.tensors and settings.quantization in UNQUANTIZED:
+        raise ValueError(
+            f"{place}.tensors: llama.cpp stores all weights of a file of {settings.quantization}"
+            " alike; name a quantized type, or leave tensors out"
+        )
+    ignored = settings.ignores_imatrix
     if ignored and settings.imatrix not in ("own", "none"):
         raise ValueError(
             f"{place}.imatrix: no matrix changes a file of {settings.quantization}; leave it out"

@@ -80,13 +80,13 @@ def convert(safetensors: Path, converter: Path, output: Path, type_: str = "F16"
 
 def unpack(source: Path, output: Path, share: float = 0, type_: str = "F16") -> None:
     """Write a GGUF in an unquantized type; if ``share`` is not 0, dither its F16 weights."""
-    say(f"unpacking {source} to {type_}")
+    doing = f"unpacking {source} to {type_}"
     if not share:
-        quantize(source, type_, output)
+        quantize(source, type_, output, doing=doing)
         return
     check_steps(source)
     with written_whole(output) as part:
-        quantize(source, "F16", part)
+        quantize(source, "F16", part, doing=doing)
         say(f"moving each weight by up to ± {share / 2:g} of its step")
         dither(source, part, share)
 

@@ -118,7 +118,8 @@ def protocol_lines(comparison: Comparison) -> list[str]:
         f"- Command: `{comparison.command}`",
         f"- Measured: {max(r.measured_at for r in results)[:10]}",
     ]
-    lines[-2:-2] = [*by_imatrix(comparison.results), *quality.legend(comparison.results)]
+    made_with = [*by_imatrix(comparison.results), *mixtures(comparison.results)]
+    lines[-2:-2] = [*made_with, *quality.legend(comparison.results)]
     if len({r.machine["fingerprint"] for r in results}) > 1:
         lines.append("- Measured on several machines: ratios are only taken within one.")
     if comparison.precision:
@@ -137,6 +138,20 @@ def by_imatrix(results: dict[str, Result]) -> list[str]:
             found.setdefault(text + chunks, []).append(name)
     return [
         f"- Importance matrix, {', '.join(f'`{name}`' for name in names)}: {text}"
+        for text, names in found.items()
+    ]
+
+
+def mixtures(results: dict[str, Result]) -> list[str]:
+    """Which types of tensors the config asked for, by patterns of their names."""
+    found: dict[str, list[str]] = {}
+    for name, result in results.items():
+        if tensors := result.model.tensors:
+            asked = ", ".join(f"{as_code(p)} {inert(type_)}" for p, type_ in tensors.items())
+            base = inert(result.model.quantization)
+            found.setdefault(f"{base} with {asked}", []).append(name)
+    return [
+        f"- Mixture, {', '.join(f'`{name}`' for name in names)}: {text}"
         for text, names in found.items()
     ]
 

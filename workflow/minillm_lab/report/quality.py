@@ -171,7 +171,10 @@ def fallbacks(results: dict[str, Result]) -> list[str]:
             continue
         shares = ", ".join(f"{s:.0%} {t}" for t, s in list(model.tensor_types.items())[:3])
         rows = next(iter(model.rows_not_of_256), None)
-        why = f"rows of {rows} are not divisible by 256" if rows else "its recipe mixes types"
-        said = f"{model.label or model.quantization} here is {shares.replace('%', ' %')}"
+        whys = [f"rows of {rows} are not divisible by 256"] if rows else []
+        whys += ["tensors of its mixture have other types"] if model.tensors else []
+        why = " and ".join(whys) or "its recipe mixes types"
+        base = "The mixture on " if model.tensors else ""
+        said = f"{base}{model.label or model.quantization} here is {shares.replace('%', ' %')}"
         found.append(f"`{name}`: {said}, because {why}.")
     return found
