@@ -189,6 +189,12 @@ def disturbance(load: float, threads: int) -> str | None:
     )
 
 
+def threads_of(settings: list[dict[str, Any]]) -> tuple[int, int]:
+    """The threads with which the variant decodes, and the most that either side uses."""
+    options = [resolved(of_side) for of_side in settings]
+    return options[0].threads, max(each.most_threads for each in options)
+
+
 def fits_twice(sides: dict[str, tuple[Path, dict[str, Any]]]) -> str | None:
     """Why the two models do not fit into memory together; None if they do."""
     sizes = {
@@ -217,7 +223,7 @@ def measure_trial(
         say(f"{names[0]}: {reason}; its ratios are taken from rounds")
         return NoTrial(trial=number, variant=names[0], baseline=names[1], reason=reason)
     measured_at = datetime.now(UTC).isoformat(timespec="seconds")
-    threads = resolved(parsed[0]).threads
+    threads, used = threads_of(parsed)
     with ExitStack() as stack:
         sides = [
             stack.enter_context(Live(*of_side))
@@ -227,8 +233,8 @@ def measure_trial(
         facts = [side.loaded() for side in sides]
         with progress(f"{names[0]} trial {number}", 1, "trials") as advance:
             for attempt in range(1, ATTEMPTS + 1):
-                taken, load = blocks(sides, parsed[0], threads, read)
-                if (why := disturbance(load, threads)) is None:
+                taken, load = blocks(sides, parsed[0], used, read)
+                if (why := disturbance(load, used)) is None:
                     break
                 say(f"{names[0]} trial {number}: attempt {attempt} does not count: {why}")
             advance(1)

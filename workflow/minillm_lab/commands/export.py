@@ -156,7 +156,9 @@ def llama_bench_row(
         "model_n_params": model.parameters,
         "n_batch": settings.get("batch"),
         "n_ubatch": settings.get("micro_batch"),
-        "n_threads": runtime["threads"],
+        "n_threads": settings.get("threads_batch", runtime["threads"])
+        if n_prompt
+        else runtime["threads"],
         "type_k": of_keys or None,
         "type_v": of_values or of_keys or None,
         "n_gpu_layers": settings.get("gpu_layers"),

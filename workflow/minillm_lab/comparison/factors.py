@@ -3,13 +3,33 @@
 from minillm_lab.experiment.sources import UNQUANTIZED
 from minillm_lab.result import Result
 
+SETTINGS = {  # as a config names them: as a result does
+    "flash_attention": "flash_attention",
+    "micro_batch": "micro_batch",
+    "mmap": "load_mode",
+}
 
-def same_conditions(result: Result) -> tuple[str, str, int, str]:
+
+def conditions(result: Result) -> tuple[str, str, int, int, str]:
     """Conditions that must be equal for the effect of one change to be known."""
-    cache = result.runtime["settings"].get("kv_cache", "").lower()
+    settings = result.runtime["settings"]
+    cache = settings.get("kv_cache", "").lower()
     quantized = cache if "q" in cache else ""
     threads: int = result.runtime["threads"]
-    return result.model.name, result.machine["fingerprint"], threads, quantized
+    of_prompts = settings.get("threads_batch", threads)
+    return result.model.name, result.machine["fingerprint"], threads, of_prompts, quantized
+
+
+def same_conditions(one: Result, other: Result) -> bool:
+    """Whether two results' conditions are equal, and their settings equal or the runtime's own.
+
+    What a runtime chooses itself belongs to the runtime and its device.
+    """
+    if conditions(one) != conditions(other):
+        return False
+    ours, theirs = one.runtime["settings"], other.runtime["settings"]
+    chosen = {*ours.get("chosen", ()), *theirs.get("chosen", ())}
+    return all(ours.get(SETTINGS[key]) == theirs.get(SETTINGS[key]) for key in chosen)
 
 
 def steps(name: str, baseline: str, results: dict[str, Result]) -> list[tuple[str, str, str]]:
@@ -19,8 +39,8 @@ def steps(name: str, baseline: str, results: dict[str, Result]) -> list[tuple[st
     quantization. A step without such a variant is merged with the next, and its name says so.
     """
     start_from, ours = results[baseline], results[name]
-    if same_conditions(start_from) != same_conditions(ours):
-        return []  # they differ in model, machine or threads, which is none of these changes
+    if not same_conditions(start_from, ours):
+        return []  # they differ in model, machine or a setting, which is none of these changes
     if start_from.output.flaw or ours.output.flaw:
         return []
 
@@ -33,7 +53,7 @@ def steps(name: str, baseline: str, results: dict[str, Result]) -> list[tuple[st
     comparable = {
         key(r): n
         for n, r in reversed(results.items())
-        if same_conditions(r) == same_conditions(ours) and not r.output.flaw
+        if all(same_conditions(r, side) for side in (start_from, ours)) and not r.output.flaw
     }
     comparable |= {key(start_from): baseline, key(ours): name}
     start, end = key(start_from), key(ours)

@@ -45,6 +45,7 @@ from minillm_lab.experiment.variants import (
     TransformersVariant,
     Variant,
     can_have_file,
+    fits_context,
 )
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.records import TOKENS_AT_DEPTH
@@ -137,8 +138,7 @@ class Experiment(Strict):
         None,
         pattern=r"^([1-9][0-9]?|0\.[0-9]*[1-9]|[1-9]\.[0-9]+)%$",
         description="The intervals of decode ratios shall be this narrow, such as 2%; the table"
-        " says"
-        " how many trials that takes.",
+        " says how many trials that takes.",
     )
     quality: Annotated[
         Quality | None,
@@ -188,6 +188,7 @@ class Experiment(Strict):
                     f"variants.{name}: no model {model!r}; models: {', '.join(self.models)}"
                 )
             can_have_file(f"variants.{name}", variant, self.models[model])
+            fits_context(f"variants.{name}", variant, self.context)
             if variant.node is not None and variant.node not in self.nodes:
                 raise ValueError(
                     f"variants.{name}: no node {variant.node!r};"

@@ -23,8 +23,7 @@ class Quality(Strict):
     questions: AnyPath | None = Field(
         "own",
         description="Variants are asked the multiple-choice questions in the YAML file at this"
-        " path;"
-        " own stands for the lab's, null for none.",
+        " path; own stands for the lab's, null for none.",
     )
     protocol: Literal["lab", "llama-perplexity"] = Field(
         "lab",

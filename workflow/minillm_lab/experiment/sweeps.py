@@ -11,7 +11,8 @@ from minillm_lab.jobs.errors import LabError
 MOST_VARIANTS = 100_000  # that one entry may stand for
 AXES = {
     "model": "", "quantization": "", "file": "", "imatrix": "imatrix-", "dtype": "",
-    "threads": "t", "context": "c", "kv_cache": "kv-", "node": "",
+    "threads": "t", "context": "c", "kv_cache": "kv-", "flash_attention": "fa-",
+    "micro_batch": "ub", "threads_batch": "tb", "mmap": "mmap-", "node": "",
 }  # fmt: skip
 
 
@@ -53,8 +54,12 @@ def combinations(entry: str, settings: Any) -> Iterator[tuple[str, Any]]:
     lists = lists_of(settings)
     for values in itertools.product(*lists.values()):
         chosen = dict(zip(lists, values, strict=True))
-        suffix = "".join(
-            f"-{AXES[key]}{value if isinstance(value, str) else shown(value)}".lower()
-            for key, value in chosen.items()
-        )
+        suffix = "".join(f"-{AXES[key]}{named(value)}".lower() for key, value in chosen.items())
         yield f"{entry}{suffix}", {**settings, **chosen} if chosen else settings
+
+
+def named(value: Any) -> str:
+    """A value as names hold it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return value if isinstance(value, str) else shown(value)

@@ -4,7 +4,7 @@ import json
 from typing import Annotated, Literal
 from zlib import crc32
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from minillm_lab.experiment.mixtures import Mixture
 from minillm_lab.experiment.sources import (
@@ -43,6 +43,13 @@ class Node(Strict):
     )
 
 
+Threads = Annotated[
+    Annotated[Literal["auto"], Tag("a word")]
+    | Annotated[int, Field(ge=1, le=1024), Tag("a number")],
+    Discriminator(lambda given: "a word" if isinstance(given, str) else "a number"),
+]
+
+
 class Settings(Strict):
     """Every variant may set these keys for itself."""
 
@@ -55,7 +62,7 @@ class Settings(Strict):
         description="The variant runs on this device; if no GPU is found, it runs on the CPU, and a"
         " warning says so.",
     )
-    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] | None = Field(
+    threads: Threads | None = Field(
         None,
         description="Inference uses this many threads; auto takes the physical cores that the"
         " process may use. Without it, inference uses the experiment's threads.",
@@ -104,6 +111,11 @@ KvCaches = Annotated[
 ]
 
 
+def switched(given: object) -> object:
+    """YAML reads the words on and off as true and false."""
+    return {True: "on", False: "off"}[given] if isinstance(given, bool) else given
+
+
 class LlamaCppVariant(Settings):
     """A variant of this kind runs a GGUF file in llama.cpp through llama-cpp-python."""
 
@@ -134,9 +146,26 @@ class LlamaCppVariant(Settings):
         le=10_000,
         description="This many layers are offered to the GPU where device is gpu; without it, all.",
     )
-    flash_attention: Literal["auto", "on", "off"] = Field(
+    flash_attention: Annotated[Literal["auto", "on", "off"], BeforeValidator(switched)] = Field(
         "auto",
         description="Flash attention is on, off, or left to llama.cpp's own choice (auto).",
+    )
+    micro_batch: int | None = Field(
+        None,
+        ge=1,
+        le=LONGEST,
+        description="llama.cpp computes at most this many tokens of a prompt at once, and the"
+        " context holds as many; without it, llama.cpp's own number, 512 at most.",
+    )
+    threads_batch: Threads | None = Field(
+        None,
+        description="Prompts are computed with this many threads, and threads counts those of"
+        " decoding alone; without it, or with auto, prompts take as many as decoding.",
+    )
+    mmap: bool | None = Field(
+        None,
+        description="With true the file is mapped into memory, with false it is read into memory of"
+        " the process; without it, llama.cpp chooses, and maps it where the device allows.",
     )
     kv_cache: KvCaches = Field(
         "f16",
@@ -175,6 +204,16 @@ def form_of(settings: TransformersVariant | LlamaCppVariant) -> str:
     if settings.runtime == "transformers":
         return "safetensors"
     return settings.quantization or settings.file or ""  # the config was checked: one of them
+
+
+def fits_context(place: str, settings: TransformersVariant | LlamaCppVariant, context: int) -> None:
+    """Raise ValueError if a variant asks for a micro-batch that its context cannot hold."""
+    asked = getattr(settings, "micro_batch", None)
+    if asked and asked > (room := settings.context or context):
+        raise ValueError(
+            f"{place}.micro_batch: {asked} tokens are more than the context of {room} holds;"
+            " lower it, or raise 'context'"
+        )
 
 
 def can_have_file(

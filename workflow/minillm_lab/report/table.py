@@ -27,6 +27,12 @@ ROWS = {  # metric: (label, unit); the arrow says which way is better
     "first_token_seconds": ("Time to first token ↓", "ms"),
 }
 
+SETTINGS = {  # as a config names them: label, as a result names them, words for their values
+    "flash_attention": ("Flash attention", "flash_attention", {"enabled": "on", "disabled": "off"}),
+    "micro_batch": ("Micro-batch, tokens", "micro_batch", {}),
+    "mmap": ("File mapped into memory", "load_mode", {"mmap": "yes", "none": "no"}),
+}
+
 
 def holds(result: Result) -> str:
     """What the file holds, largest shares first; flagged where its named type is not most of it."""
@@ -109,6 +115,7 @@ def rows(comparison: Comparison, machine: str | None = None) -> list[list[str]]:
         ["Bits per weight", *(f"{r.model.bits_per_weight:.2f}" for r in results.values())],
         ["The file holds", *(holds(r) for r in results.values())],
         *cache_rows(results),
+        *settings_rows(results),
     ]  # fmt: skip
     for metric, (label, unit) in (ROWS | depth_rows(results)).items():
         label = label.format(tokens="/".join(str(t) for t in sorted(tokens)))
@@ -138,6 +145,27 @@ def cache_rows(results: dict[str, Result]) -> list[list[str]]:
         size = settings.get("kv_cache_bytes")
         cells.append(f"{settings['kv_cache']}, {number(size / 1e6)}" if size else "–")
     return [["Cache of keys/values, type, MB", *cells]] if {*cells} - {"–"} else []
+
+
+def threads(result: Result) -> str:
+    """The threads of decoding, and those of prompts where they are others."""
+    of_all, settings = result.runtime["threads"], result.runtime["settings"]
+    of_prompts = settings.get("threads_batch", of_all)
+    return f"{of_all}" if of_prompts == of_all else f"{of_all} · {of_prompts}"
+
+
+def settings_rows(results: dict[str, Result]) -> list[list[str]]:
+    """The rows of settings that a variant chose, or in which variants differ."""
+    counts = [threads(result) for result in results.values()]
+    apart = len({*counts}) > 1 or any("·" in count for count in counts)
+    found = [["Threads, decoding · prompts", *counts]] if apart else []
+    settings = [result.runtime["settings"] for result in results.values()]
+    for key, (label, recorded, words) in SETTINGS.items():
+        cells = [str(of_one.get(recorded) or "–") for of_one in settings]
+        chosen = any(key in of_one.get("chosen", ()) for of_one in settings)
+        if chosen or len({*cells} - {"–"}) > 1:
+            found.append([label, *(words.get(cell, cell) for cell in cells)])
+    return found
 
 
 def depth_rows(results: dict[str, Result]) -> dict[str, tuple[str, str]]:

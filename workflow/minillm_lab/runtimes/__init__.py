@@ -43,18 +43,25 @@ COMPILED = r"([^/\n]+\.(?:so|dylib|dll)\b.*?),sha256=.*,(\d+)$"  # in a package'
 class Options:
     """Options for loading a model: a variant's settings with everything resolved."""
 
-    threads: int
+    threads: int  # of decoding
+    threads_batch: int | None = None  # of prompts; as many if None
     context: int = 1024
     device: str = "cpu"
     dtype: str = "float16"
     gpu_layers: int | None = None
     flash_attention: str = "auto"
+    micro_batch: int | None = None
+    mmap: bool | None = None
     kv_cache: str | dict[str, str] = "f16"  # of both, or of k and v
     sequences: int = 1  # most branches of a passage in ``logits_of``
 
+    @property
+    def most_threads(self) -> int:
+        return max(self.threads, self.threads_batch or 0)
+
 
 def resolved(settings: dict[str, Any], **more: Any) -> Options:
-    """The options for a variant's settings; ``threads: auto`` becomes a number for this machine.
+    """The options for a variant's settings; ``auto`` threads become numbers for this machine.
 
     It also sets OMP_NUM_THREADS, which Snakemake sets from a job's threads; so call it before
     importing a runtime.
@@ -64,8 +71,10 @@ def resolved(settings: dict[str, Any], **more: Any) -> Options:
     known = {k: v for k, v in settings.items() if k in Options.__dataclass_fields__}
     if known["threads"] == "auto":
         known["threads"] = physical_cores()
+    if known.get("threads_batch") in (None, "auto"):
+        known["threads_batch"] = known["threads"]
     options = Options(**known | more)
-    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    os.environ["OMP_NUM_THREADS"] = str(options.most_threads)
     return options
 
 

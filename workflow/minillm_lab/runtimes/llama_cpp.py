@@ -27,6 +27,12 @@ from minillm_lab.runtimes.llama_library import (
 )
 
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
+LOAD_MODES = {
+    None: llama_cpp.LLAMA_LOAD_MODE_AUTO,
+    True: llama_cpp.LLAMA_LOAD_MODE_MMAP,
+    False: llama_cpp.LLAMA_LOAD_MODE_NONE,
+}
+LEFT_TO_IT = (None, "auto")  # settings that llama.cpp chooses itself
 ALL_LAYERS = -1
 KV_TYPES = {  # enum ggml_type; not through the gguf package, which costs 30 MB
     "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20,
@@ -70,9 +76,9 @@ def free_gpu_memory() -> int:
 
 
 def flash_attention() -> str | None:
-    """Whether it is enabled or disabled, if llama.cpp said so; quantized values need it."""
-    needed = said_by_llama("(enabling flash_attn since it is required)")
-    return "enabled" if needed else said_by_llama(r"Flash Attention (enabled|disabled)")
+    """Whether it is enabled or disabled, by what llama.cpp said of the context."""
+    settled = said_by_llama(r"flash_attn += (enabled|disabled)")  # before it, or auto
+    return settled or said_by_llama(r"Flash Attention .*?(enabled|disabled)")
 
 
 def kv_cache_bytes() -> int | None:
@@ -91,6 +97,7 @@ class LlamaCpp:
     def __init__(self) -> None:
         self.model: Any = None
         self.context: Any = None
+        self.threads = 0
         self.settings: dict[str, Any] = {}
 
     def prepare(self, weights: Path, options: Options) -> None:
@@ -101,14 +108,18 @@ class LlamaCpp:
         layers = (ALL_LAYERS if options.gpu_layers is None else options.gpu_layers) if on_gpu else 0
         self.free_before = free_gpu_memory()
         self.on_gpu = on_gpu and self.free_before > 0
-        self.model = load_model(weights, n_gpu_layers=layers)
+        self.model = load_model(weights, n_gpu_layers=layers, load_mode=LOAD_MODES[options.mmap])
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = options.context
         params.n_seq_max = options.sequences
         params.kv_unified = (
             options.sequences > 1
         )  # branches share the cells of the tokens that they continue
-        params.n_threads = params.n_threads_batch = options.threads
+        params.n_threads = options.threads
+        params.n_threads_batch = options.threads_batch or options.threads
+        if options.micro_batch:
+            params.n_ubatch = options.micro_batch
+            params.n_batch = max(params.n_batch, options.micro_batch)  # it would lower the former
         params.flash_attn_type = FLASH_ATTENTION[options.flash_attention]
         kv = options.kv_cache
         k, v = (kv, kv) if isinstance(kv, str) else (kv["k"], kv["v"])
@@ -130,16 +141,23 @@ class LlamaCpp:
             )
         vocab = llama_cpp.llama_model_get_vocab(self.model)
         self.vocabulary = llama_cpp.llama_vocab_n_tokens(vocab)
+        self.threads = llama_cpp.llama_n_threads(self.context)
         self.settings = {
             "context": llama_cpp.llama_n_ctx(self.context),
             "batch": llama_cpp.llama_n_batch(self.context),
             "micro_batch": llama_cpp.llama_n_ubatch(self.context),
+            "threads_batch": llama_cpp.llama_n_threads_batch(self.context),
             "flash_attention": flash_attention() or options.flash_attention,
             "kv_cache": k if k == v else f"{k}/{v}",
             "kv_cache_bytes": kv_cache_bytes(),
             "load_mode": said_by_llama(r"load_mode = (\S+?)\)"),
             "gpu_layers": int(said_by_llama(r"offloaded (\d+)/\d+ layers to GPU") or 0),
             "layers": llama_cpp.llama_model_n_layer(self.model),
+            "chosen": [
+                key
+                for key in ("flash_attention", "micro_batch", "mmap")
+                if getattr(options, key) not in LEFT_TO_IT
+            ],
             "build": llama_cpp.llama_print_system_info().decode().strip(" |"),
         }
 
@@ -156,6 +174,7 @@ class LlamaCpp:
         return {
             "backend": {"MTL": "Metal"}.get(backend, backend),
             "device": gpus[0]["description"] if gpus else "CPU",
+            "threads": self.threads,
             "settings": self.settings,
         }
 
