@@ -76,6 +76,10 @@ def peer_slice(binary: str, weights: Path, options: Options, layout: str) -> tup
         command += ["-nkvo", "1", "-nopo", "1"]
     if options.flash_attention != "auto":  # llama-bench's default
         command += ["-fa", options.flash_attention]
+    if options.micro_batch:
+        command += ["-ub", str(options.micro_batch), "-b", str(max(2048, options.micro_batch))]
+    if options.mmap is not None:
+        command += ["-lm", "mmap" if options.mmap else "none"]
     printed, _ = output_of(command, LAYOUTS[layout])
     try:
         rows = TypeAdapter(list[Row]).validate_json(printed)

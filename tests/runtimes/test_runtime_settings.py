@@ -169,4 +169,6 @@ def test_a_sweep_through_the_real_workflow(tmp_path: Path, tiny_gguf: Path) -> N
         assert settings["chosen"] == ["micro_batch", "mmap"]
     assert lab.json("results/comparison.json")["factors"] == {"v-mmap-on": [], "v-mmap-off": []}
     page = lab.path("RESULTS.md").read_text()
+    card = lab.program("export", "--format=model-card")
+    assert "llama.cpp, micro_batch 64, mmap no`" in card
     assert "File mapped into memory" in page and "Threads, decoding · prompts" in page

@@ -21,6 +21,7 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.records import TOKENS_AT_DEPTH
 from minillm_lab.report import quality
 from minillm_lab.report.legend import by_imatrix, mixtures, warned
+from minillm_lab.report.table import chosen_settings
 from minillm_lab.result import Metric, Result, depths, quantized_in
 from minillm_lab.wording import as_code, inert, number
 
@@ -78,7 +79,7 @@ def compared_with(results: dict[str, Result]) -> str:
 
 
 def file_of(result: Result, of_several: bool = False) -> str:
-    """The name of a variant's file and its runtime; for safetensors, the name of their folder.
+    """A variant's file, runtime and settings of its own; for safetensors, the folder's name.
 
     A GGUF in parts goes by its first.
 
@@ -86,7 +87,7 @@ def file_of(result: Result, of_several: bool = False) -> str:
     """
     files = result.model.files
     path = PurePath(files[0].path)
-    ran = f"{path.name}, {result.runtime['name']}"
+    ran = ", ".join([path.name, result.runtime["name"], *chosen_settings(result)])
     whole = len(files) == 1 or result.model.format == "gguf"
     named = ran if whole else path.parent.name
     return f"{result.model.name}: {named}" if of_several else named

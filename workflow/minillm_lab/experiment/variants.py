@@ -154,8 +154,8 @@ class LlamaCppVariant(Settings):
         None,
         ge=1,
         le=LONGEST,
-        description="llama.cpp computes at most this many tokens of a prompt at once, and the"
-        " context holds as many; without it, llama.cpp's own number, 512 at most.",
+        description="At most this many tokens of a prompt are computed at once, which the context"
+        " must have room for; without it, llama.cpp's own number: 512, or a smaller context.",
     )
     threads_batch: Threads | None = Field(
         None,

@@ -154,6 +154,17 @@ def threads(result: Result) -> str:
     return f"{of_all}" if of_prompts == of_all else f"{of_all} · {of_prompts}"
 
 
+def chosen_settings(result: Result) -> list[str]:
+    """The settings that a variant chose, in a few words each."""
+    settings = result.runtime["settings"]
+    found = []
+    for key in settings.get("chosen", ()):
+        _, recorded, words = SETTINGS[key]
+        value = str(settings[recorded])
+        found.append(f"{key} {words.get(value, value)}")
+    return found
+
+
 def settings_rows(results: dict[str, Result]) -> list[list[str]]:
     """The rows of settings that a variant chose, or in which variants differ."""
     counts = [threads(result) for result in results.values()]
