@@ -40,7 +40,14 @@ def test_a_pair_differs_in_one_setting_and_goes_from_what_is_usual() -> None:
     assert found == [
         ("importance matrix", "plain", "own", "none", "calibration.txt"),
         ("cache of keys/values", "plain", "small", "f16", "q8_0"),
-    ]  # both differs from every other in two
+    ]  # "both" differs from every other in two
+
+
+def test_a_mixture_is_held_against_the_file_without_one() -> None:
+    mixed = variant("mixed", 0.07)
+    mixed.model.tensors = {"attn_v": "Q8_0"}
+    (change,) = changes(named(mixed, variant("plain", 0.08)))
+    assert (change.setting, change.start, change.after) == ("mixture", "plain", "attn_v: Q8_0")
 
 
 def test_the_ratio_is_paired_so_that_hard_chunks_do_not_widen_it() -> None:

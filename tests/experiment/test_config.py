@@ -175,14 +175,14 @@ def test_snakemake_says_it_before_any_job(name: str, tmp_path: Path) -> None:
 def test_every_shipped_experiment_plans(path: Path, tmp_path: Path) -> None:
     experiment = yaml.safe_load(path.read_text())
     plan = Lab(tmp_path / "lab", experiment).planned()
-    variants = len(experiment["variants"])
+    variants = len(load_experiment(experiment).variants)
     assert plan["collect"] == variants
     assert plan["round"] == variants * experiment["rounds"]
 
 
 def test_two_experiments_share_neither_results_nor_page() -> None:
     experiments = [
-        Experiment.model_validate(yaml.safe_load(path.read_text()))
+        load_experiment(yaml.safe_load(path.read_text()))
         for path in [ROOT / "config.yaml", *ROOT.glob("experiments/*.yaml")]
     ]
     assert len({e.results for e in experiments}) == len(experiments)

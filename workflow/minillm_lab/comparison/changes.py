@@ -10,8 +10,12 @@ from minillm_lab.quality.intervals import ratio
 from minillm_lab.records import QualityMetric
 from minillm_lab.result import Result
 
-IMATRIX = "importance matrix"
-SETTINGS = {"kv_cache": "cache of keys/values", "flash_attention": "flash attention"}
+IMATRIX, MIXTURE = "importance matrix", "mixture"
+SETTINGS = {  # of llama.cpp, as results name them, that change what a variant computes
+    "kv_cache": "cache of keys/values",
+    "flash_attention": "flash attention",
+    "micro_batch": "micro-batch",
+}
 USUAL = ("none", "f16")  # a pair goes from these
 
 
@@ -35,6 +39,7 @@ def told(result: Result) -> dict[str, str]:
         "model": model.name,
         "type": model.label or model.quantization,
         IMATRIX: "none" if matrix is None else str(matrix.get("dataset", matrix.get("file"))),
+        MIXTURE: ", ".join(f"{p}: {type_}" for p, type_ in model.tensors.items()) or "none",
         "machine": result.machine["fingerprint"],
         "runtime": runtime["name"],
         "backend": runtime["backend"],
@@ -45,7 +50,7 @@ def told(result: Result) -> dict[str, str]:
 def changes(results: dict[str, Result]) -> Iterator[Change]:
     """The pairs, by setting; the other values of a setting are each held against the usual one."""
     every = {name: told(result) for name, result in results.items()}
-    for setting in (IMATRIX, *SETTINGS.values()):
+    for setting in (IMATRIX, MIXTURE, *SETTINGS.values()):
         groups: dict[tuple[str, ...], list[str]] = {}
         for name, found in every.items():
             rest = tuple(value for key, value in found.items() if key != setting)
