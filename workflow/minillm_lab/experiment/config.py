@@ -4,7 +4,7 @@
 description here is a full sentence for people who write a config.
 """
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
 from pydantic import (
     BeforeValidator,
@@ -42,6 +42,7 @@ from minillm_lab.experiment.variants import (
     KvCache,
     LlamaCppVariant,
     Node,
+    Threads,
     TransformersVariant,
     Variant,
     can_have_file,
@@ -96,7 +97,7 @@ class Experiment(Strict):
     context: int = Field(
         1024, ge=16, le=LONGEST, description="The context holds this many tokens in every variant."
     )
-    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
+    threads: Threads = Field(
         "auto",
         description="Inference uses this many threads; auto takes the physical cores that the"
         " process may use.",
