@@ -34,8 +34,8 @@ def lengths(comparison: Comparison, names: list[str], width: int) -> alt.TopLeve
             for each, tokens in sorted(at.items(), key=lambda item: item[1]):
                 rows += rows_of(comparison, [name], each, factor, length=tokens)
         if rows:
-            panels.append((rows, f"{title}, {unit}", unit))
-    return in_pairs(panels, names, "Prompt, tokens", width)
+            panels.append((rows, "Prompt, tokens", f"{title}, {unit}", unit))
+    return in_pairs(panels, names, width)
 
 
 def contexts(comparison: Comparison, names: list[str], width: int) -> alt.TopLevelMixin | None:
@@ -50,26 +50,28 @@ def contexts(comparison: Comparison, names: list[str], width: int) -> alt.TopLev
                 parts.append(row | {"length": int(part.partition("–")[2]) + 1})
     unit = "nats"
     panels = [
-        (same, f"Divergence of the same tokens ↓, {unit}", unit),
-        (parts, f"Divergence by position ↓, {unit}", unit),
+        (same, "Context, tokens", f"Divergence of the same tokens ↓, {unit}", unit),
+        (parts, "Position up to, tokens", f"Divergence by position ↓, {unit}", unit),
     ]
     shown = [panel for panel in panels if any(row["value"] > 0 for row in panel[0])]
-    return in_pairs(shown, names, "Context up to, tokens", width, logarithmic=True)
+    return in_pairs(shown, names, width, logarithmic=True)
 
 
 def in_pairs(
-    panels: list[tuple[list[Row], str, str]], names: list[str], x_title: str, width: int,
+    panels: list[tuple[list[Row], str, str, str]],
+    names: list[str],
+    width: int,
     logarithmic: bool = False,
-) -> alt.TopLevelMixin | None:  # fmt: skip
-    """Panels of rows, an axis' title and a unit: two beside each other, or one on a telephone."""
+) -> alt.TopLevelMixin | None:
+    """Panels of rows, two axes' titles and a unit: two beside each other, or one on a telephone."""
     if not panels:
         return None
     narrow = width <= NARROW
+    panel_width = width if narrow else width // 2 - 40
     drawn = [
-        length_panel(rows, names, x_title, y_title, unit,
-                     width if narrow else width // 2 - 40, logarithmic)
-        for rows, y_title, unit in panels
-    ]  # fmt: skip
+        length_panel(rows, names, x_title, y_title, unit, panel_width, logarithmic)
+        for rows, x_title, y_title, unit in panels
+    ]
     if narrow:
         return alt.vconcat(*drawn)
     return alt.vconcat(*(alt.hconcat(*drawn[i : i + 2]) for i in range(0, len(drawn), 2)))
