@@ -157,7 +157,7 @@ def test_memory_is_that_of_one_load_and_no_timed_load_is_the_first(
     assert done.stdout.split() == [
         *("prepare", "measure", "load", "measure"),
         *("answer", "answer", "measure"),  # a warm-up and an answer
-        *("answer", "answer", "peak"),  # the depth, twice
+        *("answer", "answer", "measure", "peak"),  # the depth, twice
         *("unload", "evict", "load"),  # cold
         *("unload", "load"),  # warm
         "unload",

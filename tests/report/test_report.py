@@ -35,7 +35,8 @@ VARIANTS = {
 @pytest.fixture(scope="module")
 def lab(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """An experiment with everything but questions, run, and its report."""
-    quality = {"text": "text.txt", "questions": None, "context": 64}
+    long = {"long_contexts": [64, 128], "long_text": "text.txt"}
+    quality = {"text": "text.txt", "questions": None, "context": 64} | long
     config = tiny_config(tiny_gguf, variants=VARIANTS, baseline="fp16", quality=quality)
     lab = Lab(tmp_path_factory.mktemp("report") / "lab", config)
     lab.path("text.txt").write_text(TEXT)
@@ -108,7 +109,7 @@ def test_every_category_shows_its_pages_and_figures(report: Path, page: Page) ->
             assert content.locator("html").evaluate("e => e.scrollWidth <= e.clientWidth")
             if name == "charts":
                 content.locator(".plot svg g.mark-group").first.wait_for()
-        assert (count, drawn) == ((7, 6) if name == "charts" else (1, 0))
+        assert (count, drawn) == ((8, 7) if name == "charts" else (1, 0))
 
 
 DECIDING = ("Quality loss", "Decode", "Memory after generation", "Model size")
