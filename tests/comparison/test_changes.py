@@ -50,6 +50,29 @@ def test_a_mixture_is_held_against_the_file_without_one() -> None:
     assert (change.setting, change.start, change.after) == ("mixture", "plain", "attn_v: Q8_0")
 
 
+def test_two_texts_of_one_name_and_two_numbers_of_threads_are_no_pair() -> None:
+    one, two = variant("one", 0.06, "cal.txt"), variant("two", 0.07, "cal.txt", kv_cache="q8_0")
+    for result, file in ((one, "imatrix-00000001.gguf"), (two, "imatrix-00000002.gguf")):
+        assert result.model.imatrix
+        result.model.imatrix["file"] = file
+    assert not [*changes(named(one, two))]
+    slow, fast = variant("slow", 0.06), variant("fast", 0.07, kv_cache="q8_0")
+    fast.runtime["threads"] = 4
+    assert not [*changes(named(slow, fast))]
+
+
+def test_the_dtype_of_transformers_is_no_setting_of_the_cache() -> None:
+    both = [variant(name, 0.06, kv_cache=name) for name in ("float16", "bfloat16")]
+    for result in both:
+        result.runtime["name"] = "transformers"
+        result.runtime["settings"]["dtype"] = result.variant
+    assert not [*changes(named(*both))]
+
+
+def test_a_divergence_of_rounding_alone_is_nothing_to_compare_with() -> None:
+    assert not [*changes(named(variant("own", 1e-11), variant("other", 0.06, kv_cache="q8_0")))]
+
+
 def test_the_ratio_is_paired_so_that_hard_chunks_do_not_widen_it() -> None:
     (change,) = changes(named(variant("plain", 0.08), variant("own", 0.06, "calibration.txt")))
     assert change.ratio.value == pytest.approx(0.75)

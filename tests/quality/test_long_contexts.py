@@ -118,6 +118,24 @@ def test_a_long_text_that_is_too_short_is_refused_in_one_line() -> None:
         ends(list(range(100)), [64, 128], None)
 
 
+def test_an_empty_long_text_is_refused_in_one_line(tiny_gguf: Path, tmp_path: Path) -> None:
+    prepared(tiny_gguf, tmp_path)
+    (tmp_path / "long.txt").write_text("")
+    protocol = Protocol(name="lab", context=64, score_from=16, long_contexts=[64])
+    with pytest.raises(LabError, match=r"quality\.long_text: 0 tokens are fewer than the 64"):
+        evaluation_text(
+            tiny_gguf, tmp_path / "text.txt", None, protocol, long_text=tmp_path / "long.txt"
+        )
+
+
+def test_growth_is_not_of_rounding_alone(
+    long_text: EvaluationText, exact: Path, tiny_safetensors: Path
+) -> None:
+    itself = scored(tiny_safetensors, long_text, exact, FLOAT32)
+    assert value(itself, "kld_mean_at_1300") < 1e-7
+    assert not [name for name in itself.metrics if name.startswith("kld_growth")]
+
+
 def test_contexts_beyond_the_model_are_left_out_and_named(tiny_gguf: Path, tmp_path: Path) -> None:
     prepared(tiny_gguf, tmp_path)
     (tmp_path / "long.txt").write_text(LONG, encoding="utf-8")

@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Lfm2ForCausalLM, MambaForCausalLM, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    Lfm2ForCausalLM,
+    LlamaForCausalLM,
+    MambaForCausalLM,
+    PreTrainedModel,
+)
 
 from minillm_lab.quality.evaluation import opened
 from minillm_lab.runtimes import Passage
@@ -55,6 +61,14 @@ LFM2 = saved(  # convolutions beside attention
     layer_types=["conv", "full_attention"],
 )
 
+DYNAMIC = saved(  # keys are turned by the length so far
+    LlamaForCausalLM,
+    intermediate_size=64,
+    num_attention_heads=4,
+    max_position_embeddings=600,
+    rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0},
+)
+
 
 @pytest.mark.parametrize(
     "runtime, made",
@@ -64,8 +78,16 @@ LFM2 = saved(  # convolutions beside attention
         ("llama.cpp", mamba),
         ("transformers", MAMBA),
         ("transformers", LFM2),
+        ("transformers", DYNAMIC),
     ],
-    ids=["llama.cpp", "transformers", "llama.cpp-mamba", "transformers-mamba", "transformers-lfm2"],
+    ids=[
+        "llama.cpp",
+        "transformers",
+        "llama.cpp-mamba",
+        "transformers-mamba",
+        "transformers-lfm2",
+        "transformers-dynamic",
+    ],
 )
 def test_passages_together_have_the_logits_that_each_has_alone(
     runtime: str,
@@ -89,7 +111,9 @@ def test_passages_together_have_the_logits_that_each_has_alone(
         together = loaded.runtime.logits_of(PASSAGES)
         assert together.shape[0] == sum(len(p) - p.first for p in PASSAGES)
         assert together == pytest.approx(np.concatenate(alone), abs=0.05 if on_llama else 1e-3)
+    with opened(weights, settings, 1200) as loaded:
         whole = loaded.runtime.logits_of([long]).copy()
+    with opened(weights, settings, 1200) as loaded:  # some models remember the longest passage
         streamed = [rows.copy() for rows in loaded.runtime.stream(long)]
         assert [len(rows) for rows in streamed] == [324, 176]  # of 512 tokens at a time
         assert np.concatenate(streamed) == pytest.approx(whole, abs=0.05 if on_llama else 1e-3)

@@ -7,15 +7,13 @@ import numpy as np
 
 from minillm_lab.comparison.closeness import same_text
 from minillm_lab.quality.intervals import ratio
+from minillm_lab.quality.long_contexts import NOISE
 from minillm_lab.records import QualityMetric
 from minillm_lab.result import Result
 
 IMATRIX, MIXTURE = "importance matrix", "mixture"
-SETTINGS = {  # of llama.cpp, as results name them, that change what a variant computes
-    "kv_cache": "cache of keys/values",
-    "flash_attention": "flash attention",
-    "micro_batch": "micro-batch",
-}
+CACHE = "cache of keys/values"
+COMPARED = (IMATRIX, MIXTURE, CACHE, "flash attention")  # what may change quality
 USUAL = ("none", "f16")  # a pair goes from these
 
 
@@ -34,23 +32,30 @@ class Change:
 def told(result: Result) -> dict[str, str]:
     """Everything that may tell two variants apart, by name."""
     model, runtime = result.model, result.runtime
+    settings, llama = runtime["settings"], runtime["name"] == "llama.cpp"
     matrix = model.imatrix
     return {
         "model": model.name,
         "type": model.label or model.quantization,
-        IMATRIX: "none" if matrix is None else str(matrix.get("dataset", matrix.get("file"))),
+        IMATRIX: "none" if matrix is None else str(sorted(matrix.items())),
         MIXTURE: ", ".join(f"{p}: {type_}" for p, type_ in model.tensors.items()) or "none",
         "machine": result.machine["fingerprint"],
         "runtime": runtime["name"],
         "backend": runtime["backend"],
-        **{name: str(runtime["settings"].get(key)) for key, name in SETTINGS.items()},
+        "dtype": str(settings.get("dtype")),
+        "threads": str(runtime["threads"]),
+        "threads of prompts": str(settings.get("threads_batch")),
+        "load mode": str(settings.get("load_mode")),
+        "micro-batch": str("micro_batch" in settings.get("chosen", ()) and settings["micro_batch"]),
+        CACHE: str(settings.get("kv_cache")) if llama else "",
+        "flash attention": str(settings.get("flash_attention")) if llama else "",
     }
 
 
 def changes(results: dict[str, Result]) -> Iterator[Change]:
     """The pairs, by setting; the other values of a setting are each held against the usual one."""
     every = {name: told(result) for name, result in results.items()}
-    for setting in (IMATRIX, MIXTURE, *SETTINGS.values()):
+    for setting in COMPARED:
         groups: dict[tuple[str, ...], list[str]] = {}
         for name, found in every.items():
             rest = tuple(value for key, value in found.items() if key != setting)
@@ -61,12 +66,27 @@ def changes(results: dict[str, Result]) -> Iterator[Change]:
                 before, after = every[start][setting], every[end][setting]
                 over = divergence_over(results[end], results[start])
                 if before != after and over:
+                    if setting == IMATRIX:
+                        before, after = (text_of(results[name]) for name in (start, end))
                     yield Change(setting, start, end, before, after, over)
 
 
+def text_of(result: Result) -> str:
+    """The text of the importance matrix that a file was made with, as its header names it."""
+    matrix = result.model.imatrix
+    return "none" if matrix is None else str(matrix.get("dataset") or matrix.get("file"))
+
+
 def divergence_over(result: Result, other: Result) -> QualityMetric | None:
-    """The mean divergence of one result over another's, paired by chunk; None if unknown."""
+    """The mean divergence of one result over another's, paired by chunk.
+
+    None if it is unknown, or if the other's may be float32 arithmetic alone.
+    """
     ours, theirs = (r.quality_by_chunk.get("kld_mean", []) for r in (result, other))
-    if not same_text(result, other) or len(ours) != len(theirs) or not sum(theirs) > 0:
+    if (
+        not same_text(result, other)
+        or len(ours) != len(theirs)
+        or not sum(theirs) > NOISE * len(theirs)
+    ):
         return None
     return ratio("1", np.array(ours)[:, None], np.array(theirs)[:, None])

@@ -170,7 +170,7 @@ class Plan:
     def depths(self, variant: str) -> list[int]:
         """The other prompt lengths at which a variant is measured, if its context holds them."""
         room = self.context(variant) - TOKENS_AT_DEPTH
-        return [depth for depth in self.experiment.depths if depth <= room]
+        return sorted({depth for depth in self.experiment.depths if depth <= room})
 
     def trials(self, variant: str) -> list[str]:
         """The files of a variant's trials.

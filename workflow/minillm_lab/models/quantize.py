@@ -87,9 +87,10 @@ def quantize(
     fell_back = re.findall(r"warning: (\S+) +- ncols", text)
     mixture.check(tensors, header, types, overridden, fell_back, means)
     if said_by_llama("(will require an imatrix)"):
+        made_so = f"{type_} with these tensors" if tensors else type_
         raise LabError(
-            f"{source}: llama.cpp makes {type_} of it only with an importance matrix; take imatrix:"
-            " own"
+            f"{source}: llama.cpp makes {made_so} of it only with an importance matrix; take"
+            " imatrix: own"
         )
     size = size_of(header, types, keys)
     check_space(output, size)

@@ -1,6 +1,6 @@
 """Opening a model for quality, and running the evaluation text through it piece by piece."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -46,11 +46,10 @@ class Loaded:
 
 
 def longest(text: EvaluationText) -> int:
-    """The context that the text, its questions and its replies need, in tokens."""
+    """The context that the chunks, the questions and the replies need, in tokens."""
     asked = [len(q.prompt) + sum(map(len, q.choices)) for q in text.questions]
     replied = [len(prompt) + REPLY for prompt in text.prompts]
-    read = [len(ids) for ids, _ in text.passages]
-    return max(*read, *asked, *replied, 16)
+    return max(text.protocol.context, *asked, *replied, 16)
 
 
 @contextmanager
@@ -81,6 +80,7 @@ def greedy(runtime: Runtime, prompt: list[int], tokens: int) -> list[int]:
 class Piece(NamedTuple):
     """A piece of a passage: n scored tokens that are evaluated at once."""
 
+    number: int  # among all pieces of the text
     passage: int  # its number in the text's passages
     rows: slice  # which of the passage's scored tokens
     next: NDArray[np.intp]  # (n,): the tokens that the text goes on with
@@ -91,23 +91,42 @@ def pieces(text: EvaluationText) -> list[Piece]:
 
     A passage's last token is not evaluated, since no token follows it.
     """
-    found = []
+    found = list[Piece]()
     for number, (ids, first) in enumerate(text.passages):
         for start in range(0, len(ids) - 1, STEP):
             stop = min(start + STEP, len(ids) - 1)
             if (begin := max(start, first)) < stop:
                 rows = slice(begin - first, stop - first)
-                found.append(Piece(number, rows, np.array(ids[begin + 1 : stop + 1])))
+                following = np.array(ids[begin + 1 : stop + 1])
+                found.append(Piece(len(found), number, rows, following))
     return found
 
 
 def evaluate(
-    loaded: Loaded, text: EvaluationText, doing: str
+    loaded: Loaded, text: EvaluationText, doing: str, passages: Iterable[int] | None = None
 ) -> Iterator[tuple[Piece, NDArray[np.float32]]]:
-    """Yield each piece with its logits, shape (n, vocabulary), valid until the next."""
-    every = pieces(text)
-    streams = (loaded.runtime.stream(Passage(ids[:-1], first)) for ids, first in text.passages)
+    """Yield each piece with its logits, shape (n, vocabulary), valid until the next.
+
+    ``passages``: the numbers of those to evaluate; without it, the chunks.
+    """
+    chosen = list(range(len(text.chunks)) if passages is None else passages)
+    every = [piece for piece in pieces(text) if piece.passage in {*chosen}]
+    passed = (Passage(ids[:-1], first) for ids, first in (text.passages[n] for n in chosen))
+    streams = map(loaded.runtime.stream, passed)
     with progress(doing, sum(len(piece.next) for piece in every), "tokens") as advance:
         for piece, logits in zip(every, chain.from_iterable(streams), strict=True):
             yield piece, logits
             advance(len(logits))
+
+
+def evaluate_long(
+    weights: Path, settings: dict[str, Any], text: EvaluationText, doing: str
+) -> Iterator[tuple[Piece, NDArray[np.float32]]]:
+    """The same for the long passages, each in a context of its own length.
+
+    Some models scale positions by the length of the context, so a longer one changes short texts.
+    """
+    for number in range(len(text.chunks), len(text.passages)):
+        context = len(text.passages[number][0])
+        with opened(weights, settings, context) as loaded:
+            yield from evaluate(loaded, text, f"{doing}, context of {context}", [number])

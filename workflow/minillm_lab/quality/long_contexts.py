@@ -16,6 +16,7 @@ from minillm_lab.quality.text import EvaluationText
 from minillm_lab.records import QualityMetric
 
 BLOCKS = 8
+NOISE = 1e-7  # nats; a smaller divergence may be that of float32 arithmetic alone
 FIRST = 512  # positions of the first part; each part after it is as long as all before
 
 
@@ -28,9 +29,12 @@ def in_blocks(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def context_metrics(long: list[Tokens], text: EvaluationText) -> dict[str, QualityMetric]:
     """The figures of the text's end in each long context: ``kld_mean_at_4096`` and others.
 
-    ``kld_growth_at_4096`` is the divergence over that of the same tokens in the shortest context.
+    ``kld_growth_at_4096`` is the divergence over that of the same tokens in the shortest context,
+    where that is more than NOISE.
     """
-    found = {}
+    found: dict[str, QualityMetric] = {}
+    if not long:
+        return found
     end, contexts = text.protocol.end, text.protocol.long_contexts
     for context, tokens in zip(contexts, long, strict=True):
         kld, same, surprise = (
@@ -41,7 +45,7 @@ def context_metrics(long: list[Tokens], text: EvaluationText) -> dict[str, Quali
         found[f"perplexity_at_{context}"] = intervals.exp_mean("1", surprise)
         if context == contexts[0]:
             shortest = kld
-        elif shortest.any():
+        elif shortest.mean() > NOISE:
             found[f"kld_growth_at_{context}"] = intervals.ratio("1", kld, shortest)
     return found
 

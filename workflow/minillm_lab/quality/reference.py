@@ -8,7 +8,7 @@ before its shape, type and range have been checked.
 import argparse
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -25,8 +25,9 @@ from minillm_lab.jobs.files import check_space, sha256_of, weight_files, written
 from minillm_lab.quality.divergence import TAIL, TOP, Compact, compress, log_normalizer
 from minillm_lab.quality.evaluation import (
     REPLY,
-    Loaded,
+    Piece,
     evaluate,
+    evaluate_long,
     greedy,
     longest,
     opened,
@@ -77,14 +78,19 @@ def make_reference(
     """Evaluate the text and the questions; write the reference as a whole or not at all."""
     files = weight_files(weights)
     say(f"{name}: the reference loads {weights}")
-    with opened(weights, settings, longest(text)) as loaded, written_whole(output) as part:
-        vocabulary = loaded.vocabulary(text)
-        per_token = 4 * vocabulary if exact else 6 * min(top + tail, vocabulary)
-        check_space(output, sum(len(piece.next) for piece in pieces(text)) * per_token)
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
-            for number, arrays in _pieces(loaded, text, name, exact, top, tail):
-                for key, values in arrays.items():
-                    _write(archive, f"{key}.{number}", values)
+    doing, random = f"reference of {name}", np.random.default_rng(SEED)
+    with written_whole(output) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+
+        def keep(evaluated: Iterable[tuple[Piece, NDArray[np.float32]]]) -> None:
+            for piece, logits in evaluated:
+                for key, values in _arrays(piece, logits, name, random, exact, top, tail).items():
+                    _write(archive, f"{key}.{piece.number}", values)
+
+        with opened(weights, settings, longest(text)) as loaded:
+            vocabulary = loaded.vocabulary(text)
+            per_token = 4 * vocabulary if exact else 6 * min(top + tail, vocabulary)
+            check_space(output, sum(len(piece.next) for piece in pieces(text)) * per_token)
+            keep(evaluate(loaded, text, doing))
             facts = ReferenceFacts(
                 kind="exact" if exact else "compact",
                 model=name,
@@ -97,32 +103,29 @@ def make_reference(
                 answers=choose_all(loaded.runtime, text.questions),
                 replies=[greedy(loaded.runtime, prompt, REPLY) for prompt in text.prompts],
             )
-            _write(archive, "facts", np.frombuffer(facts.model_dump_json().encode(), np.uint8))
+        keep(evaluate_long(weights, settings, text, doing))
+        _write(archive, "facts", np.frombuffer(facts.model_dump_json().encode(), np.uint8))
 
 
-def _pieces(
-    loaded: Loaded, text: EvaluationText, name: str, exact: bool, top: int, tail: int
-) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
-    """The arrays of each piece, by their names in the file."""
-    random = np.random.default_rng(SEED)
-    for number, (piece, logits) in enumerate(evaluate(loaded, text, f"reference of {name}")):
-        normalizers = log_normalizer(logits)
-        if not np.isfinite(normalizers).all():
-            raise LabError(
-                f"{name}: the model computes values that are not numbers, so it cannot be a"
-                " reference;"
-                " name another in quality.reference"
-            )
-        rows = np.arange(len(logits))
-        arrays: dict[str, NDArray[Any]] = {
-            "surprise": (normalizers - logits[rows, piece.next]).astype(np.float32)
-        }
-        if exact:
-            arrays["exact"] = (logits - normalizers[:, None]).astype(np.float32)
-        else:
-            kept = compress(logits, normalizers, random, top, tail)
-            arrays |= {key: getattr(kept, key) for key in Compact.__dataclass_fields__}
-        yield number, arrays
+def _arrays(
+    piece: Piece, logits: NDArray[np.float32], name: str, random: np.random.Generator,
+    exact: bool, top: int, tail: int,
+) -> dict[str, NDArray[Any]]:  # fmt: skip
+    """The arrays of a piece, by their names in the file."""
+    normalizers = log_normalizer(logits)
+    if not np.isfinite(normalizers).all():
+        raise LabError(
+            f"{name}: the model computes values that are not numbers, so it cannot be a reference;"
+            " name another in quality.reference"
+        )
+    rows = np.arange(len(logits))
+    arrays: dict[str, NDArray[Any]] = {
+        "surprise": (normalizers - logits[rows, piece.next]).astype(np.float32)
+    }
+    if exact:
+        return arrays | {"exact": (logits - normalizers[:, None]).astype(np.float32)}
+    kept = compress(logits, normalizers, random, top, tail)
+    return arrays | {key: getattr(kept, key) for key in Compact.__dataclass_fields__}
 
 
 def _write(archive: zipfile.ZipFile, name: str, values: NDArray[Any]) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from minillm_lab.jobs.command import run, say
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.quality.divergence import divergence, exact_divergence, log_normalizer
-from minillm_lab.quality.evaluation import Loaded, evaluate, longest, opened
+from minillm_lab.quality.evaluation import Piece, evaluate, evaluate_long, longest, opened
 from minillm_lab.quality.intervals import mcnemar, proportion
 from minillm_lab.quality.long_contexts import by_position, context_metrics
 from minillm_lab.quality.metrics import (
@@ -70,12 +71,14 @@ def score(
                     " use the reference of that model"
                 )
             try:
-                tokens, long = tokens_of(variant, loaded, text, reference)
+                tokens = Tokens.room(len(text.chunks), text.protocol.scored)
+                fill([tokens], evaluate(loaded, text, variant), text, reference)
                 choices = choose_all(loaded.runtime, text.questions)
                 agreed = agreement(loaded.runtime, text.prompts, reference.facts.replies)
             except NotFiniteError:
-                tokens, long, choices, agreed = None, [], [], None
+                tokens, choices, agreed = None, [], None
             hurt = hurt_most(tokens, text, loaded.runtime.detokenize) if tokens else []
+        long = [] if tokens is None else long_tokens(variant, weights, settings, text, reference)
     facts = reference.facts
     protocol = text.protocol.model_dump() | {
         "chunks": len(text.chunks),
@@ -105,23 +108,40 @@ def score(
     )
 
 
-def tokens_of(
-    variant: str, loaded: Loaded, text: EvaluationText, reference: Reference
-) -> tuple[Tokens, list[Tokens]]:
-    """The values of every scored token, of the chunks and of each long passage.
+def long_tokens(
+    variant: str,
+    weights: Path,
+    settings: dict[str, Any],
+    text: EvaluationText,
+    reference: Reference,
+) -> list[Tokens]:
+    """The values of every scored token of each long passage; none if some are not numbers."""
+    passages = text.passages[len(text.chunks) :]
+    long = [Tokens.room(1, len(ids) - 1 - first) for ids, first in passages]
+    try:
+        fill(long, evaluate_long(weights, settings, text, variant), text, reference)
+    except NotFiniteError:
+        return []
+    return long
 
-    The logits are not kept.
+
+def fill(
+    kept: list[Tokens],
+    evaluated: Iterable[tuple[Piece, NDArray[np.float32]]],
+    text: EvaluationText,
+    reference: Reference,
+) -> None:
+    """Put the values of every scored token into arrays: one of all chunks, or one a long passage.
+
+    The logits are not kept. Raises NotFiniteError.
     """
-    chunks = Tokens.room(len(text.chunks), text.protocol.scored)
-    long = text.passages[len(text.chunks) :]
-    passages = [Tokens.room(1, len(ids) - 1 - first) for ids, first in long]
-    for number, (piece, logits) in enumerate(evaluate(loaded, text, variant)):
-        theirs, normalizers = reference.piece(number), log_normalizer(logits)
+    for piece, logits in evaluated:
+        theirs, normalizers = reference.piece(piece.number), log_normalizer(logits)
         if not np.isfinite(normalizers).all():
             raise NotFiniteError
         of_long = piece.passage - len(text.chunks)
-        tokens = chunks if of_long < 0 else passages[of_long]
-        place = (piece.passage if of_long < 0 else 0, piece.rows)
+        tokens = kept[max(of_long, 0)]
+        place = (0 if of_long >= 0 else piece.passage, piece.rows)
         if theirs.exact is not None:
             tokens.kld[place] = exact_divergence(theirs.exact, logits, normalizers)
         elif theirs.compact is not None:
@@ -130,7 +150,6 @@ def tokens_of(
         tokens.reference_surprise[place] = theirs.surprise
         tokens.best[place] = logits.argmax(axis=1)
         tokens.reference_best[place] = theirs.best
-    return chunks, passages
 
 
 def agreement(

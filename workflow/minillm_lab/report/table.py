@@ -156,12 +156,17 @@ def threads(result: Result) -> str:
 
 def chosen_settings(result: Result) -> list[str]:
     """The settings that a variant chose, in a few words each."""
-    settings = result.runtime["settings"]
+    runtime, settings = result.runtime, result.runtime["settings"]
     found = []
     for key in settings.get("chosen", ()):
         _, recorded, words = SETTINGS[key]
         value = str(settings[recorded])
         found.append(f"{key} {words.get(value, value)}")
+    if (of_prompts := settings.get("threads_batch", runtime["threads"])) != runtime["threads"]:
+        found.append(f"threads_batch {of_prompts}")
+    cache = settings.get("kv_cache", "f16")
+    if runtime["name"] == "llama.cpp" and cache != "f16":
+        found.append(f"kv_cache {cache}")
     return found
 
 

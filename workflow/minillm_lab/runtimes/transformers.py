@@ -168,7 +168,7 @@ class Transformers:
 
     def stream(self, passage: Passage) -> Iterator[NDArray[np.float32]]:
         starts, cache = range(0, len(passage.ids), STEP), None
-        if len(starts) == 1 or self._has_state():  # a state is started by a whole passage only
+        if len(starts) == 1 or self._needs_the_whole():
             whole = self._logits_of([passage])
             before = [max(start - passage.first, 0) for start in (*starts, len(passage.ids))]
             yield from filter(len, (whole[a:b] for a, b in pairwise(before)))
@@ -193,6 +193,15 @@ class Transformers:
         kinds = getattr(self.model.config.get_text_config(), "layer_types", None) or ()
         beside = [k for k in kinds if k == "linear_attention" or not k.endswith("attention")]
         return bool(self.model._is_stateful or beside)
+
+    def _needs_the_whole(self) -> bool:
+        """Whether a passage that comes in parts would be computed otherwise.
+
+        A state is started by a whole passage only. Some models turn keys by the length so far.
+        """
+        config = self.model.config.get_text_config()
+        rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+        return self._has_state() or any(kind in str(rope) for kind in ("longrope", "dynamic"))
 
     def _slow_halves(self) -> bool:
         """Whether PyTorch has no fast kernel for this model's matrix products."""

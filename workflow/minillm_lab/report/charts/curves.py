@@ -3,6 +3,7 @@
 import altair as alt
 
 from minillm_lab.comparison.shapes import Comparison
+from minillm_lab.quality.long_contexts import NOISE
 from minillm_lab.report.charts.parts import (
     NARROW,
     Row,
@@ -51,7 +52,7 @@ def contexts(comparison: Comparison, names: list[str], width: int) -> alt.TopLev
     unit = "nats"
     panels = [
         (same, "Context, tokens", f"Divergence of the same tokens ↓, {unit}", unit),
-        (parts, "Position up to, tokens", f"Divergence by position ↓, {unit}", unit),
+        (parts, "End of the part, tokens", f"Divergence by position ↓, {unit}", unit),
     ]
     shown = [panel for panel in panels if any(row["value"] > 0 for row in panel[0])]
     return in_pairs(shown, names, width, logarithmic=True)
@@ -87,8 +88,8 @@ def length_panel(
     scale = alt.Scale(domain=[0, high], clamp=True)
     if logarithmic:
         rows = [r for r in rows if r["value"] > 0]
-        low = min(r["value"] for r in rows) / 1.5
-        rows = [r | {"low": max(r["low"], low)} for r in rows]
+        low = max(min(r["value"] for r in rows), NOISE) / 1.5
+        rows = [r | {"value": max(r["value"], low), "low": max(r["low"], low)} for r in rows]
         scale = alt.Scale(type="log", domain=[low, 1.5 * high], nice=False, clamp=True)
     y = alt.Y("value:Q", title=y_title, scale=scale)
     base = alt.Chart(alt.Data(values=rows)).encode(
