@@ -101,6 +101,13 @@ def test_the_model_card_says_what_losses_were_taken_against(file: str, said: str
     assert said in exported("model-card", result)
 
 
+def test_the_model_card_tells_two_caches_of_one_file_apart() -> None:
+    small = made_up("small", quantization="F16")
+    small.runtime["settings"]["kv_cache"] = "q8_0"
+    card = exported("model-card", made_up("plain", quantization="F16"), small)
+    assert "`m, llama.cpp`" in card and "`m, llama.cpp, kv_cache q8_0`" in card
+
+
 def test_the_model_card_says_what_the_results_warn_of() -> None:
     result = q8_0()
     result.model.files[0].path = "models/m/Q8_0.gguf"

@@ -165,7 +165,7 @@ def chosen_settings(result: Result) -> list[str]:
     if (of_prompts := settings.get("threads_batch", runtime["threads"])) != runtime["threads"]:
         found.append(f"threads_batch {of_prompts}")
     cache = settings.get("kv_cache", "f16")
-    if runtime["name"] == "llama.cpp" and cache != "f16":
+    if runtime["name"] == "llama.cpp" and cache.lower() != "f16":
         found.append(f"kv_cache {cache}")
     return found
 
