@@ -170,5 +170,5 @@ def test_a_sweep_through_the_real_workflow(tmp_path: Path, tiny_gguf: Path) -> N
     assert lab.json("results/comparison.json")["factors"] == {"v-mmap-on": [], "v-mmap-off": []}
     page = lab.path("RESULTS.md").read_text()
     card = lab.program("export", "--format=model-card")
-    assert "llama.cpp, micro_batch 64, mmap no`" in card
+    assert "llama.cpp, micro_batch 64, mmap no, threads_batch 2`" in card
     assert "File mapped into memory" in page and "Threads, decoding · prompts" in page
