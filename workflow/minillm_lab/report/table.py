@@ -3,6 +3,7 @@
 from tabulate import tabulate
 
 from minillm_lab.comparison.bound import read_share
+from minillm_lab.comparison.factors import SETTINGS as RECORDED
 from minillm_lab.comparison.group import LOADS, by_machine, by_rounds, value_of
 from minillm_lab.comparison.shapes import Comparison, Ratio
 from minillm_lab.estimates import LEVEL
@@ -27,10 +28,10 @@ ROWS = {  # metric: (label, unit); the arrow says which way is better
     "first_token_seconds": ("Time to first token ↓", "ms"),
 }
 
-SETTINGS = {  # as a config names them: label, as a result names them, words for their values
-    "flash_attention": ("Flash attention", "flash_attention", {"enabled": "on", "disabled": "off"}),
-    "micro_batch": ("Micro-batch, tokens", "micro_batch", {}),
-    "mmap": ("File mapped into memory", "load_mode", {"mmap": "yes", "none": "no"}),
+SETTINGS = {  # as a config names them: label, words for their values
+    "flash_attention": ("Flash attention", {"enabled": "on", "disabled": "off"}),
+    "micro_batch": ("Micro-batch, tokens", dict[str, str]()),
+    "mmap": ("File mapped into memory", {"mmap": "yes", "none": "no"}),
 }
 
 
@@ -159,8 +160,8 @@ def chosen_settings(result: Result) -> list[str]:
     runtime, settings = result.runtime, result.runtime["settings"]
     found = []
     for key in settings.get("chosen", ()):
-        _, recorded, words = SETTINGS[key]
-        value = str(settings[recorded])
+        _, words = SETTINGS[key]
+        value = str(settings[RECORDED[key]])
         found.append(f"{key} {words.get(value, value)}")
     if (of_prompts := settings.get("threads_batch", runtime["threads"])) != runtime["threads"]:
         found.append(f"threads_batch {of_prompts}")
@@ -176,8 +177,8 @@ def settings_rows(results: dict[str, Result]) -> list[list[str]]:
     apart = len({*counts}) > 1 or any("·" in count for count in counts)
     found = [["Threads, decoding · prompts", *counts]] if apart else []
     settings = [result.runtime["settings"] for result in results.values()]
-    for key, (label, recorded, words) in SETTINGS.items():
-        cells = [str(of_one.get(recorded) or "–") for of_one in settings]
+    for key, (label, words) in SETTINGS.items():
+        cells = [str(of_one.get(RECORDED[key]) or "–") for of_one in settings]
         chosen = any(key in of_one.get("chosen", ()) for of_one in settings)
         if chosen or len({*cells} - {"–"}) > 1:
             found.append([label, *(words.get(cell, cell) for cell in cells)])
