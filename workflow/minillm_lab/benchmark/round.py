@@ -43,6 +43,7 @@ from minillm_lab.runtimes import (
 
 T = TypeVar("T")
 TRIES = 3  # attempts for one sample
+WARMUP_TOKENS = 512  # not timed, before a long prompt; a whole one before it changed nothing
 LOADS = 2  # attempts until the bytes read show that the load was of its kind
 
 
@@ -112,7 +113,7 @@ def at_depth(runtime: Runtime, prompt: list[int], depth: int) -> Depth:
     """Time a prompt of ``depth`` tokens (the prompt, repeated) and some tokens after it."""
     ids = (prompt * (depth // len(prompt) + 1))[:depth]
     runtime.clear()
-    runtime.prefill(ids)  # the first prompt of a new length may allocate
+    runtime.prefill(ids[:WARMUP_TOKENS])
     runtime.clear()
     start = time.perf_counter()
     runtime.prefill(ids)
