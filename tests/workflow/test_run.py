@@ -63,6 +63,12 @@ def test_a_dry_run_ends_with_how_long_it_takes_once_such_jobs_ran(lab: Lab) -> N
     assert "Plan:" not in lab.snakemake("--dag").stderr
 
 
+def test_jobs_say_which_memory_they_need_where_somebody_asks(lab: Lab) -> None:
+    assert "mem_mb" not in lab.snakemake("-n").stdout + lab.snakemake("-n").stderr
+    asked = lab.snakemake("-n", "--resources", "mem_mb=8000")
+    assert re.search(r"mem_mb=3\d\d\d", asked.stdout + asked.stderr)
+
+
 def test_rounds_and_trials_of_all_variants_take_turns(lab: Lab) -> None:
     lab.config |= {"rounds": 2, "trials": 3}
     lab.config["variants"]["q8_0"] = {"runtime": "llama.cpp", "quantization": "Q8_0"}

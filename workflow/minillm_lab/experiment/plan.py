@@ -61,10 +61,14 @@ def known(name: str, names: Iterable[str], kind: str) -> str:
 
 
 class Plan:
-    """The plan of an experiment. ``lab`` is the folder of the lab's own files."""
+    """The plan of an experiment.
 
-    def __init__(self, experiment: Experiment, lab: str) -> None:
-        self.experiment, self.lab = experiment, lab
+    ``lab``: the folder of the lab's own files. ``asks``: jobs say which memory, time and node they
+    need, for a scheduler that asks.
+    """
+
+    def __init__(self, experiment: Experiment, lab: str, asks: bool = False) -> None:
+        self.experiment, self.lab, self.asks = experiment, lab, asks
         self.results = experiment.results
         references = map(experiment.reference_of, experiment.models_run)
         settings = [*experiment.variants.values(), *references]
@@ -192,6 +196,8 @@ class Plan:
 
     def reading_model(self, tokens: Tokens = no_tokens, models: int = 1) -> dict[str, Any]:
         """Memory and time, as Snakemake's resources, of a job whose first inputs are models."""
+        if not self.asks:
+            return {}
         return {
             "mem_mb": lambda wildcards, input, attempt: cluster.megabytes(input[:models], attempt),
             "runtime": lambda wildcards, input, attempt: cluster.minutes(
@@ -205,6 +211,8 @@ class Plan:
         def asked(key: str) -> Callable[[Any], Any]:
             return lambda wildcards: getattr(self.node(wildcards.variant), key)
 
+        if not self.asks:
+            return {}
         used = {key for node in self.experiment.nodes.values() for key, value in node if value}
         asks = {BY_NODE[key]: asked(key) for key in sorted(used)}
         return {**self.reading_model(tokens, models), **asks}
