@@ -10,8 +10,9 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "workflow/minillm_lab"
 FROM_THE_TOP = [
-    "__main__", "commands", "report", "comparison", "benchmark", "quality", "models", "runtimes",
-    "experiment", "result", "records", "header", "estimates", "wording", "jobs", "__init__",
+    "__main__", "commands", "report", "comparison", "benchmark", "recipes", "quality", "models",
+    "runtimes", "experiment", "result", "recipe", "records", "header", "estimates", "wording",
+    "jobs", "__init__",
 ]  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -6,11 +6,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from minillm_lab.recipe import Recipe
 from minillm_lab.records import HurtToken, Output, QualityMetric, Reading, Record
 
 # How the name of a GGUF file of quantized weights ends, in parts or whole, by a matrix or without.
 QUANTIZED = re.compile(
-    r"(?:^|[-_.])(?:I?Q\d|TQ\d|MXFP4)\w*(?:\+imatrix(?:-\w+)?)?(?:\+tensors-\w+)?"
+    r"(?:^|[-_.])(?:(?:I?Q\d|TQ\d|MXFP4)\w*|recipe)(?:\+imatrix(?:-\w+)?)?"
+    r"(?:\+(?:tensors|size)-\w+)?"
     r"(?:-\d+-of-\d+)?\.gguf$",
     re.I,
 )
@@ -72,6 +74,11 @@ class ModelFacts(Record):
         description="The config asked for a mixture: types of tensors, by patterns of their names;"
         " the first pattern found in a name decides. It is empty without one.",
     )
+    recipe: Recipe | None = Field(
+        None,
+        description="The types of tensors were chosen to lose least at a size; null if they were"
+        " not.",
+    )
     parameters: int
     bits_per_weight: float
     tensor_types: dict[str, float] = Field(
@@ -97,7 +104,7 @@ class ModelFacts(Record):
     def type_name(self) -> str:
         """The type, whether by a matrix or a mixture, and the label of a file that has one."""
         type_ = self.quantization + (", imatrix" if self.imatrix is not None else "")
-        type_ += ", mixture" if self.tensors else ""
+        type_ += ", mixture" if self.tensors and not self.recipe else ""
         return f"{self.label} ({type_})" if self.label else type_
 
     @property

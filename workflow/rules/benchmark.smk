@@ -89,6 +89,7 @@ rule collect:
         facts=lambda w: f"{RESULTS}/models/{PLAN.model(w.variant)}.{PLAN.form(w.variant)}.json",
         score=lambda w: PLAN.score(w.variant),
         answer=lambda w: PLAN.answer(PLAN.model(w.variant)),
+        recipe=lambda w: RECIPES.file(PLAN.model(w.variant), PLAN.form(w.variant)),
         code=code("benchmark.collect"),
     output:
         f"{RESULTS}/{{variant}}.json",
@@ -112,5 +113,6 @@ rule collect:
         " --source {params.source:q}"
         " --form {params.form}"
         " --tensors {params.tensors:q}"
+        " --recipe {input.recipe:q}"
         " --output {output:q}"
         " --log {log:q}"

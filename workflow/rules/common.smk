@@ -9,8 +9,9 @@ from pathlib import Path
 from minillm_lab.experiment.config import RESERVED, load_experiment
 from minillm_lab.experiment.for_others import command
 from minillm_lab.experiment.plan import MODELS_FIRST, OWN_CHUNKS, Plan, due
+from minillm_lab.experiment.recipe_files import Recipes
 from minillm_lab.experiment.reference import published_at
-from minillm_lab.experiment.sources import LABEL, NAME, RECIPE, type_of
+from minillm_lab.experiment.sources import LABEL, MATRIX, NAME, RECIPE, type_of
 from minillm_lab.jobs import lock, time_left
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.graph import failures, jobs_due
@@ -37,6 +38,7 @@ gc.set_threshold(100_000)
 # Of 1,000 variants a fifth of a dry run went into the memory and time of jobs, which nobody asks here.
 LIMITED = {*workflow.resource_settings.resources} - {"_cores", "_nodes"}
 PLAN = Plan(EXPERIMENT, LAB, asks=bool(LIMITED or workflow.resource_settings.nodes))
+RECIPES = Recipes(PLAN)
 RESULTS = EXPERIMENT.results
 RUNTIMES = {name: runtime_module(name) for name in PLAN.runtimes}
 ALL_CORES = 1024  # as a job's threads: Snakemake scales it down to every core it has

@@ -8,6 +8,8 @@ out  models/<model>/source/…          as shipped: <file>.gguf, safetensors/, t
      models/<model>/imatrix.gguf      the importance matrix of the lab's own calibration text
      models/<model>/<type>+imatrix.gguf, <type>.gguf   quantized here, with it or without; a
                                       mixture's name goes on with +tensors-<checksum>
+     models/<model>/sensitivity….json what each group of tensors loses by type
+     models/<model>/recipe….json      the types that lose least at a size, and recipe….gguf
      models/<model>/safetensors/      written here, where the source ships none
      models/.references/…             references of quality, as others published them
      results/models/<model>.<form>.json   what the file really holds
@@ -189,6 +191,106 @@ rule quantize:
         " --imatrix {input.imatrix:q}"
         " --type {params.type}"
         " --tensors {params.tensors:q}"
+        " --output {output:q}"
+        " --log {log:q}"
+
+
+rule sensitivity:
+    input:
+        weights=lambda w: PLAN.models.unquantized(PLAN.known_model(w.model)),
+        imatrix=lambda w: PLAN.imatrix(w.model, f"recipe{w.of}"),
+        text=lambda w: RECIPES.text(w.of),
+        code=code("recipes.sensitivity"),
+    output:
+        "models/{model}/sensitivity{of}.json",
+    log:
+        "logs/recipes/{model}.sensitivity{of}.log",
+    wildcard_constraints:
+        of=MATRIX,
+    priority: MODELS_FIRST
+    conda:
+        "../../envs/llama.cpp.yaml"
+    threads: ALL_CORES
+    resources:
+        **PLAN.reading_model(PLAN.tokens_of_calibration),
+    params:
+        types=lambda w: RECIPES.types_searched(w.model, w.of),
+        minutes=RECIPES.minutes,
+        versions=runtime_build("llama.cpp"),
+    shell:
+        "watched python -m minillm_lab.recipes.sensitivity"
+        " --weights {input.weights:q}"
+        " --imatrix {input.imatrix:q}"
+        " --text {input.text:q}"
+        " --types {params.types}"
+        " --minutes {params.minutes}"
+        " --output {output:q}"
+        " --log {log:q}"
+
+
+rule recipe:
+    input:
+        weights=lambda w: PLAN.models.unquantized(PLAN.known_model(w.model)),
+        imatrix=lambda w: PLAN.imatrix(w.model, f"recipe{w.of}{w.size}"),
+        sensitivity="models/{model}/sensitivity{of}.json",
+        text=lambda w: RECIPES.text(w.of),
+        as_large_as=lambda w: RECIPES.as_large_as(f"recipe{w.of}{w.size}"),
+        code=code("recipes.assignment"),
+    output:
+        "models/{model}/recipe{of}{size}.json",
+    log:
+        "logs/recipes/{model}.recipe{of}{size}.log",
+    wildcard_constraints:
+        of=MATRIX,
+        size=r"\+size-[0-9a-f]{8}",
+    priority: MODELS_FIRST
+    conda:
+        "../../envs/llama.cpp.yaml"
+    threads: ALL_CORES
+    resources:
+        **PLAN.reading_model(PLAN.tokens_of_calibration),
+    params:
+        size=lambda w: RECIPES.size(f"recipe{w.of}{w.size}"),
+        types=lambda w: RECIPES.types(f"recipe{w.of}{w.size}"),
+        versions=runtime_build("llama.cpp"),
+    shell:
+        "watched python -m minillm_lab.recipes.assignment"
+        " --weights {input.weights:q}"
+        " --imatrix {input.imatrix:q}"
+        " --sensitivity {input.sensitivity:q}"
+        " --text {input.text:q}"
+        " {params.size}"
+        " --size-of {input.as_large_as:q}"
+        " --types {params.types}"
+        " --output {output:q}"
+        " --log {log:q}"
+
+
+rule bake:
+    input:
+        source=lambda w: PLAN.models.unquantized(PLAN.known_model(w.model)),
+        imatrix=lambda w: PLAN.imatrix(w.model, w.form),
+        recipe="models/{model}/{form}.json",
+        code=code("recipes.bake"),
+    output:
+        "models/{model}/{form}.gguf",
+    log:
+        "logs/recipes/{model}.{form}.log",
+    wildcard_constraints:
+        form=f"recipe{RECIPE}",
+    priority: MODELS_FIRST
+    conda:
+        "../../envs/llama.cpp.yaml"
+    resources:
+        **PLAN.reading_model(),
+    params:
+        imatrix=lambda w: PLAN.models.imatrix_stamp(w.form),
+        versions=runtime_build("llama.cpp"),
+    shell:
+        "watched python -m minillm_lab.recipes.bake"
+        " --source {input.source:q}"
+        " --imatrix {input.imatrix:q}"
+        " --recipe {input.recipe:q}"
         " --output {output:q}"
         " --log {log:q}"
 

@@ -14,6 +14,7 @@ from minillm_lab.experiment.sources import QUANTIZATION_TYPES, Model, type_of
 from minillm_lab.jobs.command import run
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.quality.answer import answer_metrics
+from minillm_lab.recipe import Recipe
 from minillm_lab.records import (
     Block,
     NoTrial,
@@ -277,14 +278,16 @@ def main(arguments: argparse.Namespace) -> None:
         facts = json.loads(arguments.facts.read_bytes())
         type_ = facts.pop("type")
         made = type_of(arguments.form)
-        labelled = made not in ("safetensors", "unknown", *QUANTIZATION_TYPES)
+        recipe = read_record(arguments.recipe, Recipe) if arguments.recipe else None
+        labelled = made not in ("safetensors", "unknown", "recipe", *QUANTIZATION_TYPES)
         model = ModelFacts(
             name=arguments.model,
             source=source,
             revision=revision_of(source, arguments.form),
             quantization=type_ if labelled else made,
             label=arguments.form if labelled else None,
-            tensors=json.loads(arguments.tensors),
+            recipe=recipe,
+            tensors=recipe.tensors if recipe else json.loads(arguments.tensors),
             **facts,
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -308,5 +311,6 @@ if __name__ == "__main__":
     parser.add_argument("--source", required=True, help="the model's entry in the config, as JSON")
     parser.add_argument("--form", required=True, help="a type or label of a GGUF, or safetensors")
     parser.add_argument("--tensors", default="{}", help="types by patterns of names, as JSON")
+    parser.add_argument("--recipe", type=Path, nargs="?", help="the recipe of its file")
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

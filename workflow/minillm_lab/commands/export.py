@@ -17,10 +17,12 @@ from tabulate import tabulate
 from minillm_lab.commands import folder
 from minillm_lab.comparison.published import publish
 from minillm_lab.comparison.shapes import Comparison
+from minillm_lab.jobs.command import say
 from minillm_lab.jobs.errors import LabError
+from minillm_lab.recipe import Recipe
 from minillm_lab.records import TOKENS_AT_DEPTH
 from minillm_lab.report import quality
-from minillm_lab.report.legend import by_imatrix, mixtures, warned
+from minillm_lab.report.legend import by_imatrix, mixtures, recipes, warned
 from minillm_lab.report.table import chosen_settings
 from minillm_lab.result import Metric, Result, depths, quantized_in
 from minillm_lab.wording import as_code, inert, number
@@ -33,6 +35,7 @@ UNKNOWN = (  # fields of llama-bench that a result of the lab does not hold
 EXAMPLES = (
     "minillm-lab export --format model-card",
     "minillm-lab export --format results > mine.json",
+    "minillm-lab export --format recipe --variant small > recipe.txt",
     "minillm-lab export --format llama-bench --results results/qwen2.5-0.5b-instruct",
 )
 FLASH_ATTENTION = {"disabled": 0, "off": 0, "enabled": 1, "on": 1}
@@ -60,14 +63,29 @@ def model_card(results: dict[str, Result], command: str) -> str:
         f" {inert(max(r.measured_at for r in results.values())[:10])},"
         " with minillm-lab.",
     ]
-    notes += [*by_imatrix(results), *mixtures(results), *quality.legend(results)]
+    notes += [*by_imatrix(results), *mixtures(results), *recipes(results)]
+    notes += quality.legend(results)
     for text, names in warned(results).items():
         files = dict.fromkeys(as_code(file_of(results[name], several)) for name in names)
         notes.append(f"Warning, {', '.join(files)}: {inert(text)}")
     rows = [card_row(result, several) for result in results.values()]
     table = tabulate(rows, headers=header, tablefmt="github", disable_numparse=True)
     listed = "\n".join(f"- {note.removeprefix('- ')}" for note in notes)
-    return f"### {', '.join(models)}\n\n{table}\n\n{listed}"
+    parts = [f"### {', '.join(models)}", table, listed, *map(recipe_card, results.values())]
+    return "\n\n".join(filter(None, parts))
+
+
+def recipe_card(result: Result) -> str:
+    """A recipe's lines as a section that opens; empty if the file is made by none."""
+    if not (recipe := result.model.recipe):
+        return ""
+    head = f"<details><summary>Recipe of {inert(file_of(result))}, for llama-quantize</summary>"
+    return f"{head}\n\n```text\n{lines_of(recipe)}\n```\n\n</details>"
+
+
+def lines_of(recipe: Recipe) -> str:
+    """A recipe as ``llama-quantize --tensor-type-file`` reads it."""
+    return "\n".join(f"{pattern}={type_.lower()}" for pattern, type_ in recipe.tensors.items())
 
 
 def compared_with(results: dict[str, Result]) -> str:
@@ -179,13 +197,38 @@ def llama_bench_row(
     }
 
 
-def text_of(comparison: Comparison, format_: str, asked: str | None = None) -> str:
-    """The export in one of the formats; ``asked`` is a machine's fingerprint."""
+def recipe_text(results: dict[str, Result], variant: str | None) -> str:
+    """A recipe's lines for llama-quantize; how it takes them goes to the terminal."""
+    found = {name: recipe for name, r in results.items() if (recipe := r.model.recipe)}
+    if not found:
+        raise LabError("no variant is a recipe; docs/recipes.md says how to ask for one")
+    if variant not in found and (variant or len(found) > 1):
+        said = f"{variant!r} is no recipe" if variant else "there are several recipes"
+        raise LabError(f"{said}; name one by --variant: {', '.join(found)}")
+    name = variant or next(iter(found))
+    recipe, matrix = found[name], results[name].model.imatrix
+    option = "--imatrix imatrix.gguf " if matrix is not None else ""
+    say(
+        f"llama-quantize {option}--tensor-type-file THESE_LINES F16.gguf out.gguf {recipe.type}"
+        f"  # {recipe.bytes:,} bytes here"
+    )
+    return lines_of(recipe)
+
+
+def text_of(
+    comparison: Comparison, format_: str, asked: str | None = None, variant: str | None = None
+) -> str:
+    """The export in one of the formats.
+
+    ``asked`` is a machine's fingerprint, ``variant`` the one whose recipe is exported.
+    """
     if format_ == "results":
         return json.dumps(publish(comparison).model_dump(mode="json"), ensure_ascii=False)
     results = folder.of_one_machine(comparison.results, asked)
     if format_ == "model-card":
         return model_card(results, comparison.command)
+    if format_ == "recipe":
+        return recipe_text(results, variant)
     rows = [json.dumps(row, allow_nan=False) for row in llama_bench(results)]
     if not rows:
         raise LabError(
@@ -195,11 +238,12 @@ def text_of(comparison: Comparison, format_: str, asked: str | None = None) -> s
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    formats = ("model-card", "llama-bench", "results")
+    formats = ("model-card", "llama-bench", "results", "recipe")
     parser.add_argument("--format", choices=formats, required=True)
+    parser.add_argument("--variant", help="whose recipe; needed where there are several")
     folder.add_arguments(parser)
 
 
 def main(arguments: argparse.Namespace) -> None:
     comparison = folder.read_comparison(arguments.results)
-    print(text_of(comparison, arguments.format, arguments.machine))
+    print(text_of(comparison, arguments.format, arguments.machine, arguments.variant))

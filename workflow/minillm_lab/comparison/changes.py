@@ -6,12 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from minillm_lab.comparison.closeness import same_text
+from minillm_lab.experiment.sources import UNQUANTIZED
 from minillm_lab.quality.intervals import ratio
 from minillm_lab.quality.long_contexts import NOISE
 from minillm_lab.records import QualityMetric
 from minillm_lab.result import Result
+from minillm_lab.wording import number
 
-IMATRIX, MIXTURE = "importance matrix", "mixture"
+IMATRIX, MIXTURE, TYPE = "importance matrix", "mixture", "type"
+RECIPE = "recipe"
 CACHE = "cache of keys/values"
 COMPARED = (IMATRIX, MIXTURE, CACHE, "flash attention")  # what may change quality
 USUAL = ("none", "f16")  # a pair goes from these
@@ -32,13 +35,15 @@ class Change:
 def told(result: Result) -> dict[str, str]:
     """Everything that may tell two variants apart, by name."""
     model, runtime = result.model, result.runtime
+    type_ = model.label or model.quantization
+    mixture = ", ".join(f"{p}: {one}" for p, one in model.tensors.items()) or "none"
     settings, llama = runtime["settings"], runtime["name"] == "llama.cpp"
     matrix = model.imatrix
     return {
         "model": model.name,
-        "type": model.label or model.quantization,
+        TYPE: f"{type_} of {model.size} bytes" if model.recipe else type_,
         IMATRIX: "none" if matrix is None else str(sorted(matrix.items())),
-        MIXTURE: ", ".join(f"{p}: {type_}" for p, type_ in model.tensors.items()) or "none",
+        MIXTURE: "none" if model.recipe else mixture,
         "machine": result.machine["fingerprint"],
         "runtime": runtime["name"],
         "backend": runtime["backend"],
@@ -69,6 +74,31 @@ def changes(results: dict[str, Result]) -> Iterator[Change]:
                     if setting == IMATRIX:
                         before, after = (text_of(results[name]) for name in (start, end))
                     yield Change(setting, start, end, before, after, over)
+    yield from recipes(results, every)
+
+
+def recipes(results: dict[str, Result], every: dict[str, dict[str, str]]) -> Iterator[Change]:
+    """Each recipe against the stock type whose file is nearest to it in size.
+
+    ``every``: what tells the variants apart. Both are made by the same matrix.
+    """
+    for name, result in results.items():
+        if not result.model.recipe:
+            continue
+        stock = [
+            other
+            for other, found in every.items()
+            if {key for key in found if found[key] != every[name][key]} == {TYPE}
+            and not results[other].model.recipe
+            and results[other].model.quantization not in UNQUANTIZED
+        ]
+        size = result.model.size
+        nearest = min(stock, key=lambda n: abs(results[n].model.size - size), default=None)
+        if nearest and (over := divergence_over(result, results[nearest])):
+            model = results[nearest].model
+            sizes = [f"{number(m.size / 1e6)} MB" for m in (model, result.model)]
+            before, after = f"{model.label or model.quantization}, {sizes[0]}", f"own, {sizes[1]}"
+            yield Change(RECIPE, nearest, name, before, after, over)
 
 
 def text_of(result: Result) -> str:

@@ -16,6 +16,7 @@ from pydantic import (
 
 from minillm_lab.experiment.messages import described
 from minillm_lab.experiment.quality import Quality
+from minillm_lab.experiment.recipes import SizeOf
 from minillm_lab.experiment.reference import (
     PublishedFile,
     Reference,
@@ -47,6 +48,7 @@ from minillm_lab.experiment.variants import (
     Variant,
     can_have_file,
     fits_context,
+    has_a_size,
 )
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.records import TOKENS_AT_DEPTH
@@ -135,6 +137,12 @@ class Experiment(Strict):
         description="Rounds also measure prefill and decode with prompts of these lengths in"
         " tokens, where the context holds them.",
     )
+    search: str = Field(
+        "15min",
+        pattern=r"^[1-9]\d{0,4}min$",
+        description="For recipes, what each group of tensors loses is measured for about this long;"
+        " a shorter search takes larger groups.",
+    )
     precision: str | None = Field(
         None,
         pattern=r"^([1-9][0-9]?|0\.[0-9]*[1-9]|[1-9]\.[0-9]+)%$",
@@ -190,6 +198,7 @@ class Experiment(Strict):
                 )
             can_have_file(f"variants.{name}", variant, self.models[model])
             fits_context(f"variants.{name}", variant, self.context)
+            has_a_size(f"variants.{name}", variant, self.variants, self.model)
             if variant.node is not None and variant.node not in self.nodes:
                 raise ValueError(
                     f"variants.{name}: no node {variant.node!r};"
@@ -279,6 +288,7 @@ def keys_allowed(place: tuple[int | str, ...]) -> list[str]:
         "on the hub.hub": PublishedFile,
         "nodes": Node,
         "kv_cache": KvCache,
+        "size": SizeOf,
         "quality": Quality,
     }
     parents = [str(p) for p in place[:-1]]

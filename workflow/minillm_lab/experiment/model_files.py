@@ -20,6 +20,7 @@ from minillm_lab.experiment.sources import (
     Model,
     recipe_of,
 )
+from minillm_lab.experiment.variants import LlamaCppVariant
 from minillm_lab.jobs.staleness import stamp
 
 
@@ -31,13 +32,15 @@ class ModelFiles:
         models: Mapping[str, Model],
         imatrices: Mapping[str, str],
         mixtures: Mapping[str, Mapping[str, str]],
+        recipes: Mapping[str, LlamaCppVariant],
     ) -> None:
         """By the parts of the end of a form's name (``recipe_of``):
 
         ``imatrices``: where the importance matrix comes from. ``mixtures``: types of tensors, by
-        pattern.
+        pattern. ``recipes``: the settings that ask for one.
         """
         self.models, self.imatrices, self.mixtures = models, imatrices, mixtures
+        self.recipes = recipes
         self.stamps = cache(self._stamps)
 
     def path(self, model: str, form: str) -> str:
@@ -100,6 +103,11 @@ class ModelFiles:
         return (
             sys.exit(f"error: no variant asks for {form}") if found is None else json.dumps(found)
         )
+
+    def recipe(self, form: str) -> LlamaCppVariant:
+        """The settings that ask for a recipe."""
+        found = self.recipes.get(recipe_of(form)[1])
+        return found or sys.exit(f"error: no variant asks for {form}")
 
     def calibration(self, of: str) -> str:
         """The text that an importance matrix is made from: ``own`` for the lab's, or a path."""

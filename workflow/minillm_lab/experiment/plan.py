@@ -29,7 +29,8 @@ PLACES = 1000  # places in the order of the rounds and trials of one number
 MODELS_FIRST = 2_000_000  # the priority of jobs that make models
 MEASURED_NEXT = 1_500_000  # the priority of rounds and trials, from which their turn is subtracted
 Tokens = Callable[[Any, Any], tuple[int, int]]  # from wildcards and input: in batches, one by one
-OF_THE_FILE = {"file", "imatrix", "tensors"}  # settings that say which; its path is an input
+# Settings that say which file it is; the path of that is an input.
+OF_THE_FILE = {"file", "imatrix", "tensors", "size", "bits_per_weight", "types"}
 BY_NODE = {  # the Slurm executor's name for each key of a node
     "account": "slurm_account",
     "partition": "slurm_partition",
@@ -76,7 +77,8 @@ class Plan:
         imatrices = {recipe_of(one.recipe)[0]: one.imatrix for one in made}
         imatrices |= {"": "none", "+imatrix": "own"}
         mixtures = {recipe_of(one.recipe)[1]: one.tensors for one in made} | {"": {}}
-        self.models = ModelFiles(experiment.models, imatrices, mixtures)
+        recipes = {recipe_of(v.recipe)[1]: v for v in made if v.quantization == "recipe"}
+        self.models = ModelFiles(experiment.models, imatrices, mixtures, recipes)
         self.trial_settings = cache(self._trial_settings)  # every trial asks for the baseline's
         self.stamp = cache(stamp)
 

@@ -29,7 +29,8 @@ QuantizationType = Literal[
     "IQ1_S",
 ]  # fmt: skip
 QUANTIZATION_TYPES: tuple[str, ...] = get_args(QuantizationType)  # the finest first
-RECIPE = r"(\+imatrix(-[0-9a-f]{8})?)?(\+tensors-[0-9a-f]{8})?"  # behind the type made here
+MATRIX = r"(\+imatrix(-[0-9a-f]{8})?)?"
+RECIPE = MATRIX + r"(\+(tensors|size)-[0-9a-f]{8})?"  # behind the type made here
 IMATRIX_IGNORED = (*UNQUANTIZED, "Q8_0", "TQ2_0", "TQ1_0")
 TYPE_IN_FILE_NAME = re.compile(
     rf"(?:^|[-._/])({'|'.join(sorted(QUANTIZATION_TYPES, key=len, reverse=True))})\.gguf$",
@@ -43,15 +44,15 @@ def type_of(form: str) -> str:
 
 
 def recipe_of(form: str) -> tuple[str, str]:
-    """What else a form's name says: ``+imatrix…`` and ``+tensors-…``, or empty."""
-    imatrix, plus, tensors = form.removeprefix(type_of(form)).partition("+tensors")
-    return imatrix, plus + tensors
+    """What else a form's name says: ``+imatrix…``, and ``+tensors-…`` or ``+size-…``, or empty."""
+    found = re.fullmatch(RECIPE, form.removeprefix(type_of(form)))
+    return (found[1] or "", found[3] or "") if found else ("", "")
 
 
 def is_no_form(label: str) -> str:
     """A label that is no other form of a model."""
-    if label == "safetensors":
-        raise ValueError("the label 'safetensors' is taken; choose another")
+    if label in ("safetensors", "recipe"):
+        raise ValueError(f"the label {label!r} is taken; choose another")
     return label
 
 

@@ -1,12 +1,14 @@
 """The settings of a variant: its model, runtime, quantization, threads and kind of node."""
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Literal
 from zlib import crc32
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from minillm_lab.experiment.mixtures import Mixture
+from minillm_lab.experiment.recipes import TYPES, FileSize, SizeOf, Types
 from minillm_lab.experiment.sources import (
     IMATRIX_IGNORED,
     LONGEST,
@@ -120,9 +122,10 @@ class LlamaCppVariant(Settings):
     """A variant of this kind runs a GGUF file in llama.cpp through llama-cpp-python."""
 
     runtime: Literal["llama.cpp"] = Field(description="The runtime is llama.cpp.")
-    quantization: QuantizationType | None = Field(
+    quantization: QuantizationType | Literal["recipe"] | None = Field(
         None,
-        description="The weights are stored in this quantization type, spelled as llama.cpp does.",
+        description="The weights are stored in this quantization type, spelled as llama.cpp does;"
+        " with recipe, in the types of tensors that lose least at a size (docs/recipes.md).",
     )
     file: Label | None = Field(
         None,
@@ -139,6 +142,24 @@ class LlamaCppVariant(Settings):
         {},
         description="In a type that is made here, each tensor is stored in the type at the first of"
         " these patterns that is found in its name; a pattern is a regular expression.",
+    )
+    size: FileSize | None = Field(
+        None,
+        description="The file of a recipe takes at most as many bytes as this says, such as 105MB,"
+        " or as the file of another variant.",
+    )
+    bits_per_weight: float | None = Field(
+        None,
+        gt=0,
+        le=32,
+        strict=False,
+        description="In place of size: the file of a recipe takes at most this many bits for each"
+        " of the model's weights.",
+    )
+    types: Types | None = Field(
+        None,
+        description="A recipe chooses from these types of tensors; without it, from the lab's own"
+        " list (docs/recipes.md).",
     )
     gpu_layers: int | None = Field(
         None,
@@ -177,6 +198,16 @@ class LlamaCppVariant(Settings):
     def names_its_weights(self) -> "LlamaCppVariant":
         if (self.quantization is None) == (self.file is None):
             raise ValueError("name either a quantization or a file of the model")
+        sizes = sum(given is not None for given in (self.size, self.bits_per_weight))
+        if self.quantization == "recipe":
+            if sizes != 1:
+                raise ValueError("a recipe takes either a size or bits_per_weight")
+            if self.tensors:
+                raise ValueError("a recipe chooses the types of tensors itself; leave tensors out")
+        elif sizes or self.types:
+            raise ValueError(
+                "size, bits_per_weight and types are those of a recipe; write quantization: recipe"
+            )
         v = self.kv_cache if isinstance(self.kv_cache, str) else self.kv_cache.v
         if "q" in v and self.flash_attention == "off":
             raise ValueError(
@@ -195,8 +226,21 @@ class LlamaCppVariant(Settings):
             return ""
         of = "" if self.imatrix == "own" else f"-{crc32(self.imatrix.encode()):08x}"
         matrix = "" if self.imatrix == "none" or self.ignores_imatrix else f"+imatrix{of}"
+        if self.quantization == "recipe":
+            return matrix + f"+size-{crc32(self.asked_size.encode()):08x}"
         mixture = json.dumps([*self.tensors.items()])  # their order matters
         return matrix + (f"+tensors-{crc32(mixture.encode()):08x}" if self.tensors else "")
+
+    @property
+    def chosen_from(self) -> list[str]:
+        """The types that a recipe chooses from."""
+        return [*(self.types or TYPES)]
+
+    @property
+    def asked_size(self) -> str:
+        """What a recipe's file depends on besides the model and the matrix, as JSON."""
+        size = self.size.model_dump() if isinstance(self.size, SizeOf) else self.size
+        return json.dumps([size, self.bits_per_weight, self.chosen_from])
 
 
 def form_of(settings: TransformersVariant | LlamaCppVariant) -> str:
@@ -248,6 +292,30 @@ def can_have_file(
             f"{place}.imatrix: the file is taken as it was published, with a matrix or without;"
             " leave imatrix out"
         )
+
+
+def has_a_size(
+    place: str,
+    settings: TransformersVariant | LlamaCppVariant,
+    others: Mapping[str, Settings],
+    model: str | None,
+) -> None:
+    """Raise ValueError if a recipe's size is that of a variant that it cannot be.
+
+    ``model``: that of variants that name none.
+    """
+    if settings.runtime == "transformers" or not isinstance(settings.size, SizeOf):
+        return
+    name, other = settings.size.of, others.get(settings.size.of)
+    if other is None:
+        raise ValueError(f"{place}.size.of: no variant {name!r}; variants: {', '.join(others)}")
+    if not isinstance(other, LlamaCppVariant) or other.quantization == "recipe":
+        raise ValueError(
+            f"{place}.size.of: {name!r} is no file of a type in llama.cpp; name a variant that is,"
+            " or a size such as 105MB"
+        )
+    if (other.model or model) != (settings.model or model):
+        raise ValueError(f"{place}.size.of: {name!r} is of another model; name one of the same")
 
 
 Variant = Annotated[TransformersVariant | LlamaCppVariant, Discriminator("runtime")]

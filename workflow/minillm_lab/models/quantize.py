@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,87 @@ TENSOR = r"\[ *\d+/ *\d+\] (.+?) +- \[[^]]*\], type = +(\w+), size = +[\d.]+ MiB
 MADE_INTO = r"(?: -> +[\d.]+ MiB \((\w+)\))?"  # behind a tensor that will have another type
 
 
+@dataclass
+class Quantizer:
+    """llama.cpp's quantizer, set up to make one type of a GGUF file or a folder of its parts.
+
+    ``tensors``: types of single tensors, by patterns of their names (``models.mixture``).
+    ``told``: what the new file's header says besides, by key.
+    """
+
+    source: Path
+    type_: str
+    imatrix: Path | None = None
+    tensors: Mapping[str, str] = field(default_factory=dict)
+    told: Mapping[str, str | int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises LabError if the importance matrix is of another model, or a pattern finds none."""
+        self.header, told = read_gguf(self.source), dict(self.told)
+        mixture.asked(self.tensors, self.header)
+        self.params = llama_cpp.llama_model_quantize_default_params()
+        self.params.ftype = file_type(self.type_)
+        self.params.allow_requantize = True  # a source may ship only a quantized GGUF
+        self.means: dict[str, NDArray[np.float32]] = {}
+        if self.imatrix:
+            matrices = read_imatrix(self.imatrix)
+            check_fits(matrices, self.header, f"{self.imatrix}: it is no matrix of {self.source}")
+            self.means = {name: inputs.means for name, inputs in matrices.found.items()}
+            told = matrix_told(self.imatrix, matrices) | told
+            self.params.imatrix = as_passed(self.means)
+        self.keys = overrides_of_keys(told)
+        if told:
+            self.params.kv_overrides = self.keys
+        if self.tensors:
+            self.params.tt_overrides = overrides(self.tensors)
+        every = hasattr(os, "sched_getaffinity")
+        self.params.nthread = len(os.sched_getaffinity(0)) if every else 0
+
+    def types(self) -> dict[str, str]:
+        """The type that each tensor would get, by a dry run of llama.cpp's.
+
+        Raises LabError with llama.cpp's own reason, if a tensor would get another type than asked,
+        or if it takes an importance matrix and there is none.
+        """
+        self.params.dry_run = True
+        self._run(Path(os.devnull))
+        text = "".join(messages)
+        made = {n: (new or old).upper() for n, old, new in re.findall(TENSOR + MADE_INTO, text)}
+        types = {tensor.name: made.get(tensor.name, tensor.type) for tensor in self.header.tensors}
+        overridden = re.findall(r": (\S+) +- applying manual override", text)
+        fell_back = re.findall(r"warning: (\S+) +- ncols", text)
+        mixture.check(self.tensors, self.header, types, overridden, fell_back, self.means)
+        if said_by_llama("(will require an imatrix)"):
+            made_so = f"{self.type_} with these tensors" if self.tensors else self.type_
+            raise LabError(
+                f"{self.source}: llama.cpp makes {made_so} of it only with an importance matrix;"
+                " take imatrix: own"
+            )
+        return types
+
+    def size(self, types: Mapping[str, str]) -> int:
+        """Bytes of the file, if its tensors have these types."""
+        return size_of(self.header, types, self.keys)
+
+    def write(self, output: Path) -> None:
+        """Make the file. Raises LabError with llama.cpp's own reason."""
+        self.params.dry_run = False
+        with written_whole(output) as part:
+            self._run(part)
+
+    def _run(self, target: Path) -> None:
+        messages.clear()
+        if llama_cpp.llama_model_quantize(
+            str(gguf_files(self.source)[0]).encode(),
+            str(target).encode(),
+            ctypes.byref(self.params),
+        ):
+            raise LabError(
+                f"{self.source}: llama.cpp cannot make {self.type_} of it:"
+                f" {said('it gave no reason')}"
+            )
+
+
 def quantize(
     source: Path,
     type_: str,
@@ -47,57 +129,16 @@ def quantize(
 ) -> None:
     """Write ``source``, a GGUF file or a folder of its parts, in another quantization type.
 
-    ``tensors``: types of single tensors, by patterns of their names (``models.mixture``).
-    ``doing``: what the message with the size of the file says before it.
+    ``tensors``: types of single tensors, by patterns of their names. ``doing``: what the message
+    with the size of the file says before it.
 
-    From F16 to F16 or a finer type nothing is lost. Raises LabError with llama.cpp's own reason,
-    if the importance matrix is of another model, or if a tensor would get another type than asked.
+    From F16 to F16 or a finer type nothing is lost. Raises LabError as ``Quantizer`` does.
     """
-    header, tensors = read_gguf(source), tensors or {}
-    means, keys = dict[str, NDArray[np.float32]](), list[Any]()
-    mixture.asked(tensors, header)
-    params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype = file_type(type_)
-    params.allow_requantize = True  # a source that ships only a quantized GGUF is unpacked
-    if imatrix:
-        matrices = read_imatrix(imatrix)
-        check_fits(matrices, header, f"{imatrix}: it is no matrix of {source}")
-        means = {name: inputs.means for name, inputs in matrices.found.items()}
-        keys = told(imatrix, matrices)
-        params.imatrix, params.kv_overrides = as_passed(means), keys
-    if tensors:
-        params.tt_overrides = overrides(tensors)
-    params.nthread = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-
-    def run(target: Path) -> None:
-        messages.clear()
-        if llama_cpp.llama_model_quantize(
-            str(gguf_files(source)[0]).encode(), str(target).encode(), ctypes.byref(params)
-        ):
-            raise LabError(
-                f"{source}: llama.cpp cannot make {type_} of it: {said('it gave no reason')}"
-            )
-
-    params.dry_run = True  # it only says which type each tensor gets
-    run(output)
-    text = "".join(messages)
-    made = {name: (new or old).upper() for name, old, new in re.findall(TENSOR + MADE_INTO, text)}
-    types = {tensor.name: made.get(tensor.name, tensor.type) for tensor in header.tensors}
-    overridden = re.findall(r": (\S+) +- applying manual override", text)
-    fell_back = re.findall(r"warning: (\S+) +- ncols", text)
-    mixture.check(tensors, header, types, overridden, fell_back, means)
-    if said_by_llama("(will require an imatrix)"):
-        made_so = f"{type_} with these tensors" if tensors else type_
-        raise LabError(
-            f"{source}: llama.cpp makes {made_so} of it only with an importance matrix; take"
-            " imatrix: own"
-        )
-    size = size_of(header, types, keys)
+    quantizer = Quantizer(source, type_, imatrix, tensors or {})
+    size = quantizer.size(quantizer.types())
     check_space(output, size)
     say(f"{doing or f'quantizing to {type_}: {output}'}, {size:,} bytes")
-    params.dry_run = False
-    with written_whole(output) as part:
-        run(part)
+    quantizer.write(output)
 
 
 def overrides(tensors: Mapping[str, str]) -> Any:
@@ -146,18 +187,23 @@ def as_passed(means: dict[str, NDArray[np.float32]]) -> Any:
     return (data * (len(rows) + 1))(*rows)
 
 
-def told(imatrix: Path, matrices: Imatrix) -> Any:
-    """The keys of the header that say which importance matrix was used."""
-    facts = {
+def matrix_told(imatrix: Path, matrices: Imatrix) -> dict[str, str | int]:
+    """What a file's header says of the importance matrix that it was made with."""
+    facts: dict[str, str | int] = {
         "file": imatrix.name,
         "dataset": without_folders(matrices.dataset),
         "entries_count": len(matrices.found),
         "chunks_count": matrices.chunks,
     }
+    return {f"quantize.imatrix.{key}": value for key, value in facts.items()}
+
+
+def overrides_of_keys(told: Mapping[str, str | int]) -> Any:
+    """Keys of a file's header as llama.cpp takes them: texts of at most LONGEST bytes, numbers."""
     override = llama_cpp.llama_model_kv_override
-    rows = (override * (len(facts) + 1))()
-    for row, (key, value) in zip(rows, facts.items(), strict=False):
-        row.key = f"quantize.imatrix.{key}".encode()
+    rows = (override * (len(told) + 1))()
+    for row, (key, value) in zip(rows, told.items(), strict=False):
+        row.key = key.encode()
         row.tag = STRING if isinstance(value, str) else INTEGER
         if isinstance(value, str):
             row.value.val_str = value.encode()[:LONGEST].decode(errors="ignore").encode()

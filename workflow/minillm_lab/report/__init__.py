@@ -17,6 +17,7 @@ CHARTS = {  # name: title
     "divergence": "Divergence from the reference",
     "contexts": "Divergence in long contexts",
     "accuracy": "Questions right, by group",
+    "recipes": "Which tensors a recipe spends bits on",
 }
 PAGES = {
     "summary": "1. Summary",
@@ -33,6 +34,8 @@ def charts_of(experiment: Experiment) -> list[str]:
         missing.add("contexts")
     if not (experiment.quality and experiment.quality.questions):
         missing |= {"accuracy", "questions"}
+    if not any(getattr(v, "quantization", "") == "recipe" for v in experiment.variants.values()):
+        missing.add("recipes")
     if len(experiment.models_run) == 1:
         missing.add("questions")  # two models are compared by them
     return [name for name in CHARTS if name not in missing]

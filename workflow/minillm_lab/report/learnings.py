@@ -3,6 +3,7 @@
 from minillm_lab.benchmark.collect import UNPACKED
 from minillm_lab.comparison.advice import faster, memory_of, speed_of
 from minillm_lab.comparison.bound import bytes_per_token, read_share
+from minillm_lab.comparison.changes import RECIPE, changes
 from minillm_lab.comparison.closeness import closer, predicts_better
 from minillm_lab.comparison.group import RESOLUTION, Group, by_machine, group_of
 from minillm_lab.comparison.shapes import Comparison, Factor
@@ -18,6 +19,7 @@ def kinds(comparison: Comparison) -> list[list[str]]:
         larger_no_better(comparison),
         between_models(comparison),
         quality.losses(comparison.results),
+        recipes(comparison),
         unpacked(comparison),
         limited(comparison),
         quality.fallbacks(comparison.results),
@@ -94,6 +96,27 @@ def quantization_alone(comparison: Comparison) -> list[str]:
             f"Quantization alone (`{last.start}` → `{name}`): {100 * size:.0f} % of the size,"
             f" {gained}."
         )
+    return found
+
+
+def recipes(comparison: Comparison) -> list[str]:
+    """What recipes gain over stock types, and which tensors cost the most for their weights."""
+    found, told = list[str](), set[str]()
+    for change in changes(comparison.results):
+        if change.setting != RECIPE:
+            continue
+        recipe = comparison.results[change.end].model.recipe
+        low, high = change.ratio.ci95 or (0.0, 1.0)
+        verdict = "" if high < 1 else ", so it loses more" if low > 1 else ": no gain is shown"
+        found.append(
+            f"Recipe `{change.end}` ({change.after.removeprefix('own, ')}) diverges"
+            f" ×{quality.cell(change.ratio, 1, 2)} as much as `{change.start}`"
+            f" ({change.before}){verdict}."
+        )
+        costly = quality.costly(recipe) if recipe else ""
+        if costly and costly not in told:
+            told.add(costly)
+            found.append(costly)
     return found
 
 

@@ -119,6 +119,7 @@ def protocol_lines(comparison: Comparison) -> list[str]:
         f"- Measured: {max(r.measured_at for r in results)[:10]}",
     ]
     made_with = [*by_imatrix(comparison.results), *mixtures(comparison.results)]
+    made_with += recipes(comparison.results)
     lines[-2:-2] = [*made_with, *quality.legend(comparison.results)]
     if len({r.machine["fingerprint"] for r in results}) > 1:
         lines.append("- Measured on several machines: ratios are only taken within one.")
@@ -146,13 +147,24 @@ def mixtures(results: dict[str, Result]) -> list[str]:
     """Which types of tensors the config asked for, by patterns of their names."""
     found: dict[str, list[str]] = {}
     for name, result in results.items():
-        if tensors := result.model.tensors:
+        if (tensors := result.model.tensors) and not result.model.recipe:
             asked = ", ".join(f"{as_code(p)} {inert(type_)}" for p, type_ in tensors.items())
             base = inert(result.model.quantization)
             found.setdefault(f"{base} with {asked}", []).append(name)
     return [
         f"- Mixture, {', '.join(f'`{name}`' for name in names)}: {text}"
         for text, names in found.items()
+    ]
+
+
+def recipes(results: dict[str, Result]) -> list[str]:
+    """What recipes were chosen by."""
+    return [
+        f"- Recipe, `{name}`: the types of {len(recipe.groups)} groups of tensors that lose least"
+        f" in {recipe.size / 1e6:.1f} MB: {number(recipe.measured)} nats on the calibration text,"
+        f" {number(recipe.predicted)} predicted"
+        for name, result in results.items()
+        if (recipe := result.model.recipe)
     ]
 
 

@@ -5,9 +5,10 @@ from math import floor, log10
 from minillm_lab.quality.intervals import FEWEST
 from minillm_lab.quality.long_contexts import BLOCKS
 from minillm_lab.quality.verdict import verdict
+from minillm_lab.recipe import Recipe
 from minillm_lab.records import QualityMetric
 from minillm_lab.result import OF_CONTEXT, Result, long_contexts
-from minillm_lab.wording import inert
+from minillm_lab.wording import inert, number
 
 BITS = "Bits per byte of the text ↓"
 ROWS = {  # metric: (label, factor, digits)
@@ -160,6 +161,22 @@ def lost(quality: dict[str, QualityMetric]) -> bool:
     """Whether fewer questions are right than before."""
     before = quality["question_accuracy_reference"].value or 0
     return (quality["question_accuracy"].value or 0) < before
+
+
+def costly(recipe: Recipe) -> str:
+    """Which role of tensors loses the most for its weights, by the recipe's search."""
+    losses, weights = dict[str, float](), dict[str, int]()
+    for group in recipe.groups:
+        losses[group.role] = losses.get(group.role, 0) + (group.loss_in_same or 0)
+        weights[group.role] = weights.get(group.role, 0) + group.weights
+    if not sum(losses.values()):
+        return ""
+    role = max(losses, key=lambda r: losses[r] / weights[r])
+    shares = [100 * of[role] / sum(of.values()) for of in (losses, weights)]
+    return (
+        f"Of what the tensors lose in {recipe.same}, `{role}` loses {number(shares[0])} % with"
+        f" {number(shares[1])} % of the weights."
+    )
 
 
 def fallbacks(results: dict[str, Result]) -> list[str]:

@@ -26,6 +26,7 @@ from minillm_lab.report.charts.parts import (
     tooltip,
     variant_axis,
 )
+from minillm_lab.report.charts.recipes import recipes
 from minillm_lab.report.charts.tradeoff import questions, tradeoff
 from minillm_lab.wording import number
 
@@ -229,6 +230,7 @@ DRAW: dict[str, Draw] = {
     "factors": factors,
     "divergence": divergence,
     "accuracy": accuracy,
+    "recipes": recipes,
 }
 
 

@@ -1,0 +1,70 @@
+"""The assignment: exact by comparison with every possibility, and within its size."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from minillm_lab.jobs.errors import LabError
+from minillm_lab.recipes.assignment import assigned, only_of
+from minillm_lab.recipes.sensitivity import predicted, to_measure, worth_it
+from minillm_lab.recipes.shapes import Choice, GroupLoss
+
+
+def groups_with(seed: int, groups: int = 6, types: int = 4) -> list[GroupLoss]:
+    random = np.random.default_rng(seed)
+    found = []
+    for i in range(groups):
+        sizes = sorted(random.integers(1_000, 9_000_000, types))
+        losses = sorted(10.0 ** random.uniform(-6, 0, types), reverse=True)
+        choices = {
+            f"T{k}": Choice(bytes=int(sizes[k]), error=losses[k], loss=losses[k], measured=True)
+            for k in range(types)
+        }
+        found.append(
+            GroupLoss(role=f"r{i}", layers=[], tensors=[f"t{i}"], weights=1, types=choices)
+        )
+    return found
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_other_assignment_of_that_size_loses_less(seed: int) -> None:
+    groups = groups_with(seed)
+    sizes = [[c.bytes for c in g.types.values()] for g in groups]
+    least, most = sum(map(min, sizes)), sum(map(max, sizes))
+    room = int(least + np.random.default_rng(seed).uniform(0, 1) * (most - least))
+    found = assigned(groups, room)
+    every = {}
+    for types in itertools.product(*(g.types for g in groups)):
+        chosen = [g.types[t] for g, t in zip(groups, types, strict=True)]
+        if sum(c.bytes for c in chosen) <= room:
+            every[types] = sum(c.loss for c in chosen)
+    assert every[tuple(found)] == pytest.approx(min(every.values()), rel=1e-6)
+
+
+def test_an_assignment_fits_to_the_byte() -> None:
+    groups = groups_with(0)
+    least = sum(min(c.bytes for c in g.types.values()) for g in groups)
+    assert assigned(groups, least) == [min(g.types, key=lambda t: g.types[t].bytes) for g in groups]
+
+
+def test_a_type_that_a_group_cannot_take_is_refused_by_name() -> None:
+    with pytest.raises(LabError, match="none of Q9_9 is a choice for r0; it has T0, T1"):
+        only_of(groups_with(0)[0], ["Q9_9"])
+
+
+def test_what_is_larger_and_worse_is_not_measured() -> None:
+    errors = {"Q8_0": 0.01, "Q5_1": 2.0, "Q5_K": 1.0, "Q4_K": 4.0, "Q4_0": 9.0}
+    sizes = {"Q8_0": 34, "Q5_1": 24, "Q5_K": 22, "Q4_K": 18, "Q4_0": 18}
+    assert worth_it(errors, sizes) == ["Q8_0", "Q5_K", "Q4_K"]
+    assert to_measure({"Q8_0": 0.01, "Q5_K": 1.0, "Q4_K": 4.0}) == ["Q4_K", "Q5_K"]
+    assert to_measure({"Q8_0": 0.01}) == ["Q8_0"]
+
+
+def test_losses_between_measured_ones_follow_a_power_law_through_them() -> None:
+    law = {e: 3 * e**0.8 for e in (0.01, 1.0)}
+    assert predicted(law, 0.1) == pytest.approx(3 * 0.1**0.8)
+    assert predicted(law, 0.01) == pytest.approx(law[0.01])
+    assert predicted(law, 0.001) == pytest.approx(law[0.01] / 10)  # beyond: in proportion
+    assert predicted(law, 10.0) == pytest.approx(30)
+    assert predicted({1.0: 2.0}, 0.5) == pytest.approx(1.0)

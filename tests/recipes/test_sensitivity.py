@@ -1,0 +1,132 @@
+"""The search for what groups of tensors lose, on a tiny model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gguf.constants import GGMLQuantizationType
+from gguf.quants import dequantize, quantize
+
+from minillm_lab.header import read_gguf
+from minillm_lab.jobs.errors import LabError
+from minillm_lab.models import imatrix as matrices
+from minillm_lab.models.quantize import Quantizer
+from minillm_lab.recipes import sensitivity
+from minillm_lab.recipes.assignment import recipe
+from minillm_lab.recipes.errors import ANY, errors_of, only, stored
+from minillm_lab.recipes.sensitivity import Text, search
+from minillm_lab.recipes.shapes import Sensitivity
+
+TYPES = ("Q8_0", "Q5_0", "Q4_0", "Q3_K")
+TEXT = (Path(matrices.__file__).parent / "calibration.txt").read_text()
+
+
+def searched(weights: Path, kept: Path, types: tuple[str, ...] = TYPES) -> Sensitivity:
+    return search(weights, None, TEXT, "a text", types, 60.0, 1, kept)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("search") / "measured"
+
+
+@pytest.fixture(scope="module")
+def found(tiny_gguf: Path, kept: Path) -> Sensitivity:
+    return searched(tiny_gguf, kept)
+
+
+def test_an_error_is_that_of_gguf_s_own_quantizer(tiny_gguf: Path, tmp_path: Path) -> None:
+    name, type_ = "blk.0.ffn_up.weight", GGMLQuantizationType.Q8_0
+    errors = errors_of("Q8_0", Quantizer(tiny_gguf, ANY), [name], tmp_path / "scratch")
+    tensor, data = stored(tiny_gguf)[name]
+    before = dequantize(data.reshape(tensor.shape[1], -1), GGMLQuantizationType[tensor.type])
+    after = dequantize(quantize(before, type_), type_)
+    assert errors == {name: pytest.approx(float(((after - before) ** 2).sum()), rel=1e-3)}
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_every_tensor_of_the_blocks_and_the_embedding_has_losses(
+    found: Sensitivity, tiny_gguf: Path
+) -> None:
+    names = {name for group in found.groups for name in group.tensors}
+    two = {t.name for t in read_gguf(tiny_gguf).tensors if len([n for n in t.shape if n > 1]) > 1}
+    assert names == two
+    for group in found.groups:
+        losses = [choice.loss for choice in group.types.values()]
+        assert [*group.types] == [*TYPES] and losses == sorted(losses)
+        assert sum(choice.measured for choice in group.types.values()) == sensitivity.MEASURED
+
+
+def test_a_measured_loss_is_that_of_a_file_with_the_group_alone_quantized(
+    found: Sensitivity, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    group = next(group for group in found.groups if group.role == "ffn_down")
+    type_ = next(t for t, choice in group.types.items() if choice.measured)
+    file = tmp_path / "one.gguf"
+    only(Quantizer(tiny_gguf, ANY), dict.fromkeys(group.tensors, type_)).write(file)
+    types = {tensor.name: tensor.type for tensor in read_gguf(file).tensors}
+    assert {n for n, t in types.items() if t == type_} == {*group.tensors}
+    assert np.mean(Text(tiny_gguf, TEXT, 1).losses(file)) == pytest.approx(group.types[type_].loss)
+
+
+def test_a_search_that_was_killed_goes_on_where_it_was(
+    found: Sensitivity, kept: Path, tiny_gguf: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    lines = kept.read_text().splitlines()
+    again = tmp_path / "measured"
+    again.write_text("\n".join(lines[:-2]) + "\n" + lines[-2][:10])  # killed while it wrote
+    measured: list[Path] = []
+    losses = Text.losses
+
+    def counted(self: Text, weights: Path) -> list[float]:
+        measured.append(weights)
+        return losses(self, weights)
+
+    monkeypatch.setattr(Text, "losses", counted)
+    assert searched(tiny_gguf, again).groups == found.groups
+    assert len(measured) == 2
+
+
+def test_what_was_measured_of_another_file_is_not_taken(
+    kept: Path, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    again = tmp_path / "measured"
+    first, *rest = kept.read_text().splitlines()
+    other = json.dumps(json.loads(first).replace("0", "1"))
+    again.write_text("\n".join([other, *rest]) + "\n")
+    kept_now = sensitivity.Measured(again, json.loads(first))
+    assert kept_now.found == {} and again.read_text().splitlines() == [first]
+
+
+def test_types_that_no_row_divides_into_are_refused(tmp_path: Path) -> None:
+    from tiny_model import write_tiny_gguf
+
+    write_tiny_gguf(tmp_path / "narrow.gguf", width=96, feed=96)
+    with pytest.raises(LabError, match="no tensor's rows divide into blocks of Q4_K"):
+        searched(tmp_path / "narrow.gguf", tmp_path / "measured", ("Q4_K",))
+
+
+def test_a_recipe_is_within_its_size_and_scored_as_a_whole(
+    found: Sensitivity, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    size = sum(g.types["Q5_0"].bytes for g in found.groups) + 20_000
+    made = recipe(tiny_gguf, None, found, TEXT, size, TYPES, 1, tmp_path / "scratch")
+    assert made.bytes <= size and made.measured == min(c.measured for c in made.candidates)
+    quantizer = Quantizer(tiny_gguf, made.type, None, made.tensors)
+    file = tmp_path / "recipe.gguf"
+    types = quantizer.types()
+    quantizer.write(file)
+    by_group = {name: group.type for group, g in zip(made.groups, found.groups, strict=True)
+                for name in g.tensors}  # fmt: skip
+    assert {n: types[n] for n in by_group} == by_group
+    assert np.mean(Text(tiny_gguf, TEXT, 1).losses(file)) == pytest.approx(made.measured)
+    assert sum(group.loss for group in made.groups) == pytest.approx(made.predicted)
+
+
+def test_a_size_below_the_smallest_types_is_one_line(
+    found: Sensitivity, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(LabError, match=r"cannot be as small as 10,000 bytes: .* it takes \d"):
+        recipe(tiny_gguf, None, found, TEXT, 10_000, TYPES, 1, tmp_path / "scratch")
