@@ -6,8 +6,11 @@ for losses to another power, are scored on the calibration text, and the best is
 """
 
 import argparse
+import os
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 
@@ -46,20 +49,35 @@ def assigned(groups: Sequence[GroupLoss], room: int, power: float = 1) -> list[s
     for column, (i, _, _) in enumerate(choices):
         of_group[i, column] = 1
     sizes = np.array([[choice.bytes for _, _, choice in choices]]) / 1e6
-    found = milp(
-        losses * (SCALE / worst if worst else 1),
-        integrality=np.ones(len(choices)),
-        bounds=Bounds(0, 1),
-        constraints=[
-            LinearConstraint(of_group.tocsr(), 1, 1),
-            LinearConstraint(sizes, ub=room / 1e6),
-        ],
-        options={"mip_rel_gap": 0, "time_limit": 60},
-    )
+    with silent():
+        found = milp(
+            losses * (SCALE / worst if worst else 1),
+            integrality=np.ones(len(choices)),
+            bounds=Bounds(0, 1),
+            constraints=[
+                LinearConstraint(of_group.tocsr(), 1, 1),
+                LinearConstraint(sizes, ub=room / 1e6),
+            ],
+            options={"mip_rel_gap": 0, "time_limit": 60},
+        )
     if found.x is None:
         raise LabError(f"no assignment was found: {found.message}")
     taken = {i: t for (i, t, _), x in zip(choices, found.x, strict=True) if x > 0.5}
     return [taken[i] for i in range(len(groups))]
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Nothing goes to standard output meanwhile; SciPy's solver leaves lines of its own there."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def named(types: dict[str, int]) -> str:
@@ -174,10 +192,10 @@ def recipe(
 
 
 def same_type(groups: Sequence[GroupLoss]) -> str | None:
-    """The coarsest type that is a choice for every group, if one is."""
+    """A type that is a choice for every group: the one that most were measured in, if one is."""
     shared = set.intersection(*(set(group.types) for group in groups))
-    errors = {t: sum(group.types[t].error for group in groups) for t in shared}
-    return max(sorted(shared), key=lambda t: errors[t], default=None)
+    measured = {t: sum(group.types[t].measured for group in groups) for t in shared}
+    return max(sorted(shared), key=lambda t: measured[t], default=None)
 
 
 def only_of(group: GroupLoss, types: Sequence[str]) -> GroupLoss:

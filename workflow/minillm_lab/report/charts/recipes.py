@@ -3,6 +3,7 @@
 import altair as alt
 
 from minillm_lab.comparison.shapes import Comparison
+from minillm_lab.experiment.mixtures import TENSOR_TYPES
 from minillm_lab.recipe import Chosen
 from minillm_lab.report.charts.parts import Row
 from minillm_lab.wording import number
@@ -13,9 +14,10 @@ OUTSIDE = "–"  # the column of tensors outside the layers
 def recipes(comparison: Comparison, names: list[str], width: int) -> alt.TopLevelMixin | None:
     """Two maps of roles and layers for each recipe, the first once for each search."""
     panels, searched = list[alt.Chart](), list[str]()
-    for name in names:
-        if not (recipe := comparison.results[name].model.recipe):
-            continue
+    found = {n: recipe for n in names if (recipe := comparison.results[n].model.recipe)}
+    used = {group.type for recipe in found.values() for group in recipe.groups}
+    types = sorted(used, key=TENSOR_TYPES.index)  # the finest first
+    for name, recipe in found.items():
         rows = [row for group in recipe.groups for row in cells(group)]
         layers = [OUTSIDE, *sorted({r["layer"] for r in rows if r["layer"] != OUTSIDE}, key=int)]
         search = recipe.same and str([(r["role"], r["layer"], r["loss"]) for r in rows])
@@ -26,21 +28,13 @@ def recipes(comparison: Comparison, names: list[str], width: int) -> alt.TopLeve
                 "loss:Q", scale=alt.Scale(type="log", scheme="viridis"), legend=legend
             )
             panels.append(panel(rows, layers, color, f"Lost in {recipe.same}, by layer", width))
-        types = sorted({r["type"] for r in rows}, key=lambda t: -sizes(recipe.groups)[t])
-        color = alt.Color("type:N", sort=types, scale=alt.Scale(scheme="tableau10"), title=None)
+        scale = alt.Scale(domain=types, scheme="tableau20" if len(types) > 10 else "tableau10")
+        color = alt.Color("type:N", scale=scale, title=None)
         title = f"{name}: types in {number(recipe.bytes / 1e6)} MB"
         panels.append(panel(rows, layers, color, title, width))
     if not panels:
         return None
     return alt.vconcat(*panels).resolve_scale(color="independent")
-
-
-def sizes(groups: list[Chosen]) -> dict[str, int]:
-    """The weights that each type stores."""
-    found: dict[str, int] = {}
-    for group in groups:
-        found[group.type] = found.get(group.type, 0) + group.weights
-    return found
 
 
 def cells(group: Chosen) -> list[Row]:
@@ -56,12 +50,13 @@ def panel(
     rows: list[Row], layers: list[str], color: alt.Color, title: str, width: int
 ) -> alt.Chart:
     every = [layer for layer in layers if layer == OUTSIDE or int(layer) % 5 == 0]
+    axis = alt.Axis(values=every, labelAngle=0)
     roles = list(dict.fromkeys(sorted(r["role"] for r in rows)))
     return (
         alt.Chart(alt.Data(values=rows), title=title)
         .mark_rect()
         .encode(
-            x=alt.X("layer:O", sort=layers, title="Layer", axis=alt.Axis(values=every)),
+            x=alt.X("layer:O", sort=layers, title="Layer", axis=axis),
             y=alt.Y("role:N", sort=roles, title=None),
             color=color,
             tooltip=[
