@@ -6,7 +6,9 @@ import pytest
 
 from builders import compared, made_up
 from minillm_lab.comparison.changes import changes
+from minillm_lab.recipe import Chosen, Recipe
 from minillm_lab.records import QualityMetric
+from minillm_lab.report.learnings import learnings
 from minillm_lab.report.readme import details
 from minillm_lab.result import Result
 
@@ -107,3 +109,59 @@ def test_the_details_have_the_table_where_there_is_a_pair() -> None:
     assert "plain (none)" in page and "own (calibration.txt)" in page
     assert "0.08 → 0.06" in page and "×0.75" in page
     assert "One setting at a time" not in details(compared(plain))
+
+
+def baked(name: str, level: float, size: int, noise: float = 0.0, **settings: Any) -> Result:
+    """A recipe of a size; ``noise``: how far its chunks are from those of the others."""
+    found = variant(name, level, **settings)
+    found.model.quantization, found.model.files[0].bytes = "recipe", size
+    of_group: dict[str, Any] = {"weights": 100, "type": "Q8_0", "loss": 0.01}
+    found.model.recipe = Recipe(
+        lab="0", size=size, bytes=size, type="Q8_0", tensors={"ffn": "Q8_0"}, predicted=level,
+        measured=level, candidates=[], same="Q4_0", groups=[
+            Chosen(role="ffn_down", layers=[0], loss_in_same=0.09, **of_group),
+            Chosen(role="ffn_up", layers=[0], loss_in_same=0.01, **of_group),
+        ],
+    )  # fmt: skip
+    signs = (1, -1, 1, -1, 1)
+    chunks = found.quality_by_chunk["kld_mean"]
+    found.quality_by_chunk["kld_mean"] = [
+        value * (1 + noise * sign) for value, sign in zip(chunks, signs, strict=True)
+    ]
+    return found
+
+
+def stock(name: str, level: float, size: int) -> Result:
+    found = variant(name, level)
+    found.model.quantization, found.model.files[0].bytes = name.upper(), size
+    return found
+
+
+def test_a_recipe_is_held_against_the_stock_type_of_nearest_size() -> None:
+    results = named(
+        stock("f16", 0.00001, 98_000_000), stock("q5_k_m", 0.04, 112_000_000),
+        stock("q4_k_m", 0.08, 105_000_000), baked("mine", 0.04, 104_000_000),
+        baked("cached", 0.05, 104_000_000, kv_cache="q8_0"),
+    )  # fmt: skip
+    found = [c for c in changes(results) if c.setting == "recipe"]
+    assert [(c.start, c.end, c.before, c.after) for c in found] == [
+        ("q4_k_m", "mine", "Q4_K_M, 105 MB", "own, 104 MB")
+    ]  # with another cache there is no stock type beside it
+    assert found[0].ratio.value == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("level", "noise", "said"),
+    [(0.04, 0.0, "."), (0.08, 0.3, ": no gain is shown."), (0.12, 0.0, ", so it loses more.")],
+)
+def test_a_recipe_without_a_gain_is_said_to_have_none(
+    level: float, noise: float, said: str
+) -> None:
+    mine = baked("mine", level, 104_000_000, noise)
+    results = [stock("f16", 0.00001, 270_000_000), stock("q4_k_m", 0.08, 105_000_000), mine]
+    sentences = learnings(compared(*results, baseline="f16"))
+    (line,) = [line for line in sentences if line.startswith("Recipe `mine` (104 MB) diverges ×")]
+    assert line.endswith(f") as much as `q4_k_m` (Q4_K_M, 105 MB){said}")
+    assert any(
+        "in Q4_0, `ffn_down` loses 90.0 % with 50.0 % of the weights" in s for s in sentences
+    )
