@@ -35,7 +35,7 @@ except LabError as error:
 gc.freeze()
 gc.set_threshold(100_000)
 
-# Of 1,000 variants a fifth of a dry run went into the memory and time of jobs, which nobody asks here.
+# Of 1,000 variants a tenth of a dry run went into the memory and time of jobs; nobody asks for them here.
 LIMITED = {*workflow.resource_settings.resources} - {"_cores", "_nodes"}
 PLAN = Plan(EXPERIMENT, LAB, asks=bool(LIMITED or workflow.resource_settings.nodes))
 RECIPES = Recipes(PLAN)
