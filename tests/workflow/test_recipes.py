@@ -89,6 +89,9 @@ def test_another_size_repeats_the_assignment_and_another_text_nothing_of_it(done
         assert done.planned() == {"recipe": 1, "bake": 1} | MEASURED
     with changed(done, quality={"chunks": 3, "questions": None, "reference": "f16"}):
         assert {"sensitivity", "recipe", "bake"}.isdisjoint(done.planned())
+    more = {"more": RECIPE | {"size": "900kB", "types": ["Q8_0", "Q4_0"]}}
+    with changed(done, variants=done.config["variants"] | more):
+        assert {done.planned()[rule] for rule in ("sensitivity", "recipe", "bake")} == {1}
     with changed(done, search="2min"):
         assert done.planned()["sensitivity"] == 2
     assert done.planned() == {}

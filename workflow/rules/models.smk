@@ -202,11 +202,12 @@ rule sensitivity:
         text=lambda w: RECIPES.text(w.of),
         code=code("recipes.sensitivity"),
     output:
-        "models/{model}/sensitivity{of}.json",
+        "models/{model}/sensitivity{of}{types}.json",
     log:
-        "logs/recipes/{model}.sensitivity{of}.log",
+        "logs/recipes/{model}.sensitivity{of}{types}.log",
     wildcard_constraints:
         of=MATRIX,
+        types=r"(\+types-[0-9a-f]{8})?",
     priority: MODELS_FIRST
     conda:
         "../../envs/llama.cpp.yaml"
@@ -214,7 +215,7 @@ rule sensitivity:
     resources:
         **PLAN.reading_model(PLAN.tokens_of_calibration),
     params:
-        types=lambda w: RECIPES.types_searched(w.model, w.of),
+        types=lambda w: RECIPES.types_searched(w.types),
         minutes=RECIPES.minutes,
         versions=runtime_build("llama.cpp"),
     shell:
@@ -232,7 +233,7 @@ rule recipe:
     input:
         weights=lambda w: PLAN.models.unquantized(PLAN.known_model(w.model)),
         imatrix=lambda w: PLAN.imatrix(w.model, f"recipe{w.of}{w.size}"),
-        sensitivity="models/{model}/sensitivity{of}.json",
+        sensitivity=lambda w: RECIPES.sensitivity(w.model, f"recipe{w.of}{w.size}"),
         text=lambda w: RECIPES.text(w.of),
         as_large_as=lambda w: RECIPES.as_large_as(f"recipe{w.of}{w.size}"),
         code=code("recipes.assignment"),

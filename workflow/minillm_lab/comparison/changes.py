@@ -15,6 +15,7 @@ from minillm_lab.wording import number
 
 IMATRIX, MIXTURE, TYPE = "importance matrix", "mixture", "type"
 RECIPE = "recipe"
+NEAR = 0.1  # of a size; what is farther off is of another
 CACHE = "cache of keys/values"
 COMPARED = (IMATRIX, MIXTURE, CACHE, "flash attention")  # what may change quality
 USUAL = ("none", "f16")  # a pair goes from these
@@ -91,6 +92,7 @@ def recipes(results: dict[str, Result], every: dict[str, dict[str, str]]) -> Ite
             if {key for key in found if found[key] != every[name][key]} == {TYPE}
             and not results[other].model.recipe
             and results[other].model.quantization not in UNQUANTIZED
+            and abs(results[other].model.size - result.model.size) <= NEAR * result.model.size
         ]
         size = result.model.size
         nearest = min(stock, key=lambda n: abs(results[n].model.size - size), default=None)

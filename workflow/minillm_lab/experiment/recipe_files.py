@@ -1,11 +1,17 @@
 """The files and settings of recipes: what is searched, by which text, for which size."""
 
 import sys
+from zlib import crc32
 
 from minillm_lab.experiment.plan import Plan
-from minillm_lab.experiment.recipes import SizeOf, bytes_in
+from minillm_lab.experiment.recipes import TYPES, SizeOf, bytes_in
 from minillm_lab.experiment.sources import recipe_of, type_of
-from minillm_lab.experiment.variants import LlamaCppVariant
+
+
+def ending(types: list[str]) -> str:
+    """The end of the name of a search's file: which types, if they are not the lab's own list."""
+    own = types == [*TYPES]
+    return "" if own else f"+types-{crc32(' '.join(types).encode()):08x}"
 
 
 class Recipes:
@@ -22,15 +28,17 @@ class Recipes:
         """How long a search may take."""
         return int(self.plan.experiment.search.removesuffix("min"))
 
-    def types_searched(self, model: str, of: str) -> list[str]:
-        """All types that a model's recipes choose from; exits if it has none by this matrix."""
-        found = list[str]()
-        for name, variant in self.plan.experiment.variants.items():
-            if not isinstance(variant, LlamaCppVariant) or variant.quantization != "recipe":
-                continue
-            if self.plan.model(name) == model and recipe_of(variant.recipe)[0] == of:
-                found += variant.chosen_from
-        return list(dict.fromkeys(found)) or sys.exit(f"error: no variant asks for sensitivity{of}")
+    def sensitivity(self, model: str, form: str) -> str:
+        """What the groups of a recipe's model lose: once for all sizes by its matrix and types."""
+        of = recipe_of(form)[0] + ending(self.types(form))
+        return f"models/{model}/sensitivity{of}.json"
+
+    def types_searched(self, ending_: str) -> list[str]:
+        """The types that a search measures, by the end of its file's name."""
+        for recipe in self.plan.models.recipes.values():
+            if ending(recipe.chosen_from) == ending_:
+                return recipe.chosen_from
+        sys.exit(f"error: no variant asks for sensitivity{ending_}")
 
     def text(self, of: str) -> str:
         """The text that losses are measured on: the matrix's own, else the lab's."""

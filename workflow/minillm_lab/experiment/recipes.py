@@ -3,17 +3,34 @@
 import re
 from typing import Annotated
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
-from minillm_lab.experiment.mixtures import TensorType
+from minillm_lab.experiment.mixtures import TensorType, is_of_a_tensor
 from minillm_lab.experiment.sources import Name, Strict
 
 UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-# What a recipe chooses from unless it names types: those that need no matrix, down to 2.6 bits.
+# What a recipe chooses from unless it names types, down to 2.6 bits.
 TYPES = (
     "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "Q3_K",
     "IQ3_S", "IQ3_XXS", "Q2_K",
 )  # fmt: skip
+
+
+UNKNOWN = ("MXFP4", "NVFP4", "Q1_0")  # llama.cpp makes no file that is mostly of such a type
+
+
+def has_a_unit(size: object) -> object:
+    """A size, unless it is a bare number: then a ValueError says what to write."""
+    if isinstance(size, int | float):
+        raise ValueError(f"write a unit behind {size}, such as 105MB")
+    return size
+
+
+def can_be_chosen(type_: str) -> str:
+    """A type that a recipe can choose."""
+    if type_ in UNKNOWN:
+        raise ValueError(f"a recipe cannot choose {type_}; leave it out")
+    return type_
 
 
 class SizeOf(Strict):
@@ -24,15 +41,19 @@ class SizeOf(Strict):
 
 FileSize = Annotated[
     Annotated[
-        str, Field(pattern=rf"^(\d+|\d+\.\d+) ?({'|'.join(UNITS)})$", max_length=40), Tag("a size")
+        str, Field(pattern=rf"^(\d+|\d+\.\d+)({'|'.join(UNITS)})$", max_length=40), Tag("a size")
     ]
     | Annotated[SizeOf, Tag("of a variant")],
     Discriminator(lambda given: "a size" if isinstance(given, str) else "of a variant"),
+    BeforeValidator(has_a_unit),
 ]
-Types = Annotated[list[TensorType], Field(min_length=1, max_length=40)]
+Types = Annotated[
+    list[Annotated[TensorType, BeforeValidator(is_of_a_tensor), AfterValidator(can_be_chosen)]],
+    Field(min_length=1, max_length=40),
+]
 
 
 def bytes_in(size: str) -> int:
     """The bytes of a size such as 105MB."""
-    number, unit = re.fullmatch(r"([\d.]+) ?(\w+)", size).groups()  # type: ignore[union-attr]
+    number, unit = re.fullmatch(r"([\d.]+)(\w+)", size).groups()  # type: ignore[union-attr]
     return round(float(number) * UNITS[unit])

@@ -122,7 +122,7 @@ class LlamaCppVariant(Settings):
     """A variant of this kind runs a GGUF file in llama.cpp through llama-cpp-python."""
 
     runtime: Literal["llama.cpp"] = Field(description="The runtime is llama.cpp.")
-    quantization: QuantizationType | Literal["recipe"] | None = Field(
+    quantization: Literal[QuantizationType, "recipe"] | None = Field(
         None,
         description="The weights are stored in this quantization type, spelled as llama.cpp does;"
         " with recipe, in the types of tensors that lose least at a size (docs/recipes.md).",

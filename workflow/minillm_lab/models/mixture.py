@@ -12,6 +12,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from minillm_lab.header import Header
 from minillm_lab.jobs.errors import LabError
 
+NEEDS_MATRIX = ("IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ2_S", "IQ1_S", "IQ1_M")  # in a layer
 NEVER_WITHOUT_MATRIX = ("IQ2_XXS", "IQ2_XS", "IQ1_S")  # llama.cpp aborts (ggml_quantize_chunk)
 MOST_NAMED = 30
 

@@ -19,13 +19,14 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import lil_array
 
 from minillm_lab import __version__
+from minillm_lab.experiment.sources import UNQUANTIZED
 from minillm_lab.jobs.command import run, say
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import gguf_files
 from minillm_lab.models.imatrix import calibration_text
 from minillm_lab.models.quantize import Quantizer
 from minillm_lab.recipe import Candidate, Chosen, Recipe, told
-from minillm_lab.recipes.errors import ANY, scratch_folder
+from minillm_lab.recipes.errors import ANY, quantizable, scratch_folder
 from minillm_lab.recipes.groups import patterns
 from minillm_lab.recipes.sensitivity import Text
 from minillm_lab.recipes.shapes import GroupLoss, Sensitivity
@@ -81,8 +82,12 @@ def silent() -> Iterator[None]:
 
 
 def named(types: dict[str, int]) -> str:
-    """The type of whole files for a header, by the bytes of each type of tensors."""
-    most = Counter(types).most_common(1)[0][0]
+    """The type of whole files for a header, by the bytes of each type of tensors.
+
+    It is a quantized one, since in files of others llama.cpp takes no patterns.
+    """
+    quantized = Counter({t: n for t, n in types.items() if t not in UNQUANTIZED})
+    most = quantized.most_common(1)[0][0] if quantized else ANY
     return WHOLE.get(most, most)
 
 
@@ -91,12 +96,13 @@ class Baker:
 
     def __init__(self, weights: Path, imatrix: Path | None, found: Sensitivity) -> None:
         self.weights, self.imatrix, self.found = weights, imatrix, found
+        self.tensors = quantizable(Quantizer(weights, ANY))
 
     def quantizer(self, types: Sequence[str]) -> Quantizer:
         """For the type of each group."""
-        by_tensor = {
-            n: t for group, t in zip(self.found.groups, types, strict=True) for n in group.tensors
-        }
+        by_tensor = dict.fromkeys(self.tensors, self.found.unquantized)  # those in no group
+        for group, type_ in zip(self.found.groups, types, strict=True):
+            by_tensor |= dict.fromkeys(group.tensors, type_)
         tensors = patterns(by_tensor)
         bytes_ = Counter[str]()
         for group, type_ in zip(self.found.groups, types, strict=True):
@@ -116,6 +122,7 @@ class Baker:
         whole = quantizer.size(quantizer.types())
         lines = [patterns(dict.fromkeys(g.tensors, "IQ3_XXS")) for g in self.found.groups]
         longest = sum(len(p) + LINE for made in lines for p in made)  # if no two groups share one
+        longest -= sum(len(pattern) for pattern in quantizer.tensors)  # which ``whole`` counts
         if (room := size - (whole - least) - longest) < least:
             raise LabError(
                 f"the file cannot be as small as {size:,} bytes: with the smallest of these types"
@@ -151,7 +158,8 @@ def recipe(
     with scratch_folder(scratch) as folder:
         for assignment, power in chosen.items():
             quantizer = baker.quantizer(assignment)
-            taken = quantizer.size(quantizer.types())
+            if (taken := quantizer.size(quantizer.types())) > size:
+                raise LabError(f"a file of {taken:,} bytes was chosen, of {size:,}; report this")
             file = folder / "candidate.gguf"
             quantizer.write(file)
             candidate = Candidate(
@@ -232,7 +240,7 @@ def main(arguments: argparse.Namespace) -> None:
         calibration_text(arguments.text),
         size,
         arguments.types,
-        arguments.threads,
+        "auto",
         arguments.output.with_name(f".{arguments.output.stem}.scratch"),
     )
     write_record(arguments.output, found)
@@ -248,6 +256,5 @@ if __name__ == "__main__":
     parser.add_argument("--size-of", type=Path, nargs="?", help="or as many as this GGUF takes")
     parser.add_argument("--bits-per-weight", type=float, help="or the most bits for each weight")
     parser.add_argument("--types", nargs="+", required=True, help="the types to choose from")
-    parser.add_argument("--threads", default="auto", help="a number, or auto")
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

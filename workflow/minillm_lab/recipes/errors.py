@@ -5,6 +5,7 @@ the mean square of the weight's input, where an importance matrix says it. Withi
 tensors the divergence that a type causes goes with it, so a few measured types tell of the others.
 """
 
+import mmap
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,9 +16,9 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 from numpy.typing import NDArray
 
-from minillm_lab.header import Tensor, read_header
+from minillm_lab.header import Tensor, parse_header
 from minillm_lab.jobs.files import gguf_files
-from minillm_lab.models.mixture import NEVER_WITHOUT_MATRIX
+from minillm_lab.models.mixture import NEEDS_MATRIX, NEVER_WITHOUT_MATRIX
 from minillm_lab.models.quantize import Quantizer
 from minillm_lab.recipes.groups import patterns
 
@@ -40,8 +41,10 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 def stored(weights: Path) -> dict[str, Stored]:
     """The tensors of a GGUF file, or of a folder of its parts, with their bytes by name."""
     found = {}
-    for file in gguf_files(weights):
-        header, data = read_header(file), np.memmap(file, np.uint8, "r")
+    for path in gguf_files(weights):
+        with path.open("rb") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        header, data = parse_header(content, str(path)), np.frombuffer(content, np.uint8)
         for tensor in header.tensors:
             start = header.data + tensor.offset
             found[tensor.name] = (tensor, data[start : start + tensor.bytes])
@@ -67,7 +70,7 @@ def error(before: Stored, after: Stored, means: NDArray[np.float32] | None) -> f
 def can_hold(type_: str, tensor: Tensor, means: Mapping[str, NDArray[np.float32]]) -> bool:
     """Whether a type's blocks divide a tensor's rows and it has the matrix that it needs."""
     block, _ = GGML_QUANT_SIZES[GGMLQuantizationType[type_]]
-    lacks = type_ in NEVER_WITHOUT_MATRIX and tensor.name not in means
+    lacks = type_ in (NEVER_WITHOUT_MATRIX if means else NEEDS_MATRIX) and tensor.name not in means
     return tensor.shape[0] % block == 0 and not lacks
 
 

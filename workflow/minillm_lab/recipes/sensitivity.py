@@ -185,7 +185,10 @@ class Search:
         self.errors = self._errors(quantizable(self.unquantized))
         if not any(self.errors.values()):
             listed = ", ".join(types)
-            raise LabError(f"{weights}: no tensor's rows divide into blocks of {listed}")
+            raise LabError(
+                f"{weights}: no tensor's rows divide into blocks of {listed}, or these need an"
+                " importance matrix; name other types, or take imatrix: own"
+            )
         self.text = Text(weights, text, threads)
 
     def _errors(self, tensors: list[str]) -> dict[str, dict[str, float]]:
@@ -225,14 +228,13 @@ class Search:
 
     def parts(self, minutes: float) -> int:
         """Into how many parts the layers can be cut, by the time that one measurement takes."""
-        if (key := f"parts in {minutes:g} minutes") not in self.kept.found:
+        if (key := "seconds of a measurement") not in self.kept.found:
             first = groups_of(self.rows, 1)[0]
             errors = self.error(first)
             start = time.perf_counter()
             self.loss(first, max(errors, key=lambda t: errors[t]))
-            each = time.perf_counter() - start
-            self.kept.keep(key, parts_within(self.rows, 60 * minutes * SHARE, each))
-        return int(self.kept.found[key])
+            self.kept.keep(key, time.perf_counter() - start)
+        return parts_within(self.rows, 60 * minutes * SHARE, self.kept.found[key])
 
     def measure(self, group: Group, advance: Callable[..., None]) -> GroupLoss:
         """What a group loses: in some types as measured, in the others by their errors."""
@@ -310,7 +312,7 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.text.name,
         arguments.types,
         arguments.minutes,
-        arguments.threads,
+        "auto",
         arguments.output.with_name(f".{arguments.output.name}.measured"),
     )
     write_record(arguments.output, found)
@@ -323,6 +325,5 @@ if __name__ == "__main__":
     parser.add_argument("--text", type=Path, required=True, help="the calibration text, UTF-8")
     parser.add_argument("--types", nargs="+", required=True, help="the types to choose from")
     parser.add_argument("--minutes", type=float, required=True, help="how long it may take")
-    parser.add_argument("--threads", default="auto", help="a number, or auto")
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)
