@@ -18,6 +18,7 @@ from minillm_lab.recipes.assignment import recipe
 from minillm_lab.recipes.errors import ANY, errors_of, only, stored
 from minillm_lab.recipes.sensitivity import Text, search
 from minillm_lab.recipes.shapes import Sensitivity
+from tiny_model import split_gguf, write_tiny_gguf
 
 TYPES = ("Q8_0", "Q5_0", "Q4_0", "Q3_K")
 TEXT = (Path(matrices.__file__).parent / "calibration.txt").read_text()
@@ -101,8 +102,6 @@ def test_what_was_measured_of_another_file_is_not_taken(
 
 
 def test_types_that_no_row_divides_into_are_refused(tmp_path: Path) -> None:
-    from tiny_model import write_tiny_gguf
-
     write_tiny_gguf(tmp_path / "narrow.gguf", width=96, feed=96)
     with pytest.raises(LabError, match="no tensor's rows divide into blocks of Q4_K"):
         searched(tmp_path / "narrow.gguf", tmp_path / "measured", ("Q4_K",))
@@ -130,3 +129,43 @@ def test_a_size_below_the_smallest_types_is_one_line(
 ) -> None:
     with pytest.raises(LabError, match=r"cannot be as small as 10,000 bytes: .* it takes \d"):
         recipe(tiny_gguf, None, found, TEXT, 10_000, TYPES, 1, tmp_path / "scratch")
+
+
+def test_tensors_that_no_type_can_store_stay_unquantized_and_count(tmp_path: Path) -> None:
+    weights, types = tmp_path / "narrow.gguf", ("Q6_K", "Q3_K")
+    write_tiny_gguf(weights, feed=160)  # rows of ffn_down
+    searched_ = searched(weights, tmp_path / "measured", types)
+    assert not any("ffn_down" in name for group in searched_.groups for name in group.tensors)
+    sizes = [g.types[t].bytes for g in searched_.groups for t in types]
+    for size in range(600_000, weights.stat().st_size, max(sizes) // 2):
+        made = recipe(weights, None, searched_, TEXT, size, types, 1, tmp_path / "scratch")
+        stored_types = Quantizer(weights, made.type, None, made.tensors).types()
+        assert made.bytes <= size
+        assert {stored_types[f"blk.{n}.ffn_down.weight"] for n in range(2)} == {"F16"}
+
+
+def test_without_a_matrix_the_types_that_need_one_are_no_choice(
+    tiny_gguf: Path, tmp_path: Path
+) -> None:
+    found = searched(tiny_gguf, tmp_path / "measured", ("IQ3_XXS", "Q4_0"))
+    in_layers = [group for group in found.groups if group.layers]
+    assert in_layers and all([*group.types] == ["Q4_0"] for group in in_layers)
+    with pytest.raises(LabError, match="or these need an importance matrix"):
+        searched(tiny_gguf, tmp_path / "other", ("IQ2_XS",))
+
+
+def test_a_shorter_search_takes_larger_groups_after_a_longer_one_too(
+    found: Sensitivity, kept: Path, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    again = tmp_path / "measured"
+    again.write_bytes(kept.read_bytes())
+    shorter = search(tiny_gguf, None, TEXT, "a text", TYPES, 1e-6, 1, again)
+    assert (found.parts, shorter.parts) == (2, 1)
+
+
+def test_a_source_in_parts_is_searched_like_a_whole_one(
+    found: Sensitivity, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tiny.split"
+    split_gguf(tiny_gguf, folder, "tiny")
+    assert searched(folder, tmp_path / "measured").groups == found.groups
