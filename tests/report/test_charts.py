@@ -12,6 +12,7 @@ import pytest
 from builders import around, compared, made_up
 from conftest import ROOT
 from minillm_lab.comparison.shapes import Comparison
+from minillm_lab.recipe import Recipe
 from minillm_lab.records import HurtToken, Output, QualityMetric
 from minillm_lab.report import CHARTS, PAGES, pages, picture, tables
 from minillm_lab.report.charts import draw
@@ -51,6 +52,12 @@ def eight() -> Comparison:
         made = made_up(name, decode=around(decode), runtime=runtime, quantization=name.upper())
         made.model.quantization = "safetensors" if name == "fp16" else name.upper()
         found.append(with_quality(made, kld))
+    of_group = {"weights": 100, "type": "Q8_0", "loss": 0.01, "loss_in_same": 0.02}
+    found[-1].model.recipe = Recipe.model_validate(
+        {"lab": "0", "size": 9, "bytes": 9, "type": "Q8_0", "tensors": {"ffn": "Q8_0"}}
+        | {"predicted": 0.1, "measured": 0.1, "candidates": [], "same": "Q4_0"}
+        | {"groups": [of_group | {"role": "ffn_down", "layers": [0, 1]}]}
+    )
     return compared(*found)
 
 
@@ -125,7 +132,7 @@ def test_what_was_not_measured_is_said_and_not_drawn_as_zero(name: str) -> None:
     for metric in bare[1].metrics.values():
         metric.value, metric.ci95, metric.n, metric.samples = None, None, 0, []
     text = "".join(ElementTree.fromstring(draw.svg(chart(name, compared(*bare)))).itertext())
-    if name in ("divergence", "contexts", "accuracy", "factors"):
+    if name in ("divergence", "contexts", "accuracy", "factors", "recipes"):
         assert "Not measured" in text
     if name == "tradeoff":
         assert (

@@ -23,7 +23,7 @@ def recipes(comparison: Comparison, names: list[str], width: int) -> alt.TopLeve
         search = recipe.same and str([(r["role"], r["layer"], r["loss"]) for r in rows])
         if search and search not in searched:
             searched.append(search)
-            legend = alt.Legend(title="nats", format=".1e", gradientLength=80)
+            legend = alt.Legend(title="nats", format=".1e", type="symbol")
             color = alt.Color(
                 "loss:Q", scale=alt.Scale(type="log", scheme="viridis"), legend=legend
             )
