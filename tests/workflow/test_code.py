@@ -45,7 +45,9 @@ def test_a_jobs_files_are_those_that_python_loads(module: str) -> None:
 
 def test_every_rule_names_its_own_module() -> None:
     """Fetching aside: new code downloads nothing again."""
-    named = {*re.findall(r'"((?:models|benchmark|quality|comparison|report)\.[\w.]+)"', RULES)}
+    named = {
+        *re.findall(r'"((?:models|recipes|benchmark|quality|comparison|report)\.[\w.]+)"', RULES)
+    }
     assert OF_JOBS - {"models.fetch", "report.partial"} <= named | {
         "runtimes.llama_cpp",
         "runtimes.transformers",
