@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gguf import GGUFReader
 
 from minillm_lab.experiment.mixtures import TENSOR_TYPES
 from minillm_lab.experiment.sources import QUANTIZATION_TYPES
@@ -13,7 +14,8 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.models import imatrix
 from minillm_lab.models.facts import facts_of
 from minillm_lab.models.imatrix import collect, write_imatrix
-from minillm_lab.models.quantize import quantize
+from minillm_lab.models.quantize import Quantizer, quantize
+from minillm_lab.recipe import told
 from minillm_lab.runtimes import Options
 from minillm_lab.runtimes.llama_cpp import LlamaCpp
 from tiny_model import split_gguf, write_tiny_gguf, write_tiny_mamba
@@ -150,6 +152,21 @@ def test_a_mixture_that_needs_a_matrix_says_so(tiny_gguf: Path, tmp_path: Path) 
     with pytest.raises(LabError, match="only with an importance matrix; take imatrix: own"):
         quantize(tiny_gguf, "Q8_0", tmp_path / "out.gguf", tensors={"ffn_down": "IQ3_XXS"})
     assert not [*tmp_path.iterdir()]
+
+
+def test_what_a_recipe_says_of_its_file_is_not_said_of_one_made_from_it(
+    tiny_gguf: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first.gguf", tmp_path / "second.gguf"
+    lines = told({"ffn": "Q8_0", "attn": "Q5_0"}, "1.0")
+    Quantizer(tiny_gguf, "Q8_0", tensors={"ffn": "Q8_0", "attn": "Q5_0"}, told=lines).write(first)
+    quantizer = Quantizer(first, "Q4_0")
+    quantizer.write(second)
+    said = [
+        {key: GGUFReader(f).get_field(key).contents() for key in lines} for f in (first, second)
+    ]
+    assert said == [lines, dict.fromkeys(lines, "")]
+    assert second.stat().st_size == quantizer.size(quantizer.types())
 
 
 def test_a_broken_source_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import check_space, gguf_files, written_whole
 from minillm_lab.models import mixture
 from minillm_lab.models.imatrix import Imatrix, read_imatrix
+from minillm_lab.recipe import tells_of_a_recipe
 from minillm_lab.runtimes.llama_library import messages, said, said_by_llama
 from minillm_lab.wording import without_folders
 
@@ -54,7 +55,8 @@ class Quantizer:
 
     def __post_init__(self) -> None:
         """Raises LabError if the importance matrix is of another model, or a pattern finds none."""
-        self.header, told = read_gguf(self.source), dict(self.told)
+        self.header = read_gguf(self.source)
+        told = dict.fromkeys(filter(tells_of_a_recipe, self.header.keys), "") | dict(self.told)
         mixture.asked(self.tensors, self.header)
         self.params = llama_cpp.llama_model_quantize_default_params()
         self.params.ftype = file_type(self.type_)
@@ -67,7 +69,7 @@ class Quantizer:
             told = matrix_told(self.imatrix, matrices) | told
             self.params.imatrix = as_passed(self.means)
         self.keys = overrides_of_keys(told)
-        if told:
+        if told:  # what the source's header says of its own recipe is not the new file's
             self.params.kv_overrides = self.keys
         if self.tensors:
             self.params.tt_overrides = overrides(self.tensors)
