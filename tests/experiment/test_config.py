@@ -292,6 +292,34 @@ def test_a_mixture_that_cannot_be_made_is_refused(settings: dict[str, Any], said
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "a recipe takes either a size or bits_per_weight"),
+        ({"size": "90MB", "bits_per_weight": 4.0}, "a recipe takes either a size or"),
+        ({"size": 105}, "write a unit behind 105, such as 105MB"),
+        ({"size": "0.0MB"}, "no file is that small; name a larger size"),
+        ({"size": {"of": "nobody"}}, "no variant 'nobody'"),
+        ({"size": {"of": "fp16"}}, "'fp16' is no file of a type in llama.cpp"),
+        ({"size": "90MB", "types": ["MXFP4"]}, "a recipe cannot choose MXFP4"),
+        ({"size": "90MB", "tensors": {"ffn": "Q8_0"}}, "chooses the types of tensors itself"),
+        ({"size": "90MB", "quantization": "Q4_K_M"}, "are those of a recipe"),
+    ],
+)
+def test_a_recipe_that_cannot_be_made_is_refused(settings: dict[str, Any], said: str) -> None:
+    asked = {"runtime": "llama.cpp", "quantization": "recipe"} | settings
+    with pytest.raises(LabError, match=said) as error:
+        load_experiment(changed("variants.mine", asked))
+    assert "variants.mine" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_sweep_over_sizes_names_recipes_by_them() -> None:
+    sizes = ["90MB", {"of": "q4_k_m"}]
+    entry = {"runtime": "llama.cpp", "quantization": "recipe", "size": sizes}
+    swept = load_experiment(changed("variants.mine", entry)).variants
+    assert swept["mine-90mb"].size == "90MB" and swept["mine-q4_k_m"].size.of == "q4_k_m"
+
+
 def test_mixtures_that_differ_are_different_files() -> None:
     q8 = {"runtime": "llama.cpp", "quantization": "Q8_0"}
     mixtures: dict[str, dict[str, Any]] = {

@@ -26,6 +26,13 @@ def has_a_unit(size: object) -> object:
     return size
 
 
+def is_a_size(size: str) -> str:
+    """A size, unless it is none: then a ValueError."""
+    if not bytes_in(size):
+        raise ValueError("no file is that small; name a larger size")
+    return size
+
+
 def can_be_chosen(type_: str) -> str:
     """A type that a recipe can choose."""
     if type_ in UNKNOWN:
@@ -41,7 +48,10 @@ class SizeOf(Strict):
 
 FileSize = Annotated[
     Annotated[
-        str, Field(pattern=rf"^(\d+|\d+\.\d+)({'|'.join(UNITS)})$", max_length=40), Tag("a size")
+        str,
+        Field(pattern=rf"^(\d+|\d+\.\d+)({'|'.join(UNITS)})$", max_length=40),
+        AfterValidator(is_a_size),
+        Tag("a size"),
     ]
     | Annotated[SizeOf, Tag("of a variant")],
     Discriminator(lambda given: "a size" if isinstance(given, str) else "of a variant"),

@@ -63,4 +63,6 @@ def named(value: Any) -> str:
     """A value as names hold it."""
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, dict):
+        return "-".join(map(named, value.values()))
     return value if isinstance(value, str) else shown(value)

@@ -22,7 +22,7 @@ from minillm_lab import __version__
 from minillm_lab.experiment.sources import UNQUANTIZED
 from minillm_lab.jobs.command import run, say
 from minillm_lab.jobs.errors import LabError
-from minillm_lab.jobs.files import gguf_files
+from minillm_lab.jobs.files import check_space, gguf_files
 from minillm_lab.models.imatrix import calibration_text
 from minillm_lab.models.quantize import Quantizer
 from minillm_lab.recipe import Candidate, Chosen, Recipe, told
@@ -153,6 +153,7 @@ def recipe(
     chosen: dict[tuple[str, ...], float] = {}
     for power in POWERS:
         chosen.setdefault(tuple(assigned(groups, room, power)), power)
+    check_space(scratch, size)
     calibration = Text(weights, text, threads)
     candidates: list[tuple[Candidate, Quantizer, tuple[str, ...]]] = []
     with scratch_folder(scratch) as folder:

@@ -23,6 +23,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from minillm_lab.header import Header
 from minillm_lab.jobs.command import progress, run, say
 from minillm_lab.jobs.errors import LabError
+from minillm_lab.jobs.files import check_space, gguf_files
 from minillm_lab.jobs.staleness import stamp
 from minillm_lab.models.imatrix import CHUNK, calibration_text, chunks_of
 from minillm_lab.models.quantize import ALIGNMENT, Quantizer
@@ -182,6 +183,7 @@ class Search:
             *(CHUNKS, FIRST_SCORED, WAY),
         ]
         self.kept, self.scratch = Measured(kept, json.dumps(of)), kept.with_suffix(".scratch")
+        check_space(self.scratch, sum(file.stat().st_size for file in gguf_files(weights)))
         self.errors = self._errors(quantizable(self.unquantized))
         if not any(self.errors.values()):
             listed = ", ".join(types)
