@@ -21,7 +21,7 @@ import yaml
 
 from conftest import ROOT
 from hub_server import COMMIT, Fault, Hub
-from minillm_lab.commands import new, written
+from minillm_lab.commands import fitting, new, written
 from minillm_lab.commands.names import variant_names
 from minillm_lab.experiment.config import Experiment, load_experiment
 from minillm_lab.experiment.plan import Plan
@@ -207,6 +207,67 @@ def test_a_reference_that_does_not_fit_has_a_way_out(
     quality["reference"] = {"file": "r.npz"}
     (_, line) = needs.needs(load_experiment(config | more), {"m": found})
     assert line == "The memory is too small for that: take away variants that are too large."
+
+
+@pytest.mark.parametrize(
+    ("memory", "variants", "reference", "says"),
+    [
+        (3.0, ["f16", "q8_0", "q4_k_m"], None, ""),
+        (2.2, ["f16", "q8_0", "q4_k_m"], "q8_0", "would be F16, which takes about 2.35 GB of"),
+        (1.3, ["q8_0", "q4_k_m"], "q4_k_m", "the distance from q4_k_m, which is quantized itself."),
+        (
+            1.12,
+            ["q8_0", "q4_k_m"],
+            "q4_k_m",
+            "the distance from q4_k_m, which is quantized itself.",
+        ),
+        (0.5, ["f16", "q8_0", "q4_k_m"], None, ""),
+    ],
+)
+def test_variants_that_do_not_fit_are_left_out_and_said(
+    tiny_gguf: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    memory: float,
+    variants: list[str],
+    reference: str | None,
+    says: str,
+) -> None:
+    monkeypatch.setattr(fitting, "memory_limit", lambda: int(memory * 1e9))
+    sizes = {"F16": 2e9, "Q8_0": 1e9, "Q4_K_M": 0.8e9}
+    files = []
+    for label, size in sizes.items():
+        quantize(tiny_gguf, label, file := tmp_path / f"{label}.gguf")
+        files.append(Gguf(label, [File(f"{label}.gguf", int(size))], read_header(file)))
+    found = Found(files, [], tmp_path)
+    chosen = fitting.fitting(written.Chosen(found, new.published(found)))
+    assert list(chosen.variants) == variants
+    assert (chosen.asked.value if chosen.asked else None) == reference
+    assert says in (chosen.asked.why if chosen.asked else "")
+    out = [] if "f16" in variants else ["f16, which takes about 2.12 GB of memory, where there are"]
+    assert len(chosen.found.left_out) == len(out)
+    assert all(b in a for a, b in zip(chosen.found.left_out, out, strict=True))
+    experiment = load_experiment(yaml.safe_load(experiment_of(chosen)))
+    assert experiment.baseline == variants[0]
+    assert experiment.quality.reference == (reference or "f16")
+
+
+def experiment_of(chosen: written.Chosen) -> str:
+    return written.experiment_text({"m": chosen}, "m", "# minillm-lab new m")
+
+
+@pytest.mark.parametrize(
+    ("memory", "reference"), [(5.0, None), (4.0, "f16"), (2.0, "q8_0"), (1.0, "q4_k_m")]
+)
+def test_a_reference_in_float32_that_does_not_fit_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, memory: float, reference: str | None
+) -> None:
+    monkeypatch.setattr(fitting, "memory_limit", lambda: int(memory * 1e9))
+    found = Found([], [File("model.safetensors", int(2e9))], Path("m"))
+    chosen = fitting.fitting(written.Chosen(found, new.made(found, ["Q8_0", "Q4_K_M"])))
+    assert (chosen.asked.value if chosen.asked else None) == reference
+    asked = load_experiment(yaml.safe_load(experiment_of(chosen))).quality.reference
+    assert asked == reference or (reference is None and asked.dtype == "float32")
 
 
 def test_headers_are_read_and_weights_are_not(console: Console, hub: Hub, tmp_path: Path) -> None:
@@ -592,10 +653,11 @@ def test_memory_and_disk_are_those_of_all_models_together(tiny_gguf: Path, tmp_p
     (line, *_) = needs.needs(experiment, models)
     taken = 3600e6 + 2 * needs.VARIANT["llama.cpp"]
     assert f"Memory: about {needs.megabytes(taken)} (large-q8_0 and small-q8_0 taking" in line
-    published_only, (with_types, *_) = line, needs.needs(changed(experiment, "Q6_K"), models)
+    beside = needs.references(experiment) + needs.PAGES
+    assert f"Download: nothing. Disk: about {needs.megabytes(beside)} of" in line
+    (with_types, *_) = needs.needs(changed(experiment, "Q6_K"), models)
     made = 2 * (needs.size_of("F16", models["small"]) + needs.size_of("Q6_K", models["small"]))
-    assert "Disk" not in published_only
-    assert f"Disk: about {needs.megabytes(made)} of" in with_types
+    assert f"Disk: about {needs.megabytes(made + beside)} of" in with_types
 
 
 def changed(experiment: Experiment, type_: str) -> Experiment:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from minillm_lab.commands import forecast, reference
+from minillm_lab.commands.fitting import fitting
 from minillm_lab.commands.names import LONGEST, experiment_name, model_names, variant_names
 from minillm_lab.commands.written import Chosen, experiment_text, one_line, scalar
 from minillm_lab.experiment.config import RESERVED, load_experiment
@@ -163,6 +164,7 @@ def main(arguments: argparse.Namespace) -> None:
         types = reference.types_with(given, arguments.types)
         every = discover(sources, types, arguments.apart, reference.is_unquantized(given))
         models = chosen_of(every, types or reference.types_with(given, LADDER), given, name)
+        models = {model: fitting(chosen) for model, chosen in models.items()}
     except LabError as error:  # foreign names may be in it
         raise LabError(one_line(str(error))) from error.__cause__
     text = experiment_text(models, name, command)

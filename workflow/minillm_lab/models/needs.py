@@ -25,6 +25,9 @@ REFERENCE = {"transformers": 650e6, "llama.cpp": 350e6}
 VARIANT = {"transformers": 480e6, "llama.cpp": 115e6}
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "F32": 4, "F16": 2, "BF16": 2}
 REFERENCE_STEP, IMATRIX_STEP = "the reference", "the importance matrix"
+TOKEN = 2700  # bytes of the reference's file for a scored token: 2.3 to 3.1 kB, by the vocabulary
+TEXT = 31 * 512  # tokens of the lab's own evaluation text
+PAGES = 3e6  # bytes of results, charts and reports
 MIXED = 1.1  # times a type's own bits: a file of a type holds some tensors in finer ones
 
 
@@ -77,6 +80,14 @@ def made_here(experiment: Experiment, models: dict[str, Found]) -> list[float]:
     return [size for model, found in models.items() for size in made(experiment, model, found)]
 
 
+def references(experiment: Experiment) -> float:
+    """Bytes of the references that are computed here."""
+    quality, count = experiment.quality, len(Plan(experiment, "").with_reference)
+    if not quality or not count:
+        return 0.0
+    return count * TOKEN * (quality.chunks * quality.context if quality.chunks else TEXT)
+
+
 def steps(experiment: Experiment, models: dict[str, Found]) -> Iterator[tuple[float, str]]:
     """Bytes of memory that a step takes, and which step it is."""
     plan = Plan(experiment, "")
@@ -122,13 +133,14 @@ def needs(experiment: Experiment, models: dict[str, Found], more: int = 0) -> li
     references that are downloaded besides.
     """
     loaded = sum(map(download, models.values())) + more
-    kept, free = loaded + sum(made_here(experiment, models)), shutil.disk_usage(Path.cwd()).free
+    kept = loaded + sum(made_here(experiment, models)) + references(experiment) + PAGES
+    free = shutil.disk_usage(Path.cwd()).free
     every, there = list(steps(experiment, models)), memory_limit()
     needed, step = max(every)
-    disk = f"Disk: about {megabytes(kept)} of {megabytes(free)} free. " if kept else ""
     lines = [
-        f"Download: {megabytes(loaded) if loaded else 'nothing'}. {disk}"
-        f"Memory: about {megabytes(needed)} ({step}) of {megabytes(there)}."
+        f"Download: {megabytes(loaded) if loaded else 'nothing'}."
+        f" Disk: about {megabytes(kept)} of {megabytes(free)} free."
+        f" Memory: about {megabytes(needed)} ({step}) of {megabytes(there)}."
     ]
     if kept > free:
         lines.append("The disk is too small for that: name fewer --types, or make room.")
