@@ -34,7 +34,7 @@ from minillm_lab.records import Trial
 
 SPEEDS = ("decode_tokens_per_second", "prefill_tokens_per_second")
 PAIRS = {  # name: variant, baseline, how much slower the variant is made, weight in the shuffle
-    "same": ("q4_k_m", "q4_k_m", 0.0, 3),
+    "same": ("q4_k_m", "q4_k_m", 0.0, 4),
     "2 % slower": ("q4_k_m", "q4_k_m", 0.02, 2),
     "4 % slower": ("q4_k_m", "q4_k_m", 0.04, 2),
     "Q4_K_M to F16": ("q4_k_m", "f16", 0.0, 2),
@@ -168,5 +168,5 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=("run", "show"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--size", type=int, default=6, help="trials in a comparison")
+    parser.add_argument("--size", type=int, default=5, help="trials in a comparison")
     run_command(main, parser)
