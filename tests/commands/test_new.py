@@ -22,7 +22,7 @@ import yaml
 from conftest import ROOT
 from hub_server import COMMIT, Fault, Hub
 from minillm_lab.commands import fitting, new, written
-from minillm_lab.commands.names import variant_names
+from minillm_lab.commands.names import experiment_name, variant_names
 from minillm_lab.experiment.config import Experiment, load_experiment
 from minillm_lab.experiment.plan import Plan
 from minillm_lab.experiment.sources import Model
@@ -597,6 +597,11 @@ def test_apart_sets_files_of_one_shape_against_each_other(
     assert list(console.experiment("one").models) == ["one"]
     console.new(files[0], files[0], "--apart", "--name", "itself")
     assert list(console.experiment("itself").variants) == ["first-q8_0", "first-2-q8_0"]
+
+
+def test_an_experiment_keeps_the_letters_of_its_source() -> None:
+    names = [experiment_name([source]) for source in ("/models/Modèle été", "acme/Ünï-1B-GGUF")]
+    assert names == ["modele-ete", "uni-1b-gguf"]
 
 
 def test_names_stay_as_short_as_a_config_allows_and_none_is_there_twice(

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 from minillm_lab.models.labels import TYPE_AT_END
 
@@ -71,8 +72,9 @@ def without_gguf(name: str) -> str:
 
 
 def plain(text: str, longest: int = LONGEST) -> str:
-    """A text as a name of the config."""
-    name = re.sub(r"[^a-z0-9._-]+", "-", whole_stem(text).lower()).strip("-._")
+    """A text as a name of the config; letters lose their accents."""
+    letters = re.sub(r"[\u0300-\u036f]", "", normalize("NFKD", whole_stem(text)))
+    name = re.sub(r"[^a-z0-9._-]+", "-", letters.lower()).strip("-._")
     return name[:longest].rstrip("-._") or "model"
 
 
