@@ -7,13 +7,13 @@ import pytest
 
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.models.quantize import quantize
-from minillm_lab.quality.evaluation import REPLY, greedy, opened
+from minillm_lab.quality.evaluation import REPLY, opened
 from minillm_lab.quality.metrics import BLOCK
 from minillm_lab.quality.reference import Reference
 from minillm_lab.quality.score import score
 from minillm_lab.quality.text import EvaluationText
 from minillm_lab.records import write_record
-from minillm_lab.runtimes import Passage
+from minillm_lab.runtimes import Passage, replied
 from quality_lab import FLOAT32, LLAMA, SHORT, TEXT, make_reference, prepared, scored, value
 from tiny_model import write_tiny_gguf
 
@@ -143,7 +143,7 @@ def test_replies_diverge_where_the_variants_own_answer_leaves_the_references(
     with Reference(reference) as opened_reference:
         replies = opened_reference.facts.replies
     with opened(quantized["Q2_K"], LLAMA, 512) as loaded:
-        own = [greedy(loaded.runtime, prompt, REPLY) for prompt in text.prompts]
+        own = [replied(loaded.runtime, prompt, REPLY) for prompt in text.prompts]
     first = [
         next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b), REPLY)
         for ours, theirs in zip(own, replies, strict=True)

@@ -12,11 +12,12 @@ from transformers import (
     Lfm2ForCausalLM,
     LlamaForCausalLM,
     MambaForCausalLM,
+    MistralForCausalLM,
     PreTrainedModel,
 )
 
 from minillm_lab.quality.evaluation import opened
-from minillm_lab.runtimes import Passage
+from minillm_lab.runtimes import Passage, replied
 from minillm_lab.runtimes.transformers import HalfProducts
 from quality_lab import FLOAT32, LLAMA
 from tiny_model import write_tiny_mamba
@@ -70,6 +71,15 @@ DYNAMIC = saved(  # keys are turned by the length so far
 )
 
 
+SLIDING = saved(  # the last tokens alone are seen
+    MistralForCausalLM,
+    intermediate_size=64,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    sliding_window=8,
+)
+
+
 @pytest.mark.parametrize(
     "runtime, made",
     [
@@ -117,6 +127,35 @@ def test_passages_together_have_the_logits_that_each_has_alone(
         streamed = [rows.copy() for rows in loaded.runtime.stream(long)]
         assert [len(rows) for rows in streamed] == [324, 176]  # of 512 tokens at a time
         assert np.concatenate(streamed) == pytest.approx(whole, abs=0.05 if on_llama else 1e-3)
+
+
+@pytest.mark.parametrize(
+    "runtime, made",
+    [
+        ("llama.cpp", None),
+        ("transformers", None),
+        ("llama.cpp", mamba),
+        ("transformers", LFM2),
+        ("transformers", DYNAMIC),
+        ("transformers", SLIDING),
+    ],
+    ids=["llama.cpp", "transformers", "mamba", "lfm2", "dynamic", "sliding"],
+)
+def test_replies_together_are_those_that_each_prompt_has_alone(
+    runtime: str,
+    made: Callable[[Path], Path] | None,
+    tiny_gguf: Path,
+    tiny_safetensors: Path,
+    tmp_path: Path,
+) -> None:
+    on_llama = runtime == "llama.cpp"
+    weights, settings = (tiny_gguf, LLAMA) if on_llama else (tiny_safetensors, FLOAT32)
+    weights = made(tmp_path) if made else weights
+    prompts = [[40 + i * i % 200 for i in range(n)] for n in (5, 23, 1)]
+    with opened(weights, settings, 128) as loaded:
+        alone = [replied(loaded.runtime, prompt, 12) for prompt in prompts]
+        assert loaded.runtime.replies(prompts, 12) == alone
+        assert loaded.runtime.replies(prompts[:1], 1) == [alone[0][:1]]
 
 
 def test_a_weight_that_lies_transposed_is_read_as_well(

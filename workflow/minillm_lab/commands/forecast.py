@@ -151,8 +151,9 @@ def seconds(plan: Plan, size: Size, made: Iterable[float], found: Rates) -> dict
         took["trials"] += len(plan.trials(name)) * of_trial(plan, own, base)
         took["quality"] += own.start + SCORED * text * own.read if quality else 0.0
     for model in plan.with_reference:  # one made elsewhere takes no time here
-        own = parts(plan.computed(model), model)
-        replies = (PROMPTS * REPLY + experiment.generate) * own.token
+        own, together = parts(plan.computed(model), model), plan.computed(model).runtime
+        answers = REPLY * (1 if together == "transformers" else PROMPTS)
+        replies = (answers + experiment.generate) * own.token
         took["quality"] += 2 * own.start + SCORED * text * own.read + replies
     return took
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from minillm_lab.jobs.command import run, say
-from minillm_lab.quality.evaluation import greedy, opened
+from minillm_lab.quality.evaluation import opened
 from minillm_lab.quality.unmeasured import tried
 from minillm_lab.records import Output, Prompt, QualityMetric, read_record, write_record
+from minillm_lab.runtimes import replied
 
 GRAM = 4
 
@@ -22,7 +23,7 @@ def greedy_answer(
 ) -> Output:
     """A model's answer of exactly ``tokens`` tokens, end of text ignored, as in the rounds."""
     with opened(weights, settings, len(prompt) + tokens) as loaded:
-        ids = greedy(loaded.runtime, prompt, tokens)
+        ids = replied(loaded.runtime, prompt, tokens)
         return Output(text=loaded.runtime.detokenize(ids), token_ids=ids)
 
 

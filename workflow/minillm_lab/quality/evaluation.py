@@ -66,17 +66,6 @@ def opened(weights: Path, settings: dict[str, Any], context: int) -> Iterator[Lo
         runtime.unload()
 
 
-def greedy(runtime: Runtime, prompt: list[int], tokens: int) -> list[int]:
-    """The ids of ``tokens`` new tokens, each the most likely one; end of text is ignored."""
-    runtime.clear()
-    runtime.prefill(prompt)
-    ids = [int(runtime.logits().argmax())]
-    while len(ids) < tokens:
-        runtime.decode(ids[-1])
-        ids.append(int(runtime.logits().argmax()))
-    return ids
-
-
 class Piece(NamedTuple):
     """A piece of a passage: n scored tokens that are evaluated at once."""
 

@@ -28,7 +28,6 @@ from minillm_lab.quality.evaluation import (
     Piece,
     evaluate,
     evaluate_long,
-    greedy,
     longest,
     opened,
     pieces,
@@ -101,7 +100,7 @@ def make_reference(
                 tail=tail if top < vocabulary else 0,
                 text=text,
                 answers=choose_all(loaded.runtime, text.questions),
-                replies=[greedy(loaded.runtime, prompt, REPLY) for prompt in text.prompts],
+                replies=loaded.runtime.replies(text.prompts, REPLY),
             )
         keep(evaluate_long(weights, settings, text, doing))
         _write(archive, "facts", np.frombuffer(facts.model_dump_json().encode(), np.uint8))

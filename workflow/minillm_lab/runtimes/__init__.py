@@ -103,6 +103,17 @@ def one_by_one(passages: Sequence[Passage]) -> list[Passage]:
     return found
 
 
+def replied(runtime: Runtime, prompt: list[int], tokens: int) -> list[int]:
+    """The reply to one prompt, token by token."""
+    runtime.clear()
+    runtime.prefill(prompt)
+    ids = [int(runtime.logits().argmax())]
+    while len(ids) < tokens:
+        runtime.decode(ids[-1])
+        ids.append(int(runtime.logits().argmax()))
+    return ids
+
+
 class Runtime(Protocol):
     """One model in one runtime. Positions are counted from the last ``clear``."""
 
@@ -150,6 +161,12 @@ class Runtime(Protocol):
         branches, one after the other. The shape is (sum of len(passage) - passage.first,
         vocabulary); for positions before ``first`` no logits are computed. They are valid until the
         next call.
+        """
+
+    def replies(self, prompts: Sequence[list[int]], tokens: int) -> list[list[int]]:
+        """The ids of ``tokens`` new tokens after each prompt, each the most likely one.
+
+        End of text is ignored.
         """
 
     def stream(self, passage: Passage) -> Iterator[NDArray[np.float32]]:

@@ -16,7 +16,7 @@ from llama_cpp._ggml import libggml
 from numpy.typing import NDArray
 
 from minillm_lab.jobs.errors import LabError
-from minillm_lab.runtimes import STEP, Options, Passage, one_by_one
+from minillm_lab.runtimes import STEP, Options, Passage, one_by_one, replied
 from minillm_lab.runtimes.llama_library import (
     detokenize,
     load_model,
@@ -211,6 +211,9 @@ class LlamaCpp:
         if self.has_state:
             passages = one_by_one(passages)
         return np.concatenate([self._logits_of(passage).copy() for passage in passages])
+
+    def replies(self, prompts: Sequence[list[int]], tokens: int) -> list[list[int]]:
+        return [replied(self, prompt, tokens) for prompt in prompts]
 
     def stream(self, passage: Passage) -> Iterator[NDArray[np.float32]]:
         self.clear()

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from minillm_lab.jobs.errors import LabError, first_line
-from minillm_lab.runtimes import STEP, Options, Passage, one_by_one
+from minillm_lab.runtimes import STEP, Options, Passage, one_by_one, replied
 
 transformers.utils.logging.disable_progress_bar()
 transformers.utils.logging.set_verbosity_error()
@@ -164,6 +164,33 @@ class Transformers:
                 **({} if alone else self._apart(passages)),
             )
         rows: NDArray[np.float32] = output.logits[0].float().cpu().numpy()
+        return rows
+
+    @torch.inference_mode()
+    def replies(self, prompts: Sequence[list[int]], tokens: int) -> list[list[int]]:
+        """All at once, where nothing but the attention mask joins the prompts: much faster."""
+        if len(prompts) < 2 or self._needs_the_whole():
+            return [replied(self, prompt, tokens) for prompt in prompts]
+        longest, cache, found = max(map(len, prompts)), None, list[torch.Tensor]()
+        before = [[0] * (longest - len(prompt)) for prompt in prompts]  # so that all end together
+        ids = torch.tensor([b + p for b, p in zip(before, prompts, strict=True)])
+        mask = torch.tensor([b + [1] * len(p) for b, p in zip(before, prompts, strict=True)])
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        with HalfProducts() if self._slow_halves() else nullcontext():
+            while len(found) < tokens:
+                places = (mask.cumsum(1) - 1).clamp(min=0)
+                output = self.model(
+                    ids,
+                    attention_mask=mask,
+                    position_ids=places[:, -ids.shape[1] :],
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                )
+                cache, ids = output.past_key_values, output.logits[:, -1].argmax(1, keepdim=True)
+                found.append(ids)
+                mask = torch.cat([mask, torch.ones_like(ids)], 1)
+        rows: list[list[int]] = torch.cat(found, 1).tolist()
         return rows
 
     def stream(self, passage: Passage) -> Iterator[NDArray[np.float32]]:
