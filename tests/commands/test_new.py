@@ -202,10 +202,12 @@ def test_a_reference_that_does_not_fit_has_a_way_out(
     config = {"model": "m", "models": {"m": {"path": "m", "files": files}}, "variants": variants}
     quality = {"reference": "f16"}
     more = {"baseline": "q4_k_m", "prompt": "Why?", "quality": quality}
-    (_, line) = needs.needs(load_experiment(config | more), {"m": found})
+    *_, line = needs.needs(load_experiment(config | more), {"m": found})
     assert f"The memory is too small for that: {says}" in line
     quality["reference"] = {"file": "r.npz"}
-    (_, line) = needs.needs(load_experiment(config | more), {"m": found})
+    _, *beside, line = needs.needs(load_experiment(config | more), {"m": found})
+    assert all("its ratios come from rounds" in one for one in beside)
+    assert bool(beside) == (memory > 1.2)  # else no variant but the baseline fits even alone
     assert line == "The memory is too small for that: take away variants that are too large."
 
 
@@ -247,6 +249,7 @@ def test_variants_that_do_not_fit_are_left_out_and_said(
     out = [] if "f16" in variants else ["f16, which takes about 2.12 GB of memory, where there are"]
     assert len(chosen.found.left_out) == len(out)
     assert all(b in a for a, b in zip(chosen.found.left_out, out, strict=True))
+    assert [gguf.label.lower() for gguf in chosen.found.gguf] == variants  # no other is fetched
     experiment = load_experiment(yaml.safe_load(experiment_of(chosen)))
     assert experiment.baseline == variants[0]
     assert experiment.quality.reference == (reference or "f16")
@@ -257,14 +260,15 @@ def experiment_of(chosen: written.Chosen) -> str:
 
 
 @pytest.mark.parametrize(
-    ("memory", "reference"), [(5.0, None), (4.0, "f16"), (2.0, "q8_0"), (1.0, "q4_k_m")]
+    ("memory", "reference"),
+    [(5.0, None), (4.0, "f16"), (2.0, "q8_0"), (1.0, "q4_k_m"), (0.86, "iq3_m")],
 )
 def test_a_reference_in_float32_that_does_not_fit_is_replaced(
     monkeypatch: pytest.MonkeyPatch, memory: float, reference: str | None
 ) -> None:
     monkeypatch.setattr(fitting, "memory_limit", lambda: int(memory * 1e9))
     found = Found([], [File("model.safetensors", int(2e9))], Path("m"))
-    chosen = fitting.fitting(written.Chosen(found, new.made(found, ["Q8_0", "Q4_K_M"])))
+    chosen = fitting.fitting(written.Chosen(found, new.made(found, ["Q8_0", "Q4_K_M", "IQ3_M"])))
     assert (chosen.asked.value if chosen.asked else None) == reference
     asked = load_experiment(yaml.safe_load(experiment_of(chosen))).quality.reference
     assert asked == reference or (reference is None and asked.dtype == "float32")

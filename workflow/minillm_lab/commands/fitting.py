@@ -32,10 +32,10 @@ def fitting(chosen: Chosen) -> Chosen:
     for name, variant in chosen.variants.items():
         runtime, form = settings_of(variant)
         taken[name] = size_of(form, found) + VARIANT[runtime]
+    if min(taken.values()) > there:
+        return chosen
     asked = chosen.asked.value if chosen.asked else None
     large = {name: size for name, size in taken.items() if size > there and name != asked}
-    if len(large) == len(taken):
-        return chosen
     left_out = tuple(
         f"{name}, which takes about {megabytes(size)} of memory, where there are"
         f" {megabytes(there)}; on a machine with more, this command keeps it"
@@ -43,6 +43,9 @@ def fitting(chosen: Chosen) -> Chosen:
     )
     kept = {name: one for name, one in chosen.variants.items() if name not in large}
     smaller = chosen.asked or reference_that_fits(found, kept, there)
+    forms = {settings_of(variant)[1] for variant in kept.values()}
+    if forms <= {gguf.label for gguf in found.gguf}:  # else types are made from one of them
+        found = replace(found, gguf=[gguf for gguf in found.gguf if gguf.label in forms])
     return Chosen(replace(found, left_out=found.left_out + left_out), kept, smaller)
 
 

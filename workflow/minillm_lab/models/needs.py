@@ -4,7 +4,6 @@ Downloads are counted from the source's own list of files. What is made here, an
 takes, are computed from the number of weights and are about right.
 """
 
-import re
 import shutil
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -18,13 +17,14 @@ from minillm_lab.experiment.variants import LlamaCppVariant, TransformersVariant
 from minillm_lab.jobs.limits import memory_limit
 from minillm_lab.models.found import Found
 from minillm_lab.models.remote import Repository
+from minillm_lab.result import main_type
 from minillm_lab.wording import number
 
 # Bytes of a process beside the weights, as measured with SmolLM2-135M.
 REFERENCE = {"transformers": 650e6, "llama.cpp": 350e6}
 VARIANT = {"transformers": 480e6, "llama.cpp": 115e6}
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "F32": 4, "F16": 2, "BF16": 2}
-REFERENCE_STEP, IMATRIX_STEP = "the reference", "the importance matrix"
+REFERENCE_STEP, IMATRIX_STEP, TURNS = "the reference", "the importance matrix", "taking turns"
 TOKEN = 2700  # bytes of the reference's file for a scored token: 2.3 to 3.1 kB, by the vocabulary
 TEXT = 31 * 512  # tokens of the lab's own evaluation text
 PAGES = 3e6  # bytes of results, charts and reports
@@ -59,7 +59,7 @@ def size_of(form: str, found: Found) -> float:
         return published[form]
     if form in BYTES:
         return BYTES[form] * weights(found)
-    type_ = GGMLQuantizationType[re.sub("_[SML]$", "", form)]
+    type_ = GGMLQuantizationType[main_type(form)]
     block, size = GGML_QUANT_SIZES[type_]
     return float(MIXED * weights(found) * size / block)
 
@@ -106,10 +106,11 @@ def steps(experiment: Experiment, models: dict[str, Found]) -> Iterator[tuple[fl
         name: held(variant, plan.model(name)) + VARIANT[variant.runtime]
         for name, variant in experiment.variants.items()
     }
-    yield taken[experiment.baseline], experiment.baseline
+    for name, alone in taken.items():
+        yield alone, name
     for name in taken.keys() - {experiment.baseline}:
         both = taken[name] + taken[experiment.baseline]
-        yield both, f"{name} and {experiment.baseline} taking turns"
+        yield both, f"{name} and {experiment.baseline} {TURNS}"
 
 
 def smaller_reference(experiment: Experiment, models: dict[str, Found], there: int) -> str | None:
@@ -145,6 +146,13 @@ def needs(experiment: Experiment, models: dict[str, Found], more: int = 0) -> li
     if kept > free:
         lines.append("The disk is too small for that: name fewer --types, or make room.")
     large = {step.partition(" of ")[0] for size, step in every if size > there}
+    pairs = {step for step in large if step.endswith(TURNS)}
+    alone = large - pairs
+    if {step.partition(" and ")[0] for step in pairs} - alone:
+        lines.append(
+            "What does not fit beside the baseline takes no turns with it: its ratios come from"
+            " rounds."
+        )
     ways = []
     if REFERENCE_STEP in large:
         form = smaller_reference(experiment, models, there)
@@ -153,10 +161,10 @@ def needs(experiment: Experiment, models: dict[str, Found], more: int = 0) -> li
         ways.append(f"name {smaller}a reference made elsewhere (--reference {file})")
     if IMATRIX_STEP in large:
         ways.append("set imatrix: none in the variants that are made here")
-    if large - {REFERENCE_STEP, IMATRIX_STEP}:
+    if alone - {REFERENCE_STEP, IMATRIX_STEP}:
         ways.append("take away variants that are too large" + (" still" if ways else ""))
     said = f"The memory is too small for that: {', and '.join(ways)}."
-    return [*lines, said] if large else lines
+    return [*lines, said] if ways else lines
 
 
 def megabytes(size: float) -> str:
