@@ -52,8 +52,20 @@ def test_a_result_that_was_cut_is_refused(tmp_path: Path) -> None:
         "m-Q6_K+imatrix-0a1b2c3d.gguf",
         "Q6_K+imatrix+tensors-0a1b2c3d.gguf",
         "Q8_0+tensors-0a1b2c3d.gguf",
+        "recipe+imatrix+size-0a1b2c3d.gguf",
         "F16.gguf",
+        "chef-recipe.gguf",
     ],
 )
 def test_a_reference_of_quantized_weights_is_known_by_its_name(name: str) -> None:
-    assert quantized_in([name]) == (None if name.startswith("F16") else name)
+    assert quantized_in([name]) == (None if name in ("F16.gguf", "chef-recipe.gguf") else name)
+
+
+@pytest.mark.parametrize(
+    ("type_", "mostly"),
+    [("Q4_K_M", "Q4_K"), ("IQ3_M", "IQ3_S"), ("IQ3_S", "IQ3_S"), ("Q2_K", "Q2_K")],
+)
+def test_a_file_of_a_type_holds_its_main_type(type_: str, mostly: str) -> None:
+    whole = made_up("whole", quantization=type_, tensor_types={mostly: 0.9, "Q6_K": 0.1})
+    other = made_up("other", quantization=type_, tensor_types={"Q5_0": 0.9, mostly: 0.1})
+    assert (whole.model.share_of_named_type, other.model.share_of_named_type) == (0.9, 0.1)

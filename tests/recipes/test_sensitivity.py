@@ -1,6 +1,7 @@
 """The search for what groups of tensors lose, on a tiny model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from minillm_lab.models import imatrix as matrices
 from minillm_lab.models.quantize import Quantizer
 from minillm_lab.recipes import sensitivity
 from minillm_lab.recipes.assignment import recipe
-from minillm_lab.recipes.errors import ANY, errors_of, only, stored
+from minillm_lab.recipes.errors import ANY, can_hold, errors_of, only, stored
 from minillm_lab.recipes.sensitivity import Text, search
 from minillm_lab.recipes.shapes import Sensitivity
 from tiny_model import split_gguf, write_tiny_gguf
@@ -127,7 +128,7 @@ def test_a_recipe_is_within_its_size_and_scored_as_a_whole(
 def test_a_size_below_the_smallest_types_is_one_line(
     found: Sensitivity, tiny_gguf: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(LabError, match=r"cannot be as small as 10,000 bytes: .* it takes \d"):
+    with pytest.raises(LabError, match=r"cannot be as small as 10,000 bytes: .* it takes up to \d"):
         recipe(tiny_gguf, None, found, TEXT, 10_000, TYPES, 1, tmp_path / "scratch")
 
 
@@ -152,6 +153,21 @@ def test_without_a_matrix_the_types_that_need_one_are_no_choice(
     assert in_layers and all([*group.types] == ["Q4_0"] for group in in_layers)
     with pytest.raises(LabError, match="or these need an importance matrix"):
         searched(tiny_gguf, tmp_path / "other", ("IQ2_XS",))
+
+
+def test_a_layer_that_the_matrix_lacks_takes_no_type_that_needs_it(
+    tiny_gguf: Path, tmp_path: Path
+) -> None:
+    matrix, lacking = tmp_path / "imatrix.gguf", "blk.0.ffn_up.weight"
+    whole = matrices.collect(tiny_gguf, TEXT, "a text", 2)
+    partial = {name: inputs for name, inputs in whole.found.items() if name != lacking}
+    matrices.write_imatrix(replace(whole, found=partial), matrix)
+    search(tiny_gguf, matrix, TEXT, "a text", ("IQ3_XXS", "Q4_0"), 1e-6, 1, tmp_path / "measured")
+    means = Quantizer(tiny_gguf, ANY, matrix).means
+    assert lacking not in means and means
+    tensors = {tensor.name: tensor for tensor in read_gguf(tiny_gguf).tensors}
+    able = {name for name in tensors if can_hold("IQ3_XXS", tensors[name], means)}
+    assert lacking not in able and "blk.1.ffn_up.weight" in able and "token_embd.weight" in able
 
 
 def test_a_shorter_search_takes_larger_groups_after_a_longer_one_too(

@@ -11,12 +11,21 @@ from minillm_lab.records import HurtToken, Output, QualityMetric, Reading, Recor
 
 # How the name of a GGUF file of quantized weights ends, in parts or whole, by a matrix or without.
 QUANTIZED = re.compile(
-    r"(?:^|[-_.])(?:(?:I?Q\d|TQ\d|MXFP4)\w*|recipe)(?:\+imatrix(?:-\w+)?)?"
-    r"(?:\+(?:tensors|size)-\w+)?"
+    r"(?:(?:^|[-_.])(?:I?Q\d|TQ\d|MXFP4)\w*(?:\+imatrix(?:-\w+)?)?(?:\+tensors-\w+)?"
+    r"|^recipe(?:\+imatrix(?:-\w+)?)?\+size-\w+)"
     r"(?:-\d+-of-\d+)?\.gguf$",
     re.I,
 )
+# What most tensors of a file are stored in, where its type is named otherwise (llama-quant.cpp).
+MAIN_TYPES = {
+    "IQ3_XS": "IQ3_S", "IQ3_M": "IQ3_S", "IQ2_M": "IQ2_S", "IQ2_S": "IQ2_XS", "MXFP4_MOE": "MXFP4",
+}  # fmt: skip
 OF_CONTEXT = "kld_mean_at_"  # how the figures of long contexts begin, before the tokens
+
+
+def main_type(type_: str) -> str:
+    """The type that most tensors of a file of a type are to be stored in: Q4_K for Q4_K_M."""
+    return MAIN_TYPES.get(type_, re.sub("(?<=K)_[SML]$", "", type_))
 
 
 class TrialSample(Record):
@@ -114,10 +123,13 @@ class ModelFacts(Record):
 
     @property
     def share_of_named_type(self) -> float:
-        """The share of the parameters stored in the type of the file's name; 1 for safetensors."""
-        if self.format != "gguf":
+        """The share of the parameters stored in the type of the file's name.
+
+        It is 1 for safetensors and for recipes, which are named by no type.
+        """
+        if self.format != "gguf" or self.recipe:
             return 1.0
-        return self.tensor_types.get(re.sub("_[SML]$", "", self.quantization), 0.0)
+        return self.tensor_types.get(main_type(self.quantization), 0.0)
 
 
 class Metric(Record):

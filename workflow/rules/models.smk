@@ -215,6 +215,7 @@ rule sensitivity:
     resources:
         **PLAN.reading_model(PLAN.tokens_of_calibration),
     params:
+        imatrix=lambda w: PLAN.models.imatrix_stamp(f"recipe{w.of}"),
         types=lambda w: RECIPES.types_searched(w.types),
         minutes=RECIPES.minutes,
         versions=runtime_build("llama.cpp"),
@@ -251,6 +252,7 @@ rule recipe:
     resources:
         **PLAN.reading_model(PLAN.tokens_of_calibration),
     params:
+        imatrix=lambda w: PLAN.models.imatrix_stamp(f"recipe{w.of}"),
         size=lambda w: RECIPES.size(f"recipe{w.of}{w.size}"),
         types=lambda w: RECIPES.types(f"recipe{w.of}{w.size}"),
         versions=runtime_build("llama.cpp"),

@@ -8,6 +8,7 @@ lab does not know is null. results is the published file that ``minillm-lab diff
 import argparse
 import json
 from collections.abc import Iterator
+from html import escape
 from pathlib import PurePath
 from statistics import fmean, stdev
 from typing import Any
@@ -25,7 +26,7 @@ from minillm_lab.report import quality
 from minillm_lab.report.legend import by_imatrix, mixtures, recipes, warned
 from minillm_lab.report.table import chosen_settings
 from minillm_lab.result import Metric, Result, depths, quantized_in
-from minillm_lab.wording import as_code, inert, number
+from minillm_lab.wording import as_code, inert, number, visible
 
 UNKNOWN = (  # fields of llama-bench that a result of the lab does not hold
     "build_number", "cpu_mask", "cpu_strict", "poll", "n_cpu_moe", "split_mode", "main_gpu",
@@ -71,21 +72,31 @@ def model_card(results: dict[str, Result], command: str) -> str:
     rows = [card_row(result, several) for result in results.values()]
     table = tabulate(rows, headers=header, tablefmt="github", disable_numparse=True)
     listed = "\n".join(f"- {note.removeprefix('- ')}" for note in notes)
-    parts = [f"### {', '.join(models)}", table, listed, *map(recipe_card, results.values())]
+    parts = [f"### {', '.join(models)}", table, listed, *recipe_cards(results)]
     return "\n\n".join(filter(None, parts))
 
 
-def recipe_card(result: Result) -> str:
-    """A recipe's lines as a section that opens; empty if the file is made by none."""
-    if not (recipe := result.model.recipe):
-        return ""
-    head = f"<details><summary>Recipe of {inert(file_of(result))}, for llama-quantize</summary>"
-    return f"{head}\n\n```text\n{lines_of(recipe)}\n```\n\n</details>"
+def recipe_cards(results: dict[str, Result]) -> Iterator[str]:
+    """The lines of each file that was made by a recipe, as a section that opens."""
+    files: dict[str, tuple[list[str], Result]] = {}
+    for name, result in results.items():
+        if result.model.recipe:
+            files.setdefault(result.model.files[0].sha256, ([], result))[0].append(name)
+    for names, result in files.values():
+        assert result.model.recipe
+        lines, size = lines_of(result.model.recipe), number(result.model.size / 1e6)
+        head = f"Recipe of {', '.join(names)} ({size} MB), for llama-quantize"
+        fence = "`" * (3 + lines.count("`"))
+        yield (
+            f"<details><summary>{escape(visible(head))}</summary>\n\n"
+            f"{fence}text\n{lines}\n{fence}\n\n</details>"
+        )
 
 
 def lines_of(recipe: Recipe) -> str:
     """A recipe as ``llama-quantize --tensor-type-file`` reads it."""
-    return "\n".join(f"{pattern}={type_.lower()}" for pattern, type_ in recipe.tensors.items())
+    pairs = recipe.tensors.items()
+    return "\n".join(visible(f"{pattern}={type_.lower()}") for pattern, type_ in pairs)
 
 
 def compared_with(results: dict[str, Result]) -> str:
@@ -201,15 +212,19 @@ def recipe_text(results: dict[str, Result], variant: str | None) -> str:
     """A recipe's lines for llama-quantize; how it takes them goes to the terminal."""
     found = {name: recipe for name, r in results.items() if (recipe := r.model.recipe)}
     if not found:
-        raise LabError("no variant is a recipe; docs/recipes.md says how to ask for one")
+        raise LabError(
+            "no variant with a result is a recipe; docs/recipes.md says how to ask for one"
+        )
     if variant not in found and (variant or len(found) > 1):
-        said = f"{variant!r} is no recipe" if variant else "there are several recipes"
+        missing = f"{variant!r} is no recipe, or has no result"
+        said = missing if variant else "there are several recipes"
         raise LabError(f"{said}; name one by --variant: {', '.join(found)}")
     name = variant or next(iter(found))
     recipe, matrix = found[name], results[name].model.imatrix
     option = "--imatrix imatrix.gguf " if matrix is not None else ""
     say(
-        f"llama-quantize {option}--tensor-type-file THESE_LINES F16.gguf out.gguf {recipe.type}"
+        f"llama-quantize {option}--tensor-type-file THESE_LINES UNQUANTIZED.gguf out.gguf"
+        f" {visible(recipe.type)}"
         f"  # {recipe.bytes:,} bytes here"
     )
     return lines_of(recipe)

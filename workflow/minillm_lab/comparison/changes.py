@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minillm_lab.comparison.closeness import same_text
-from minillm_lab.experiment.sources import UNQUANTIZED
+from minillm_lab.experiment.sources import IMATRIX_IGNORED, UNQUANTIZED
 from minillm_lab.quality.intervals import ratio
 from minillm_lab.quality.long_contexts import NOISE
 from minillm_lab.records import QualityMetric
@@ -89,7 +89,8 @@ def recipes(results: dict[str, Result], every: dict[str, dict[str, str]]) -> Ite
         stock = [
             other
             for other, found in every.items()
-            if {key for key in found if found[key] != every[name][key]} == {TYPE}
+            if {key for key in found if found[key] != every[name][key]} - ignored(results[other])
+            == {TYPE}
             and not results[other].model.recipe
             and results[other].model.quantization not in UNQUANTIZED
             and abs(results[other].model.size - result.model.size) <= NEAR * result.model.size
@@ -101,6 +102,11 @@ def recipes(results: dict[str, Result], every: dict[str, dict[str, str]]) -> Ite
             sizes = [f"{number(m.size / 1e6)} MB" for m in (model, result.model)]
             before, after = f"{model.label or model.quantization}, {sizes[0]}", f"own, {sizes[1]}"
             yield Change(RECIPE, nearest, name, before, after, over)
+
+
+def ignored(result: Result) -> set[str]:
+    """The settings that change nothing in a file of a result's type."""
+    return {IMATRIX} if result.model.quantization in IMATRIX_IGNORED else set()
 
 
 def text_of(result: Result) -> str:

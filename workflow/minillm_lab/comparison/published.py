@@ -167,7 +167,9 @@ def published_variant(result: Result, states: list[StateFigures]) -> Variant:
     text = [*(quality.get(key) for key in keys), weights]
     return Variant(
         model=model.name,
-        quantization=model.quantization,
+        quantization=f"{model.quantization} of {model.recipe.size} bytes"
+        if model.recipe
+        else model.quantization,
         bytes=result.model.size,
         sha256=[file.sha256 for file in model.files],
         bits_per_weight=rounded(model.bits_per_weight),

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from minillm_lab.experiment.sources import QUANTIZATION_TYPES
+from minillm_lab.result import main_type
 
 # Types of a single tensor that llama.cpp's quantizer makes, as ggml names them in upper case.
 TensorType = Literal[
@@ -15,7 +16,6 @@ TensorType = Literal[
     "TQ2_0", "IQ1_M", "TQ1_0", "IQ1_S", "Q1_0",
 ]  # fmt: skip
 TENSOR_TYPES: tuple[str, ...] = get_args(TensorType)
-MOSTLY = {"IQ3_XS": "IQ3_S", "IQ3_M": "IQ3_S", "IQ2_M": "IQ2_S"}  # the main type of a recipe
 
 
 def is_of_a_tensor(type_: object) -> object:
@@ -26,7 +26,7 @@ def is_of_a_tensor(type_: object) -> object:
     if upper in TENSOR_TYPES:
         raise ValueError(f"write {upper} for {type_!r}")
     if upper in QUANTIZATION_TYPES:
-        single = MOSTLY.get(upper, upper[:-2])
+        single = main_type(upper)
         raise ValueError(f"{type_} is a recipe for whole files; a single tensor takes {single}")
     return type_
 

@@ -26,7 +26,7 @@ from minillm_lab.jobs.files import check_space, gguf_files
 from minillm_lab.models.imatrix import calibration_text
 from minillm_lab.models.quantize import Quantizer
 from minillm_lab.recipe import Candidate, Chosen, Recipe, told
-from minillm_lab.recipes.errors import ANY, quantizable, scratch_folder
+from minillm_lab.recipes.errors import ANY, as_they_are, scratch_folder
 from minillm_lab.recipes.groups import patterns
 from minillm_lab.recipes.sensitivity import Text
 from minillm_lab.recipes.shapes import GroupLoss, Sensitivity
@@ -96,11 +96,11 @@ class Baker:
 
     def __init__(self, weights: Path, imatrix: Path | None, found: Sensitivity) -> None:
         self.weights, self.imatrix, self.found = weights, imatrix, found
-        self.tensors = quantizable(Quantizer(weights, ANY))
+        self.own = as_they_are(Quantizer(weights, ANY))
 
     def quantizer(self, types: Sequence[str]) -> Quantizer:
         """For the type of each group."""
-        by_tensor = dict.fromkeys(self.tensors, self.found.unquantized)  # those in no group
+        by_tensor = {**self.own}  # those in no group stay
         for group, type_ in zip(self.found.groups, types, strict=True):
             by_tensor |= dict.fromkeys(group.tensors, type_)
         tensors = patterns(by_tensor)
@@ -120,13 +120,15 @@ class Baker:
         least = sum(g.types[t].bytes for g, t in zip(self.found.groups, smallest, strict=True))
         quantizer = self.quantizer(smallest)
         whole = quantizer.size(quantizer.types())
-        lines = [patterns(dict.fromkeys(g.tensors, "IQ3_XXS")) for g in self.found.groups]
+        alone = [g.tensors for g in self.found.groups]
+        alone += [[*self.own.keys() - {name for tensors in alone for name in tensors}]]
+        lines = [patterns(dict.fromkeys(tensors, "IQ3_XXS")) for tensors in alone]
         longest = sum(len(p) + LINE for made in lines for p in made)  # if no two groups share one
         longest -= sum(len(pattern) for pattern in quantizer.tensors)  # which ``whole`` counts
         if (room := size - (whole - least) - longest) < least:
             raise LabError(
                 f"the file cannot be as small as {size:,} bytes: with the smallest of these types"
-                f" it takes {whole + longest:,}; name a larger size, or more types"
+                f" it takes up to {whole + longest:,}; name a larger size, or more types"
             )
         return room
 
@@ -153,7 +155,7 @@ def recipe(
     chosen: dict[tuple[str, ...], float] = {}
     for power in POWERS:
         chosen.setdefault(tuple(assigned(groups, room, power)), power)
-    check_space(scratch, size)
+    check_space(scratch, 2 * size)  # a candidate is written beside the one before it
     calibration = Text(weights, text, threads)
     candidates: list[tuple[Candidate, Quantizer, tuple[str, ...]]] = []
     with scratch_folder(scratch) as folder:

@@ -70,7 +70,9 @@ def error(before: Stored, after: Stored, means: NDArray[np.float32] | None) -> f
 def can_hold(type_: str, tensor: Tensor, means: Mapping[str, NDArray[np.float32]]) -> bool:
     """Whether a type's blocks divide a tensor's rows and it has the matrix that it needs."""
     block, _ = GGML_QUANT_SIZES[GGMLQuantizationType[type_]]
-    lacks = type_ in (NEVER_WITHOUT_MATRIX if means else NEEDS_MATRIX) and tensor.name not in means
+    in_a_layer = tensor.name not in ("token_embd.weight", "output.weight")
+    needs_it = NEEDS_MATRIX if in_a_layer or not means else NEVER_WITHOUT_MATRIX
+    lacks = type_ in needs_it and tensor.name not in means
     return tensor.shape[0] % block == 0 and not lacks
 
 
@@ -79,10 +81,15 @@ def quantizable(unquantized: Quantizer) -> list[str]:
     return [name for name, type_ in unquantized.types().items() if type_ == ANY]
 
 
+def as_they_are(unquantized: Quantizer) -> dict[str, str]:
+    """The types of the tensors that llama.cpp quantizes, as they are stored now."""
+    own = {tensor.name: tensor.type for tensor in unquantized.header.tensors}
+    return {name: own[name] for name in quantizable(unquantized)}
+
+
 def only(unquantized: Quantizer, types: Mapping[str, str]) -> Quantizer:
     """A quantizer that stores these tensors in these types, and leaves the rest as it is."""
-    rest = dict.fromkeys(quantizable(unquantized), unquantized.header.type)
-    tensors = patterns({**rest, **types})
+    tensors = patterns({**as_they_are(unquantized), **types})
     made = Quantizer(unquantized.source, ANY, unquantized.imatrix, tensors)
     made.types()  # it checks that each tensor gets its type
     return made

@@ -102,10 +102,11 @@ def quantization_alone(comparison: Comparison) -> list[str]:
 def recipes(comparison: Comparison) -> list[str]:
     """What recipes gain over stock types, and which tensors cost the most for their weights."""
     found, told = list[str](), set[str]()
+    several = len({result.model.name for result in comparison.results.values()}) > 1
     for change in changes(comparison.results):
         if change.setting != RECIPE:
             continue
-        recipe = comparison.results[change.end].model.recipe
+        model = comparison.results[change.end].model
         low, high = change.ratio.ci95 or (0.0, 1.0)
         verdict = "" if high < 1 else ", so it loses more" if low > 1 else ": no gain is shown"
         found.append(
@@ -113,7 +114,7 @@ def recipes(comparison: Comparison) -> list[str]:
             f" ×{quality.cell(change.ratio, 1, 2)} as much as `{change.start}`"
             f" ({change.before}){verdict}."
         )
-        costly = quality.costly(recipe) if recipe else ""
+        costly = quality.costly(model, model.recipe, several) if model.recipe else ""
         if costly and costly not in told:
             told.add(costly)
             found.append(costly)

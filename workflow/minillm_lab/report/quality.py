@@ -7,7 +7,7 @@ from minillm_lab.quality.long_contexts import BLOCKS
 from minillm_lab.quality.verdict import verdict
 from minillm_lab.recipe import Recipe
 from minillm_lab.records import QualityMetric
-from minillm_lab.result import OF_CONTEXT, Result, long_contexts
+from minillm_lab.result import OF_CONTEXT, ModelFacts, Result, long_contexts
 from minillm_lab.wording import inert, number
 
 BITS = "Bits per byte of the text ↓"
@@ -163,8 +163,11 @@ def lost(quality: dict[str, QualityMetric]) -> bool:
     return (quality["question_accuracy"].value or 0) < before
 
 
-def costly(recipe: Recipe) -> str:
-    """Which role of tensors loses the most for its weights, by the recipe's search."""
+def costly(model: ModelFacts, recipe: Recipe, several: bool) -> str:
+    """Which role of tensors loses the most for its weights, by the recipe's search.
+
+    ``several``: the page shows other models as well.
+    """
     losses, weights = dict[str, float](), dict[str, int]()
     for group in recipe.groups:
         losses[group.role] = losses.get(group.role, 0) + (group.loss_in_same or 0)
@@ -172,10 +175,12 @@ def costly(recipe: Recipe) -> str:
     if not sum(losses.values()):
         return ""
     role = max(losses, key=lambda r: losses[r] / weights[r])
-    shares = [100 * of[role] / sum(of.values()) for of in (losses, weights)]
+    shares = losses[role] / sum(losses.values()), weights[role] / model.parameters
+    which = f"tensors of {model.name}" if several else "tensors"
     return (
-        f"Of what the tensors lose in {recipe.same}, `{role}` loses {number(shares[0])} % with"
-        f" {number(shares[1])} % of the weights."
+        f"Of what the {which} that were searched lose in {recipe.same} on the calibration text,"
+        f" `{role}` loses {number(100 * shares[0])} % with {number(100 * shares[1])} % of the"
+        " model's weights."
     )
 
 
