@@ -1,6 +1,5 @@
 """A recipe: the types of a model's tensors that lose least at a size, and what it was chosen by."""
 
-import re
 from collections.abc import Mapping
 from typing import Literal
 
@@ -48,11 +47,6 @@ class Recipe(Record):
         " choice for all."
     )
     groups: list[Chosen]
-
-
-def tells_of_a_recipe(key: str) -> bool:
-    """Whether a key of a file's header is one of those of ``told``."""
-    return bool(re.fullmatch(rf"{re.escape(KEY)}(version|recipe\.\d{{1,6}})", key))
 
 
 def told(tensors: Mapping[str, str], lab: str) -> dict[str, str | int]:

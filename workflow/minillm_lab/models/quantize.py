@@ -26,7 +26,6 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import check_space, gguf_files, written_whole
 from minillm_lab.models import mixture
 from minillm_lab.models.imatrix import Imatrix, read_imatrix
-from minillm_lab.recipe import tells_of_a_recipe
 from minillm_lab.runtimes.llama_library import messages, said, said_by_llama
 from minillm_lab.wording import without_folders
 
@@ -34,6 +33,7 @@ INTEGER, STRING = 0, 3  # enum llama_model_kv_override_type
 LONGEST = 127  # bytes of a text there
 ALIGNMENT = 32  # bytes, of whatever llama.cpp's quantizer writes (GGUF_DEFAULT_ALIGNMENT)
 SET = ("general.quantization_version", "general.file_type")  # keys with a number of 32 bits
+OF_A_RECIPE = re.compile(r"minillm_lab\.(version|recipe\.\d{1,6})")  # keys, as recipe.py tells
 LEFT_OUT = ("split.no", "split.count", "split.tensors.count")
 TENSOR = r"\[ *\d+/ *\d+\] (.+?) +- \[[^]]*\], type = +(\w+), size = +[\d.]+ MiB"
 MADE_INTO = r"(?: -> +[\d.]+ MiB \((\w+)\))?"  # behind a tensor that will have another type
@@ -56,7 +56,7 @@ class Quantizer:
     def __post_init__(self) -> None:
         """Raises LabError if the importance matrix is of another model, or a pattern finds none."""
         self.header = read_gguf(self.source)
-        told = dict.fromkeys(filter(tells_of_a_recipe, self.header.keys), "") | dict(self.told)
+        told = dict.fromkeys(filter(OF_A_RECIPE.fullmatch, self.header.keys), "") | dict(self.told)
         mixture.asked(self.tensors, self.header)
         self.params = llama_cpp.llama_model_quantize_default_params()
         self.params.ftype = file_type(self.type_)
