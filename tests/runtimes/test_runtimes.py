@@ -80,6 +80,19 @@ SLIDING = saved(  # the last tokens alone are seen
 )
 
 
+@pytest.fixture
+def model(
+    runtime: str,
+    made: Callable[[Path], Path] | None,
+    tiny_gguf: Path,
+    tiny_safetensors: Path,
+    tmp_path: Path,
+) -> tuple[Path, dict[str, Any]]:
+    """The weights and settings of a case: those that it makes, or the tiny model's."""
+    own, settings = (tiny_gguf, LLAMA) if runtime == "llama.cpp" else (tiny_safetensors, FLOAT32)
+    return made(tmp_path) if made else own, settings
+
+
 @pytest.mark.parametrize(
     "runtime, made",
     [
@@ -100,15 +113,9 @@ SLIDING = saved(  # the last tokens alone are seen
     ],
 )
 def test_passages_together_have_the_logits_that_each_has_alone(
-    runtime: str,
-    made: Callable[[Path], Path] | None,
-    tiny_gguf: Path,
-    tiny_safetensors: Path,
-    tmp_path: Path,
+    runtime: str, model: tuple[Path, dict[str, Any]]
 ) -> None:
-    on_llama = runtime == "llama.cpp"
-    weights, settings = (tiny_gguf, LLAMA) if on_llama else (tiny_safetensors, FLOAT32)
-    weights = made(tmp_path) if made else weights
+    (weights, settings), on_llama = model, runtime == "llama.cpp"
     long = Passage([5 + i * i % 200 for i in range(1200)], 700)
     with opened(weights, settings, 1200) as loaded:
         alone = []
@@ -142,15 +149,9 @@ def test_passages_together_have_the_logits_that_each_has_alone(
     ids=["llama.cpp", "transformers", "mamba", "lfm2", "dynamic", "sliding"],
 )
 def test_replies_together_are_those_that_each_prompt_has_alone(
-    runtime: str,
-    made: Callable[[Path], Path] | None,
-    tiny_gguf: Path,
-    tiny_safetensors: Path,
-    tmp_path: Path,
+    model: tuple[Path, dict[str, Any]],
 ) -> None:
-    on_llama = runtime == "llama.cpp"
-    weights, settings = (tiny_gguf, LLAMA) if on_llama else (tiny_safetensors, FLOAT32)
-    weights = made(tmp_path) if made else weights
+    weights, settings = model
     prompts = [[40 + i * i % 200 for i in range(n)] for n in (5, 23, 1)]
     with opened(weights, settings, 128) as loaded:
         alone = [replied(loaded.runtime, prompt, 12) for prompt in prompts]

@@ -1,4 +1,4 @@
-"""What of a new experiment fits into this machine's memory; the rest is left out, and said."""
+"""Leave out of a new experiment the variants that do not fit into this machine's memory."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,14 +6,12 @@ from typing import Any
 import yaml
 
 from minillm_lab.commands.reference import Chosen as Reference
-from minillm_lab.commands.written import Chosen
+from minillm_lab.commands.written import F16, Chosen
 from minillm_lab.experiment.sources import UNQUANTIZED
 from minillm_lab.jobs.limits import memory_limit
 from minillm_lab.models.found import Found
 from minillm_lab.models.needs import REFERENCE, VARIANT, megabytes, size_of
 from minillm_lab.models.remote import Repository
-
-F16 = {"runtime": "llama.cpp", "quantization": "F16"}
 
 
 def settings_of(variant: str) -> tuple[str, str]:
@@ -64,7 +62,7 @@ def reference_that_fits(found: Found, variants: dict[str, str], there: int) -> R
         if runtime == "llama.cpp":
             candidates.append((size_of(form, found), name, form))
     if usual == "float32":
-        candidates.append((size_of("F16", found), F16, "F16"))
+        candidates.append((size_of("F16", found), yaml.safe_load(F16), "F16"))
     candidates.sort(key=lambda one: -one[0])
     fits = [one for one in candidates if one[0] + REFERENCE["llama.cpp"] <= there]
     if not fits and (usual == "float32" or not candidates):

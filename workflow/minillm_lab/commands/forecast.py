@@ -23,6 +23,7 @@ from minillm_lab.experiment.sources import UNQUANTIZED
 from minillm_lab.experiment.variants import LlamaCppVariant, TransformersVariant, form_of
 from minillm_lab.jobs.limits import physical_cores
 from minillm_lab.jobs.time_left import in_words
+from minillm_lab.models.needs import TEXT
 from minillm_lab.quality.evaluation import REPLY
 from minillm_lab.records import TOKENS_AT_DEPTH
 from minillm_lab.result import Result
@@ -40,7 +41,7 @@ SCORED = 1.35  # times a token in scoring, with what is made of its logits
 SHORT = 1.0  # seconds of each other job
 OWN_TOKENS = OWN_CHUNKS * 512  # of the calibration text
 F16 = LlamaCppVariant.model_validate({"runtime": "llama.cpp", "quantization": "F16"})
-PROMPT, TEXT, QUESTIONS, PROMPTS = 64, 31 * 512, 4800, 8  # tokens, and prompts to reply to
+PROMPT, QUESTIONS, PROMPTS = 64, 4800, 8  # tokens, and prompts to reply to
 MOST_READ = 50  # results that rates are taken from
 Settings = TransformersVariant | LlamaCppVariant
 Size = Callable[[str, str], float]  # bytes of a model in a form, by the names of both
@@ -151,9 +152,9 @@ def seconds(plan: Plan, size: Size, made: Iterable[float], found: Rates) -> dict
         took["trials"] += len(plan.trials(name)) * of_trial(plan, own, base)
         took["quality"] += own.start + SCORED * text * own.read if quality else 0.0
     for model in plan.with_reference:  # one made elsewhere takes no time here
-        own, together = parts(plan.computed(model), model), plan.computed(model).runtime
-        answers = REPLY * (1 if together == "transformers" else PROMPTS)
-        replies = (answers + experiment.generate) * own.token
+        computed = plan.computed(model)
+        own, at_once = parts(computed, model), computed.runtime == "transformers"
+        replies = (REPLY * (1 if at_once else PROMPTS) + experiment.generate) * own.token
         took["quality"] += 2 * own.start + SCORED * text * own.read + replies
     return took
 
