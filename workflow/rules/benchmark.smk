@@ -20,21 +20,21 @@ TRIAL_CODE = code_by_runtime(
 rule round:
     input:
         weights=lambda w: PLAN.weights(w.variant),
-        prompt=lambda w: f"{RESULTS}/prompts/{PLAN.model(w.variant)}.json",
-        code=lambda w: ROUND_CODE[PLAN.runtime(w.variant)],
+        prompt=by_variant(lambda variant: f"{RESULTS}/prompts/{PLAN.model(variant)}.json"),
+        code=by_variant(lambda variant: ROUND_CODE[PLAN.runtime(variant)]),
     output:
         f"{RESULTS}/rounds/{{variant}}.{{round}}.json",
     log:
         f"{RESULTS}/logs/rounds/{{variant}}.{{round}}.log",
     priority: lambda w: due(int(w.round), "round", w.variant)
     conda:
-        lambda w: f"../../envs/{PLAN.runtime(w.variant)}.yaml"
+        by_variant(lambda variant: environment(PLAN.runtime(variant)))
     threads: ALL_CORES
     resources:
         **PLAN.on_node(PLAN.tokens_of_round),
     params:
         settings=lambda w: PLAN.settings(w.variant),
-        versions=lambda w: runtime_build(PLAN.runtime(w.variant)),
+        versions=by_variant(lambda variant: runtime_build(PLAN.runtime(variant))),
     shell:
         "watched python -m minillm_lab.benchmark.round"
         " --variant {wildcards.variant}"
@@ -49,24 +49,28 @@ rule round:
 rule trial:
     input:
         weights=lambda w: [PLAN.weights(side) for side in PLAN.pair(w.variant)],
-        prompts=lambda w: [
-            f"{RESULTS}/prompts/{PLAN.model(side)}.json" for side in PLAN.pair(w.variant)
-        ],
-        code=lambda w: TRIAL_CODE[PLAN.runtime(w.variant)],
+        prompts=by_variant(
+            lambda variant: [
+                f"{RESULTS}/prompts/{PLAN.model(side)}.json" for side in PLAN.pair(variant)
+            ]
+        ),
+        code=by_variant(lambda variant: TRIAL_CODE[PLAN.runtime(variant)]),
     output:
         f"{RESULTS}/trials/{{variant}}.{{trial}}.json",
     log:
         f"{RESULTS}/logs/trials/{{variant}}.{{trial}}.log",
     priority: lambda w: due(int(w.trial), "trial", w.variant)
     conda:
-        lambda w: f"../../envs/{PLAN.trial_environment(w.variant)}.yaml"
+        by_variant(lambda variant: environment(PLAN.trial_environment(variant)))
     threads: ALL_CORES
     resources:
         **PLAN.on_node(PLAN.tokens_of_trial, models=2),
     params:
         baseline=EXPERIMENT.baseline,
         settings=lambda w: [PLAN.trial_settings(side) for side in PLAN.pair(w.variant)],
-        versions=lambda w: [runtime_build(PLAN.runtime(side)) for side in PLAN.pair(w.variant)],
+        versions=by_variant(
+            lambda variant: [runtime_build(PLAN.runtime(side)) for side in PLAN.pair(variant)]
+        ),
     shell:
         "watched python -m minillm_lab.benchmark.trial"
         " --trial {wildcards.trial}"
@@ -88,8 +92,8 @@ rule collect:
         trials=lambda w: PLAN.trials(w.variant),
         facts=lambda w: f"{RESULTS}/models/{PLAN.model(w.variant)}.{PLAN.form(w.variant)}.json",
         score=lambda w: PLAN.score(w.variant),
-        answer=lambda w: PLAN.answer(PLAN.model(w.variant)),
-        recipe=lambda w: RECIPES.file(PLAN.model(w.variant), PLAN.form(w.variant)),
+        answer=by_variant(lambda variant: PLAN.answer(PLAN.model(variant))),
+        recipe=by_variant(lambda variant: RECIPES.file(PLAN.model(variant), PLAN.form(variant))),
         code=code("benchmark.collect"),
     output:
         f"{RESULTS}/{{variant}}.json",
@@ -98,7 +102,7 @@ rule collect:
     conda:
         "../../envs/transformers.yaml"
     params:
-        model=lambda w: PLAN.model(w.variant),
+        model=by_variant(PLAN.model),
         source=lambda w: PLAN.models.provenance(PLAN.model(w.variant)),
         form=lambda w: PLAN.form(w.variant),
         tensors=lambda w: PLAN.models.mixture(PLAN.form(w.variant)),

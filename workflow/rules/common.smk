@@ -47,6 +47,23 @@ ALL_CORES = 1024  # as a job's threads: Snakemake scales it down to every core i
 shell.prefix('watched() {{ exec python -m minillm_lab.jobs.watcher $PPID "$@"; }}; ')
 
 
+def by_variant(found):
+    """What ``found`` says of a job's variant, as Snakemake takes it.
+
+    One value where all variants share it, since Snakemake would ask a function for each of thousands
+    of jobs; but it would read the braces of a text as wildcards.
+    """
+    first, *others = map(found, EXPERIMENT.variants)
+    if all(other == first for other in others) and "{" not in str(first):
+        return first
+    return lambda w: found(w.variant)
+
+
+def environment(runtime):
+    """The conda file of a runtime."""
+    return f"../../envs/{runtime}.yaml"
+
+
 def page_edits():
     """A file that changes when the page does not show the results."""
     if not EXPERIMENT.readme:

@@ -50,24 +50,24 @@ rule text:
 rule score:
     input:
         weights=lambda w: PLAN.weights(w.variant),
-        text=lambda w: f"{RESULTS}/quality/texts/{PLAN.model(w.variant)}.json",
+        text=by_variant(lambda variant: f"{RESULTS}/quality/texts/{PLAN.model(variant)}.json"),
         reference=lambda w: PLAN.reference_file(w.variant),
-        code=lambda w: SCORE_CODE[PLAN.runtime(w.variant)],
+        code=by_variant(lambda variant: SCORE_CODE[PLAN.runtime(variant)]),
     output:
         f"{RESULTS}/quality/{{variant}}.json",
     log:
         f"{RESULTS}/logs/quality/{{variant}}.log",
     priority: 1000
     conda:
-        lambda w: f"../../envs/{PLAN.runtime(w.variant)}.yaml"
+        by_variant(lambda variant: environment(PLAN.runtime(variant)))
     threads: ALL_CORES
     resources:
         **PLAN.on_node(PLAN.tokens_of_text),
     params:
-        model=lambda w: PLAN.model(w.variant),
+        model=by_variant(PLAN.model),
         settings=lambda w: PLAN.runtime_settings(w.variant),
         shared=lambda w: PLAN.shared_reference(w.variant),
-        versions=lambda w: runtime_build(PLAN.runtime(w.variant)),
+        versions=by_variant(lambda variant: runtime_build(PLAN.runtime(variant))),
     shell:
         "watched python -m minillm_lab.quality.score"
         " --variant {wildcards.variant}"
@@ -93,7 +93,7 @@ if PLAN.with_reference:
             f"{RESULTS}/logs/quality/reference.{{model}}.log",
         priority: 2000
         conda:
-            lambda w: f"../../envs/{PLAN.computed(w.model).runtime}.yaml"
+            lambda w: environment(PLAN.computed(w.model).runtime)
         threads: ALL_CORES
         resources:
             **PLAN.reading_model(PLAN.tokens_of_text),
@@ -122,7 +122,7 @@ if PLAN.with_reference:
             f"{RESULTS}/logs/quality/answer.{{model}}.log",
         priority: 2000
         conda:
-            lambda w: f"../../envs/{PLAN.computed(w.model).runtime}.yaml"
+            lambda w: environment(PLAN.computed(w.model).runtime)
         threads: ALL_CORES
         resources:
             **PLAN.reading_model(),
