@@ -34,7 +34,7 @@ SHORT = {  # lines of an experiment by ``new``, and shorter ones
     "generate: 80": "generate: 8\ntrial_seconds: 0.3\ndepths: [16]",
     "context: 1024": "context: 512",
     "threads: auto": "threads: 1",
-    "trials: 5": "trials: 1",
+    "trials: 6": "trials: 1",
     "rounds: 2": "rounds: 1",
     "warmups: 1": "warmups: 0",
 }

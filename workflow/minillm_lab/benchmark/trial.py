@@ -35,8 +35,8 @@ from minillm_lab.runtimes import resolved, size_in
 
 BLOCKS = 2  # least blocks, each of prefills, then decoding along one answer
 PREFILLS = 2  # most slices of prefill in a block
-DECODES = 8  # least slices of decoding in a block
-SLICE = 2  # tokens of such a slice; many short slices tell more than a few long ones
+DECODES = 6  # least slices of decoding in a block
+SLICE = 3  # tokens of such a slice; many short slices tell more than a few long ones
 WARMING = 8  # tokens of the first slice, whose seconds say how many slices fit into a block
 CHANGED = 0.10  # change of a yardstick's logarithm over a block that shows another state
 MOST = 4  # most blocks, if the machine changes between states
@@ -134,15 +134,16 @@ def commands(prefill: float, step: float, generate: int, seconds: float) -> list
     """The commands of a block of about ``seconds``, one for each slice.
 
     ``prefill`` and ``step`` are seconds of both sides together, for the prompt and for a token.
-    Slices of decoding are spread over an answer of ``generate`` tokens, which may start over. Slow
-    sides get fewer of them, at least ``DECODES``, and so do not decode the whole answer.
+    Slices of decoding follow one another along an answer of ``generate`` tokens, which may start
+    over. Where they are too few for it, at least ``DECODES``, half of them are at its beginning and
+    half at its end.
     """
     prefills = PREFILLS if PREFILLS * prefill < seconds / 2 else 1
     tokens = max(1, min(SLICE, generate - 2))
     decodes = max(DECODES, int(seconds / step) // (tokens + 1))  # one is decoded on waking
-    fitting = max(1, (generate - 1) // (tokens + 1))
-    skipped = (generate - 1) // min(decodes, fitting) - (tokens + 1)
-    return ["prefill"] * prefills + [f"decode {tokens} {skipped}"] * decodes
+    between = max(0, generate - 1 - decodes * (tokens + 1))
+    skips = [between if i == decodes // 2 else 0 for i in range(decodes)]
+    return ["prefill"] * prefills + [f"decode {tokens} {skipped}" for skipped in skips]
 
 
 def blocks(

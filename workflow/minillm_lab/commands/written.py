@@ -27,7 +27,7 @@ threads: auto # as many as the physical cores that the process may use
 
 # In a trial a variant takes turns with the baseline: speeds and ratios. A round is a fresh process:
 # load times, memory, the answer. A higher number runs only what is new.
-trials: 5
+trials: 6
 rounds: 2
 repetitions: 1
 warmups: 1

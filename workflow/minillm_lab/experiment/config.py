@@ -112,7 +112,7 @@ class Experiment(Strict):
         " load times and memory and keeps the answer.",
     )
     trials: int = Field(
-        5,
+        6,
         ge=1,
         le=1000,
         description="Each variant gets this many trials; in a trial it takes turns with the"
