@@ -1,5 +1,6 @@
 # make run: everything, from an empty folder to the table in README.md.
 # make run EXPERIMENT=name: the same of experiments/name.yaml, as `minillm-lab new` writes it.
+# make run RUNTIMES="bitsandbytes torchao": the same, with runtimes that a plain run never installs.
 # make report: the same, and report.html: tables, figures, answers in one file, without network.
 # make test: formatters, lint, types, tests.
 # make audit: fails where a dependency has a known advisory; asks a service, so not in CI.
@@ -9,6 +10,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 ARGS ?=
 EXPERIMENT ?=
+RUNTIMES ?=
 CONFIG = $(if $(EXPERIMENT),--configfile experiments/$(EXPERIMENT).yaml)
 # llama.cpp without what the lab never loads: images and sound, and what its own programs share.
 # What CMAKE_ARGS says comes after these and wins. Ninja compiles on every core; make would on one.
@@ -18,13 +20,13 @@ LEAN = -DLLAVA_BUILD=OFF -DLLAMA_BUILD_COMMON=OFF \
 .PHONY: run report test lock audit cluster
 .DELETE_ON_ERROR:
 
-run: .venv/installed
+run: .venv/installed $(RUNTIMES:%=.venv/installed-%)
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores 1 $(CONFIG) $(ARGS)
 
 report: run
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --report report.html $(CONFIG) $(ARGS)
 
-test: .venv/installed-test
+test: .venv/installed-test .venv/installed-bitsandbytes .venv/installed-torchao
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/snakefmt --check workflow Snakefile
@@ -50,6 +52,11 @@ cluster: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement envs/lock-test.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--upgrade --target .venv/cluster --requirement envs/lock-slurm.txt
+	@touch $@
+
+# Runtimes that a variant may name besides, each by its own list of what it adds.
+.venv/installed-%: envs/lock-%.txt .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	@touch $@
 
 # Resolve the pins of pyproject.toml anew, in an environment of its own.

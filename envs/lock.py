@@ -1,6 +1,6 @@
-"""Resolve the pins of pyproject.toml into envs/lock.txt, lock-test.txt and lock-slurm.txt.
+"""Resolve the pins of pyproject.toml into envs/lock.txt, and its extras into envs/lock-<name>.txt.
 
-The last two hold what is needed besides the first.
+Those of extras hold what is needed besides the first.
 """
 
 import subprocess
@@ -30,7 +30,7 @@ def resolved(requirements: list[str], constraints: list[str]) -> list[str]:
 
 run = resolved(project["dependencies"], [])
 (HERE / "lock.txt").write_text("# Made by `make lock`.\n" + "\n".join(run) + "\n")
-for name in ("test", "slurm"):
+for name in project["optional-dependencies"].keys() - {"audit"}:
     both = resolved(project["dependencies"] + project["optional-dependencies"][name], run)
     extra = [line for line in both if line not in run]
     (HERE / f"lock-{name}.txt").write_text("# Made by `make lock`.\n" + "\n".join(extra) + "\n")

@@ -20,21 +20,21 @@ TRIAL_CODE = code_by_runtime(
 rule round:
     input:
         weights=lambda w: PLAN.weights(w.variant),
-        prompt=by_variant(lambda variant: f"{RESULTS}/prompts/{PLAN.model(variant)}.json"),
-        code=by_variant(lambda variant: ROUND_CODE[PLAN.runtime(variant)]),
+        prompt=PLAN.by_variant(lambda variant: f"{RESULTS}/prompts/{PLAN.model(variant)}.json"),
+        code=PLAN.by_variant(lambda variant: ROUND_CODE[PLAN.runtime(variant)]),
     output:
         f"{RESULTS}/rounds/{{variant}}.{{round}}.json",
     log:
         f"{RESULTS}/logs/rounds/{{variant}}.{{round}}.log",
     priority: lambda w: due(int(w.round), "round", w.variant)
     conda:
-        by_variant(lambda variant: environment(PLAN.runtime(variant)))
+        PLAN.by_variant(lambda variant: conda_file(PLAN.runtime(variant)))
     threads: ALL_CORES
     resources:
         **PLAN.on_node(PLAN.tokens_of_round),
     params:
         settings=lambda w: PLAN.settings(w.variant),
-        versions=by_variant(lambda variant: runtime_build(PLAN.runtime(variant))),
+        versions=PLAN.by_variant(lambda variant: runtime_build(PLAN.runtime(variant))),
     shell:
         "watched python -m minillm_lab.benchmark.round"
         " --variant {wildcards.variant}"
@@ -49,26 +49,26 @@ rule round:
 rule trial:
     input:
         weights=lambda w: [PLAN.weights(side) for side in PLAN.pair(w.variant)],
-        prompts=by_variant(
+        prompts=PLAN.by_variant(
             lambda variant: [
                 f"{RESULTS}/prompts/{PLAN.model(side)}.json" for side in PLAN.pair(variant)
             ]
         ),
-        code=by_variant(lambda variant: TRIAL_CODE[PLAN.runtime(variant)]),
+        code=PLAN.by_variant(lambda variant: TRIAL_CODE[PLAN.runtime(variant)]),
     output:
         f"{RESULTS}/trials/{{variant}}.{{trial}}.json",
     log:
         f"{RESULTS}/logs/trials/{{variant}}.{{trial}}.log",
     priority: lambda w: due(int(w.trial), "trial", w.variant)
     conda:
-        by_variant(lambda variant: environment(PLAN.trial_environment(variant)))
+        PLAN.by_variant(lambda variant: PLAN.trial_conda_file(variant))
     threads: ALL_CORES
     resources:
         **PLAN.on_node(PLAN.tokens_of_trial, models=2),
     params:
         baseline=EXPERIMENT.baseline,
         settings=lambda w: [PLAN.trial_settings(side) for side in PLAN.pair(w.variant)],
-        versions=by_variant(
+        versions=PLAN.by_variant(
             lambda variant: [runtime_build(PLAN.runtime(side)) for side in PLAN.pair(variant)]
         ),
     shell:
@@ -92,8 +92,10 @@ rule collect:
         trials=lambda w: PLAN.trials(w.variant),
         facts=lambda w: f"{RESULTS}/models/{PLAN.model(w.variant)}.{PLAN.form(w.variant)}.json",
         score=lambda w: PLAN.score(w.variant),
-        answer=by_variant(lambda variant: PLAN.answer(PLAN.model(variant))),
-        recipe=by_variant(lambda variant: RECIPES.file(PLAN.model(variant), PLAN.form(variant))),
+        answer=PLAN.by_variant(lambda variant: PLAN.answer(PLAN.model(variant))),
+        recipe=PLAN.by_variant(
+            lambda variant: RECIPES.file(PLAN.model(variant), PLAN.form(variant))
+        ),
         code=code("benchmark.collect"),
     output:
         f"{RESULTS}/{{variant}}.json",
@@ -102,7 +104,7 @@ rule collect:
     conda:
         "../../envs/transformers.yaml"
     params:
-        model=by_variant(PLAN.model),
+        model=PLAN.by_variant(PLAN.model),
         source=lambda w: PLAN.models.provenance(PLAN.model(w.variant)),
         form=lambda w: PLAN.form(w.variant),
         tensors=lambda w: PLAN.models.mixture(PLAN.form(w.variant)),

@@ -8,17 +8,25 @@ from pathlib import Path
 
 from minillm_lab.experiment.config import RESERVED, load_experiment
 from minillm_lab.experiment.for_others import command
-from minillm_lab.experiment.plan import MODELS_FIRST, OWN_CHUNKS, Plan, due
+from minillm_lab.experiment.plan import MODELS_FIRST, OWN_CHUNKS, Plan, conda_file, due
 from minillm_lab.experiment.recipe_files import Recipes
 from minillm_lab.experiment.reference import published_at
-from minillm_lab.experiment.sources import LABEL, MATRIX, NAME, RECIPE, type_of
+from minillm_lab.experiment.sources import (
+    LABEL,
+    MATRIX,
+    NAME,
+    LIBRARIES,
+    RECIPE,
+    library_of,
+    type_of,
+)
 from minillm_lab.jobs import lock, time_left
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.graph import failures, jobs_due
 from minillm_lab.jobs.staleness import code, code_by_runtime
 from minillm_lab.report import CHARTS, PAGES, charts_of, page
 from minillm_lab.report.after import after_failures, after_success, every_result
-from minillm_lab.runtimes import runtime_build, runtime_module
+from minillm_lab.runtimes import check_installed, runtime_build, runtime_module
 
 LOCK = lock.hold(Path(".snakemake")) if workflow.is_main_process else None  # not on a node
 
@@ -27,6 +35,7 @@ if workflow.is_main_process:
 
 try:
     EXPERIMENT = load_experiment(config, ", ".join(map(str, workflow.configfiles)))
+    check_installed(variant.engine for variant in EXPERIMENT.variants.values())
 except LabError as error:
     sys.exit(f"error: {error}")
 
@@ -45,23 +54,6 @@ ALL_CORES = 1024  # as a job's threads: Snakemake scales it down to every core i
 # `watched COMMAND` is for jobs that load a model or download one: such a job does not outlive snakemake,
 # and what killed one is said (docs/reliability.md).
 shell.prefix('watched() {{ exec python -m minillm_lab.jobs.watcher $PPID "$@"; }}; ')
-
-
-def by_variant(found):
-    """What ``found`` says of a job's variant, as Snakemake takes it.
-
-    One value where all variants share it, since Snakemake would ask a function for each of thousands
-    of jobs; but it would read the braces of a text as wildcards.
-    """
-    first, *others = map(found, EXPERIMENT.variants)
-    if all(other == first for other in others) and "{" not in str(first):
-        return first
-    return lambda w: found(w.variant)
-
-
-def environment(runtime):
-    """The conda file of a runtime."""
-    return f"../../envs/{runtime}.yaml"
 
 
 def page_edits():

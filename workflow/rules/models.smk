@@ -11,6 +11,7 @@ out  models/<model>/source/…          as shipped: <file>.gguf, safetensors/, t
      models/<model>/sensitivity….json what each group of tensors loses by type
      models/<model>/recipe….json      the types that lose least at a size, and recipe….gguf
      models/<model>/safetensors/      written here, where the source ships none
+     models/<model>/<method>/         quantized by bitsandbytes or torchao
      models/.references/…             references of quality, as others published them
      results/models/<model>.<form>.json   what the file really holds
      results/prompts/<model>.json     the prompt's text and token ids
@@ -18,6 +19,9 @@ out  models/<model>/source/…          as shipped: <file>.gguf, safetensors/, t
 What is fetched depends on the config's entry alone (it names version, revision, checksum), so new
 code downloads nothing again. Deleted models are made again only when a result needs them.
 """
+
+PACKERS = {"bitsandbytes": "models.pack", "torchao": "models.pack"}  # what makes their forms
+PACKER_CODE = {name: code(module) for name, module in PACKERS.items() if name in RUNTIMES}
 
 
 rule fetch_gguf:
@@ -318,9 +322,37 @@ rule safetensors:
         " --log {log:q}"
 
 
+rule pack:
+    input:
+        safetensors=lambda w: PLAN.models.made_from(PLAN.known_model(w.model), w.form),
+        code=lambda w: PACKER_CODE.get(library_of(w.form))
+        or sys.exit(f"error: no variant asks for {w.form}"),
+    output:
+        directory("models/{model}/{form}"),
+    log:
+        "logs/pack/{model}.{form}.log",
+    wildcard_constraints:
+        form=rf"({'|'.join(LIBRARIES)})-[\w-]+",
+    priority: MODELS_FIRST
+    conda:
+        conda_file("bitsandbytes")
+    resources:
+        **PLAN.reading_model(),
+    params:
+        module=lambda w: PACKERS[library_of(w.form)],
+        versions=lambda w: runtime_build(library_of(w.form)),
+    shell:
+        "watched python -m minillm_lab.{params.module}"
+        " --safetensors {input.safetensors:q}"
+        " --form {wildcards.form}"
+        " --output {output:q}"
+        " --log {log:q}"
+
+
 rule facts:
     input:
         weights=lambda w: PLAN.models.path(PLAN.known_model(w.model), w.form),
+        original=lambda w: PLAN.models.packed_from(w.model, w.form),
         code=code("models.facts"),
     output:
         f"{RESULTS}/models/{{model}}.{{form}}.json",
@@ -336,6 +368,7 @@ rule facts:
     shell:
         "python -m minillm_lab.models.facts"
         " --weights {input.weights:q}"
+        " --original {input.original:q}"
         " --output {output:q}"
         " --log {log:q}"
 

@@ -50,24 +50,24 @@ rule text:
 rule score:
     input:
         weights=lambda w: PLAN.weights(w.variant),
-        text=by_variant(lambda variant: f"{RESULTS}/quality/texts/{PLAN.model(variant)}.json"),
+        text=PLAN.by_variant(lambda variant: f"{RESULTS}/quality/texts/{PLAN.model(variant)}.json"),
         reference=lambda w: PLAN.reference_file(w.variant),
-        code=by_variant(lambda variant: SCORE_CODE[PLAN.runtime(variant)]),
+        code=PLAN.by_variant(lambda variant: SCORE_CODE[PLAN.runtime(variant)]),
     output:
         f"{RESULTS}/quality/{{variant}}.json",
     log:
         f"{RESULTS}/logs/quality/{{variant}}.log",
     priority: 1000
     conda:
-        by_variant(lambda variant: environment(PLAN.runtime(variant)))
+        PLAN.by_variant(lambda variant: conda_file(PLAN.runtime(variant)))
     threads: ALL_CORES
     resources:
         **PLAN.on_node(PLAN.tokens_of_text),
     params:
-        model=by_variant(PLAN.model),
+        model=PLAN.by_variant(PLAN.model),
         settings=lambda w: PLAN.runtime_settings(w.variant),
         shared=lambda w: PLAN.shared_reference(w.variant),
-        versions=by_variant(lambda variant: runtime_build(PLAN.runtime(variant))),
+        versions=PLAN.by_variant(lambda variant: runtime_build(PLAN.runtime(variant))),
     shell:
         "watched python -m minillm_lab.quality.score"
         " --variant {wildcards.variant}"
@@ -86,20 +86,20 @@ if PLAN.with_reference:
         input:
             weights=lambda w: PLAN.reference_weights(w.model),
             text=f"{RESULTS}/quality/texts/{{model}}.json",
-            code=lambda w: REFERENCE_CODE[PLAN.computed(w.model).runtime],
+            code=lambda w: REFERENCE_CODE[PLAN.computed(w.model).engine],
         output:
             f"{RESULTS}/quality/reference.{{model}}.npz",
         log:
             f"{RESULTS}/logs/quality/reference.{{model}}.log",
         priority: 2000
         conda:
-            lambda w: environment(PLAN.computed(w.model).runtime)
+            lambda w: conda_file(PLAN.computed(w.model).engine)
         threads: ALL_CORES
         resources:
             **PLAN.reading_model(PLAN.tokens_of_text),
         params:
             settings=lambda w: PLAN.reference_settings(w.model),
-            versions=lambda w: runtime_build(PLAN.computed(w.model).runtime),
+            versions=lambda w: runtime_build(PLAN.computed(w.model).engine),
             exact="--exact" if EXPERIMENT.quality.exact else "",
         shell:
             "watched python -m minillm_lab.quality.reference"
@@ -115,21 +115,21 @@ if PLAN.with_reference:
         input:
             weights=lambda w: PLAN.reference_weights(w.model),
             prompt=f"{RESULTS}/prompts/{{model}}.json",
-            code=lambda w: ANSWER_CODE[PLAN.computed(w.model).runtime],
+            code=lambda w: ANSWER_CODE[PLAN.computed(w.model).engine],
         output:
             f"{RESULTS}/quality/answers/{{model}}.json",
         log:
             f"{RESULTS}/logs/quality/answer.{{model}}.log",
         priority: 2000
         conda:
-            lambda w: environment(PLAN.computed(w.model).runtime)
+            lambda w: conda_file(PLAN.computed(w.model).engine)
         threads: ALL_CORES
         resources:
             **PLAN.reading_model(),
         params:
             settings=lambda w: PLAN.reference_settings(w.model),
             generate=EXPERIMENT.generate,
-            versions=lambda w: runtime_build(PLAN.computed(w.model).runtime),
+            versions=lambda w: runtime_build(PLAN.computed(w.model).engine),
         shell:
             "watched python -m minillm_lab.quality.answer"
             " --model {wildcards.model}"

@@ -10,7 +10,7 @@ from typing import Any
 
 from minillm_lab import __version__, estimates
 from minillm_lab.benchmark.stability import instabilities
-from minillm_lab.experiment.sources import QUANTIZATION_TYPES, Model, type_of
+from minillm_lab.experiment.sources import QUANTIZATION_TYPES, Model, library_of, type_of
 from minillm_lab.jobs.command import run
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.quality.answer import answer_metrics
@@ -279,7 +279,8 @@ def main(arguments: argparse.Namespace) -> None:
         type_ = facts.pop("type")
         made = type_of(arguments.form)
         recipe = read_record(arguments.recipe, Recipe) if arguments.recipe else None
-        labelled = made not in ("safetensors", "unknown", "recipe", *QUANTIZATION_TYPES)
+        known = ("safetensors", "unknown", "recipe", *QUANTIZATION_TYPES)
+        labelled = made not in known and not library_of(made)
         model = ModelFacts(
             name=arguments.model,
             source=source,

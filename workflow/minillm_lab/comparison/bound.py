@@ -14,7 +14,9 @@ def bytes_per_token(result: Result) -> float | None:
     They do not include the context that a token reads.
     """
     read, held = result.model.read_bytes, BYTES.get(result.runtime["settings"].get("dtype", ""))
-    return read * 8 * held / result.model.bits_per_weight if read and held else read
+    if read and held and result.model.quantization == "safetensors":
+        return read * 8 * held / result.model.bits_per_weight
+    return read
 
 
 def read_share(comparison: Comparison, result: Result) -> float | None:

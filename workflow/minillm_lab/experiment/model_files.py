@@ -18,6 +18,7 @@ from minillm_lab.experiment.sources import (
     SAFETENSORS_FILES,
     UNQUANTIZED,
     Model,
+    library_of,
     recipe_of,
 )
 from minillm_lab.experiment.variants import LlamaCppVariant
@@ -46,7 +47,9 @@ class ModelFiles:
     def path(self, model: str, form: str) -> str:
         """The path of a model in one form, as its source ships it or as it is made here."""
         source = self.models[model]
-        if form == "safetensors":
+        if library_of(form):
+            where = form
+        elif form == "safetensors":
             where = "source/safetensors" if source.ships_safetensors else "safetensors"
         elif form in source.shipped_gguf:
             where = f"source/{source.shipped_gguf[form]}"
@@ -71,10 +74,17 @@ class ModelFiles:
         """The file from which a form that is not shipped is made.
 
         Unquantized types are made from the source itself, so that none goes through a coarser one;
-        but weights that were shipped quantized are unpacked only once, to F16.
+        but weights that were shipped quantized are unpacked only once, to F16. Other libraries
+        than llama.cpp read safetensors.
         """
+        if library_of(form):
+            return self.path(model, "safetensors")
         straight = form in UNQUANTIZED and not self.models[model].unpacked
         return self.source(model) if straight or form == "F16" else self.unquantized(model)
+
+    def packed_from(self, model: str, form: str) -> str | list[str]:
+        """The safetensors that a form was made from, if another library than llama.cpp made it."""
+        return self.made_from(model, form) if library_of(form) else []
 
     def imatrix(self, model: str, form: str) -> str | list[str]:
         """The importance matrix that a form made here is made with, if any."""

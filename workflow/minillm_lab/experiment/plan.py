@@ -31,6 +31,8 @@ MEASURED_NEXT = 1_500_000  # the priority of rounds and trials, from which their
 Tokens = Callable[[Any, Any], tuple[int, int]]  # from wildcards and input: in batches, one by one
 # Settings that say which file it is; the path of that is an input.
 OF_THE_FILE = {"file", "imatrix", "tensors", "size", "bits_per_weight", "types"}
+OF_THE_FOLDER = OF_THE_FILE | {"quantization"}  # of safetensors
+ENVIRONMENTS = ("transformers", "llama.cpp", "more")  # conda files; each holds those before it
 BY_NODE = {  # the Slurm executor's name for each key of a node
     "account": "slurm_account",
     "partition": "slurm_partition",
@@ -46,6 +48,16 @@ def due(number: int, kind: str = "", variant: str = "") -> int:
     """
     place = crc32(f"{number} {kind} {variant}".encode()) % PLACES if kind else 0
     return MEASURED_NEXT - number * PLACES - place
+
+
+def of_the_file(settings: TransformersVariant | LlamaCppVariant) -> set[str]:
+    return OF_THE_FILE if settings.runtime == "llama.cpp" else OF_THE_FOLDER
+
+
+def conda_file(*runtimes: str) -> str:
+    """The conda file in which runtimes are found, as the rules name it."""
+    files = [name if name in ENVIRONMENTS else "more" for name in runtimes]
+    return f"../../envs/{max(files, key=ENVIRONMENTS.index)}.yaml"
 
 
 def no_tokens(wildcards: Any, input: Any) -> tuple[int, int]:
@@ -105,13 +117,13 @@ class Plan:
         return known(name, self.experiment.models, "model")
 
     def runtime(self, variant: str) -> str:
-        """The name of a variant's runtime."""
-        return self.variant(variant).runtime
+        """The name of a variant's runtime, with the library that it needs besides."""
+        return self.variant(variant).engine
 
     @property
     def runtimes(self) -> list[str]:
         """The names of all runtimes that variants name."""
-        return sorted({variant.runtime for variant in self.experiment.variants.values()})
+        return sorted({variant.engine for variant in self.experiment.variants.values()})
 
     def form(self, variant: str) -> str:
         """The form that a variant's runtime reads, as ``ModelFiles`` names it."""
@@ -131,17 +143,27 @@ class Plan:
         """The two sides of a trial: the variant and the baseline."""
         return variant, self.experiment.baseline
 
-    def trial_environment(self, variant: str) -> str:
-        """The environment in which both sides of a trial run."""
-        both = {self.runtime(name) for name in self.pair(variant)}
-        return "llama.cpp" if "llama.cpp" in both else "transformers"  # llama.cpp's holds both
+    def trial_conda_file(self, variant: str) -> str:
+        """The conda file in which both sides of a trial run."""
+        return conda_file(*map(self.runtime, self.pair(variant)))
+
+    def by_variant(self, found: Callable[[str], Any]) -> Any:
+        """What ``found`` says of a job's variant, as a rule takes it.
+
+        One value where all variants share it: Snakemake would ask a function for each of thousands
+        of jobs. But it would read the braces of a text as wildcards.
+        """
+        first, *others = map(found, self.experiment.variants)
+        if all(other == first for other in others) and "{" not in str(first):
+            return first
+        return lambda wildcards: found(wildcards.variant)
 
     # How a variant is measured, as sorted JSON, and how often.
 
     def settings(self, variant: str) -> str:
         """All settings that a round of a variant needs, as sorted JSON."""
         experiment, settings = self.experiment, self.variant(variant)
-        chosen = settings.model_dump(exclude={"model", "node"} | OF_THE_FILE)
+        chosen = settings.model_dump(exclude={"model", "node"} | of_the_file(settings))
         if settings.node:  # a variant that moves to another node is measured again
             chosen["node"] = self.node(variant).model_dump(exclude={"account"}, exclude_none=True)
         chosen["threads"] = chosen["threads"] or experiment.threads
@@ -165,7 +187,7 @@ class Plan:
         return self._computing(self.variant(variant))
 
     def _computing(self, settings: TransformersVariant | LlamaCppVariant) -> str:
-        chosen = settings.model_dump(exclude={"model", "context", "node"} | OF_THE_FILE)
+        chosen = settings.model_dump(exclude={"model", "context", "node"} | of_the_file(settings))
         chosen["threads"] = chosen["threads"] or self.experiment.threads
         return json.dumps(chosen, sort_keys=True)
 
@@ -275,7 +297,7 @@ class Plan:
     @property
     def reference_runtimes(self) -> list[str]:
         """The names of the runtimes that compute them."""
-        return sorted({self.computed(model).runtime for model in self.with_reference})
+        return sorted({self.computed(model).engine for model in self.with_reference})
 
     def computed(self, model: str) -> TransformersVariant | LlamaCppVariant:
         """The same as ``reference``; exits with one line if it is not computed here."""

@@ -29,6 +29,9 @@ QuantizationType = Literal[
     "IQ1_S",
 ]  # fmt: skip
 QUANTIZATION_TYPES: tuple[str, ...] = get_args(QuantizationType)  # the finest first
+Packed = Literal["bnb-nf4", "bnb-int8", "torchao-int8"]
+PACKED: tuple[Packed, ...] = get_args(Packed)
+LIBRARIES = {"bnb": "bitsandbytes", "torchao": "torchao"}  # by the beginning of a form's name
 MATRIX = r"(\+imatrix(-[0-9a-f]{8})?)?"
 RECIPE = MATRIX + r"(\+(tensors|size)-[0-9a-f]{8})?"  # behind the type made here
 IMATRIX_IGNORED = (*UNQUANTIZED, "Q8_0", "TQ2_0", "TQ1_0")
@@ -36,6 +39,14 @@ TYPE_IN_FILE_NAME = re.compile(
     rf"(?:^|[-._/])({'|'.join(sorted(QUANTIZATION_TYPES, key=len, reverse=True))})\.gguf$",
     re.IGNORECASE,
 )
+
+
+def library_of(form: str) -> str | None:
+    """The library that makes and reads a form, as ``runtimes.MODULES`` names it.
+
+    None for GGUF and safetensors as they are. Such a form is named after its library: ``bnb-nf4``.
+    """
+    return LIBRARIES.get(form.partition("-")[0])
 
 
 def type_of(form: str) -> str:
@@ -51,7 +62,7 @@ def recipe_of(form: str) -> tuple[str, str]:
 
 def is_no_form(label: str) -> str:
     """A label that is no other form of a model."""
-    if label in ("safetensors", "recipe"):
+    if label in ("safetensors", "recipe") or library_of(label):
         raise ValueError(f"the label {label!r} is taken; choose another")
     return label
 

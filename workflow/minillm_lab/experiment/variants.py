@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zlib import crc32
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
@@ -17,8 +17,10 @@ from minillm_lab.experiment.sources import (
     Label,
     Model,
     Name,
+    Packed,
     QuantizationType,
     Strict,
+    library_of,
 )
 
 
@@ -92,9 +94,28 @@ class TransformersVariant(Settings):
     """A variant of this kind runs safetensors in PyTorch through Transformers."""
 
     runtime: Literal["transformers"] = Field(description="The runtime is Transformers.")
-    dtype: Literal["float16", "bfloat16", "float32"] = Field(
-        "float16", description="The weights are held and computed in this type."
+    quantization: Packed | None = Field(
+        None,
+        description="The weights of linear layers are quantized by this method of bitsandbytes or"
+        " torchao (docs/runtimes.md); without it, they are not quantized.",
     )
+    dtype: Literal["float16", "bfloat16", "float32"] = Field(
+        "float16",
+        description="The weights are held and computed in this type; with a quantization, whatever"
+        " it leaves unquantized and what is computed, and then float32 is the default.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def computes_in_float32(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("quantization"):
+            return {"dtype": "float32", **given}
+        return given
+
+    @property
+    def engine(self) -> str:
+        """The runtime with the library that it needs besides, as ``runtimes.MODULES`` names it."""
+        return library_of(self.quantization or "") or self.runtime
 
 
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
@@ -216,6 +237,10 @@ class LlamaCppVariant(Settings):
         return self
 
     @property
+    def engine(self) -> str:
+        return self.runtime
+
+    @property
     def ignores_imatrix(self) -> bool:
         """Whether no matrix changes any tensor of the file."""
         return {self.quantization, *self.tensors.values()} <= {*IMATRIX_IGNORED}
@@ -244,9 +269,9 @@ class LlamaCppVariant(Settings):
 
 
 def form_of(settings: TransformersVariant | LlamaCppVariant) -> str:
-    """What a variant's runtime reads: safetensors, a quantization type, or a published file."""
+    """What a variant's runtime reads: safetensors, a quantization, or a published file."""
     if settings.runtime == "transformers":
-        return "safetensors"
+        return settings.quantization or "safetensors"
     return settings.quantization or settings.file or ""  # the config was checked: one of them
 
 

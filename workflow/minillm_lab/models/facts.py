@@ -20,11 +20,12 @@ EXPERTS = ("_exps.", ".experts.")  # a token reads some of them
 Tensors = list[tuple[str, str, int, int, int]]  # name, type, elements, bytes, row length
 
 
-def facts_of(weights: Path) -> dict[str, Any]:
+def facts_of(weights: Path, original: Path | None = None) -> dict[str, Any]:
     """Facts of a GGUF file, of a folder with its parts, or of a folder of safetensors.
 
     ``type`` is a GGUF's quantization type by its header, and ``imatrix`` what it says of the
-    importance matrix that it was made with; None for safetensors.
+    importance matrix that it was made with; None for safetensors. ``original``: the safetensors
+    that bitsandbytes or torchao quantized, if they did.
     ``bits_per_weight`` is 8 × tensor bytes / parameters, and ``tensor_types`` is the share of the
     parameters that each type holds, largest first. Both count all tensors of the file, also a
     second copy of an embedding.
@@ -33,6 +34,10 @@ def facts_of(weights: Path) -> dict[str, Any]:
     as_gguf = bool(gguf_files(weights))
     header = read_gguf(weights) if as_gguf else None
     tensors, context = _gguf(header) if header else _safetensors(weights)
+    if original:
+        tensors = _packed(
+            tensors, _safetensors(original)[0], weights.name.rpartition("-")[2].upper()
+        )
     parameters, odd_rows = Counter[str](), Counter[str]()
     for _, held_as, elements, _, row in tensors:
         parameters[held_as] += elements
@@ -97,12 +102,33 @@ def _safetensors(folder: Path) -> tuple[Tensors, int | None]:
     return found, context if isinstance(context, int) else None
 
 
+def _packed(stored: Tensors, original: Tensors, type_: str) -> Tensors:
+    """The original tensors as bitsandbytes or torchao stored them, each with all its bytes.
+
+    Beside a quantized weight lie its scales and tables: tensors of the same layer that the original
+    does not have. ``type_`` is that of quantized weights.
+    """
+    names, found = {name for name, *_ in original}, []
+    for name, _, elements, _, row in original:
+        layer = name.removesuffix("weight")
+        own = [t for t in stored if t[0] == name or (t[0] not in names and t[0].startswith(layer))]
+        if not own:
+            raise LabError(f"nothing was stored of {name}; delete the folder to make it again")
+        plain = len(own) == 1 and own[0][2] == elements
+        found.append((name, own[0][1] if plain else type_, elements, sum(t[3] for t in own), row))
+    return found
+
+
 def main(arguments: argparse.Namespace) -> None:
-    write_text(arguments.output, json.dumps(facts_of(arguments.weights), indent=1) + "\n")
+    write_text(
+        arguments.output,
+        json.dumps(facts_of(arguments.weights, arguments.original), indent=1) + "\n",
+    )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, required=True, help="a GGUF file or a folder")
+    parser.add_argument("--original", type=Path, nargs="?", help="what was quantized, if not GGUF")
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

@@ -110,8 +110,7 @@ def rows(comparison: Comparison, machine: str | None = None) -> list[list[str]]:
         *model_rows(results),
         ["Runtime", *(r.runtime["name"] for r in results.values())],
         ["Backend", *(r.runtime["backend"] for r in results.values())],
-        ["Weights", *(r.runtime["settings"].get("dtype", r.model.type_name)
-                      for r in results.values())],
+        ["Weights", *(weights(r) for r in results.values())],
         ["Model size ↓, MB", *(size[n] for n in results)],
         ["Bits per weight", *(f"{r.model.bits_per_weight:.2f}" for r in results.values())],
         ["The file holds", *(holds(r) for r in results.values())],
@@ -130,6 +129,13 @@ def rows(comparison: Comparison, machine: str | None = None) -> list[list[str]]:
             ]
         )
     return body + quality.rows(results)
+
+
+def weights(result: Result) -> str:
+    """The type of a result's weights, and for what Transformers computes otherwise, that too."""
+    dtype: str | None = result.runtime["settings"].get("dtype")
+    name = result.model.type_name
+    return name if dtype is None else dtype if name == "safetensors" else f"{name}, {dtype}"
 
 
 def model_rows(results: dict[str, Result]) -> list[list[str]]:

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.metadata import distribution, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from typing import TYPE_CHECKING, Any, Protocol
 from zlib import crc32
 
@@ -20,7 +20,7 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import weight_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -29,11 +29,15 @@ if TYPE_CHECKING:
 MODULES = {
     "llama.cpp": "minillm_lab.runtimes.llama_cpp",
     "transformers": "minillm_lab.runtimes.transformers",
+    "bitsandbytes": "minillm_lab.runtimes.transformers",
+    "torchao": "minillm_lab.runtimes.transformers",
 }
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}  # of a weight
 DISTRIBUTIONS = {
     "llama.cpp": ["llama-cpp-python"],
     "transformers": ["transformers", "torch"],
+    "bitsandbytes": ["transformers", "torch", "bitsandbytes"],
+    "torchao": ["transformers", "torch", "torchao"],
 }
 STEP = 512  # tokens of a passage that are evaluated at once where it is streamed
 COMPILED = r"([^/\n]+\.(?:so|dylib|dll)\b.*?),sha256=.*,(\d+)$"  # in a package's list of files
@@ -185,6 +189,8 @@ def size_in(weights: Path, dtype: str) -> int:
         stored = str(facts.get("dtype") or facts.get("torch_dtype"))
     except (OSError, ValueError, AttributeError):
         return size
+    if "quantization_config" in facts:
+        return size
     return size * BYTES[dtype] // BYTES.get(stored, BYTES[dtype])
 
 
@@ -215,6 +221,18 @@ def described(name: str, options: Options, runtime: Runtime) -> dict[str, Any]:
     """A loaded runtime as results record it: name, versions, threads, and its own facts."""
     about = {"name": name, "version": runtime_versions(name), "threads": options.threads}
     return about | runtime.facts()
+
+
+def check_installed(names: Iterable[str]) -> None:
+    """Raise LabError if a library of a runtime is not installed; it says how to install it."""
+    for name in dict.fromkeys(names):
+        try:
+            runtime_versions(name)
+        except PackageNotFoundError as error:
+            raise LabError(
+                f"{error.name} is not installed, which a variant runs in;"
+                f' install it by: make run RUNTIMES="{name}"'
+            ) from error
 
 
 @cache

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from itertools import chain, pairwise
+from importlib import import_module
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,18 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
-from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from minillm_lab.jobs.errors import LabError, first_line
-from minillm_lab.runtimes import STEP, Options, Passage, one_by_one, replied
+from minillm_lab.runtimes import (
+    STEP,
+    Options,
+    Passage,
+    one_by_one,
+    replied,
+    runtime_versions,
+)
+from minillm_lab.runtimes.tensors import HalfProducts, parts_of
 
 transformers.utils.logging.disable_progress_bar()
 transformers.utils.logging.set_verbosity_error()
@@ -31,25 +39,6 @@ def detect_device(wanted: str) -> str:
     return "cpu"
 
 
-class HalfProducts(TorchFunctionMode):
-    """Within this mode, float16 linear layers are faster on a CPU without float16 arithmetic.
-
-    There PyTorch takes the exact products of halves, sums them in float32 and rounds the sum to
-    float16, by a plain loop. A float32 matrix product of the same halves is the same arithmetic in
-    another order. Only ``logits_of`` uses it; PyTorch is timed without it.
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> torch.Tensor:
-        if func is torch.nn.functional.linear and not kwargs and args[0].dtype == torch.float16:
-            x, weight, *bias = args
-            biases = [b if b is None else b.float() for b in bias]
-            return func(x.float(), weight.float(), *biases).half()
-        result: torch.Tensor = func(*args, **(kwargs or {}))
-        return result
-
-
 class Transformers:
     """A folder of safetensors in Transformers."""
 
@@ -59,6 +48,7 @@ class Transformers:
         self.cache: Any = None
         self._logits: Any = None
         self.device = "cpu"
+        self.quantized = False
 
     def prepare(self, weights: Path, options: Options) -> None:
         torch.zeros(1, device=detect_device(options.device))  # starts the GPU's driver
@@ -66,6 +56,9 @@ class Transformers:
             config = AutoConfig.from_pretrained(
                 weights, local_files_only=True, trust_remote_code=False
             )
+            self.quantized = hasattr(config, "quantization_config")
+            if self.quantized:
+                import_module(config.quantization_config["quant_method"])
             with torch.device("meta"):
                 AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         except Exception as error:
@@ -83,7 +76,12 @@ class Transformers:
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
-            ).to(self.device)
+                **({"device_map": self.device} if self.quantized else {}),
+            )
+            if self.quantized:
+                self._compute_in(getattr(torch, options.dtype))
+            else:
+                self.model.to(self.device)
         except Exception as error:  # the library raises errors of every kind for a broken file
             raise LabError(
                 f"{weights}: Transformers cannot load it: {first_line(error)}"
@@ -94,6 +92,16 @@ class Transformers:
         self.weights = weights
         self.context = options.context
 
+    def _compute_in(self, dtype: torch.dtype) -> None:
+        """Turn what is not quantized into a type: Transformers takes the one of the files."""
+        for tensor in chain(self.model.parameters(), self.model.buffers()):
+            if tensor.is_floating_point() and len(parts_of(tensor)) == 1:
+                tensor.data = tensor.data.to(dtype)
+        for module in self.model.modules():
+            if hasattr(module, "compute_dtype"):  # of 4 bits in bitsandbytes
+                module.compute_dtype = dtype
+        self.model.config.dtype = dtype
+
     def unload(self) -> None:
         self.model = self.cache = self._logits = None
         if self.device == "cuda":
@@ -101,7 +109,9 @@ class Transformers:
 
     def facts(self) -> dict[str, Any]:
         on_cuda = self.device == "cuda"
+        library = self._library()
         return {
+            "version": runtime_versions(library or "transformers"),
             "backend": BACKENDS[self.device],
             "device": torch.cuda.get_device_name() if on_cuda else BACKENDS[self.device],
             "settings": {
@@ -110,8 +120,14 @@ class Transformers:
                 "attention": self.model.config._attn_implementation,
                 "kv_cache": str(self.model.dtype).removeprefix("torch."),
                 "build": torch.backends.cpu.get_cpu_capability(),
+                **({"scored_by": "decoding"} if library == "bitsandbytes" else {}),
             },
         }
+
+    def _library(self) -> str | None:
+        """The library that computes with quantized weights, if they are."""
+        how = getattr(self.model.config, "quantization_config", None)
+        return str(how.quant_method.value) if how else None
 
     def accelerator_memory_peak(self) -> int | None:
         if self.device == "cuda":
@@ -142,10 +158,35 @@ class Transformers:
         return row
 
     def logits_of(self, passages: Sequence[Passage]) -> NDArray[np.float32]:
+        if self._library() == "bitsandbytes":
+            return np.concatenate([row for passage in passages for row in self._decoded(passage)])
         if self._has_state():
             alone = one_by_one(passages)
             return np.concatenate([self._logits_of([passage]) for passage in alone])
         return self._logits_of(passages)
+
+    def _decoded(self, passage: Passage) -> Iterator[NDArray[np.float32]]:
+        """The wanted rows of a passage, one at a time, as decoding computes them.
+
+        bitsandbytes decodes with other arithmetic than it reads a prompt with, and in 8 bits a
+        prompt's tokens change each other's (docs/runtimes.md). Tokens before the wanted ones, and
+        those that branches continue, are read as a prompt.
+        """
+        rows = len(passage.ids) - passage.first
+        start = passage.first + 1 if rows else len(passage.ids)
+        self.clear()
+        self.prefill(passage.ids[:start])
+        if rows:
+            yield self.logits()[None]
+        for token in passage.ids[start:]:
+            self.decode(token)
+            yield self.logits()[None]
+        for branch in filter(None, passage.branches):
+            self.clear()
+            self.prefill(passage.ids)
+            for token in branch:
+                self.decode(token)
+                yield self.logits()[None]
 
     @torch.inference_mode()
     def _logits_of(self, passages: Sequence[Passage]) -> NDArray[np.float32]:
@@ -169,7 +210,7 @@ class Transformers:
     @torch.inference_mode()
     def replies(self, prompts: Sequence[list[int]], tokens: int) -> list[list[int]]:
         """All at once, where nothing but the attention mask joins the prompts: much faster."""
-        if len(prompts) < 2 or self._needs_the_whole():
+        if len(prompts) < 2 or self._needs_the_whole() or self._library() == "bitsandbytes":
             return [replied(self, prompt, tokens) for prompt in prompts]
         longest, cache, found = max(map(len, prompts)), None, list[torch.Tensor]()
         before = [[0] * (longest - len(prompt)) for prompt in prompts]  # so that all end together
@@ -195,9 +236,14 @@ class Transformers:
 
     def stream(self, passage: Passage) -> Iterator[NDArray[np.float32]]:
         starts, cache = range(0, len(passage.ids), STEP), None
+        before = [max(start - passage.first, 0) for start in (*starts, len(passage.ids))]
+        if self._library() == "bitsandbytes":
+            decoded = self._decoded(passage)
+            steps = ([*islice(decoded, b - a)] for a, b in pairwise(before))
+            yield from map(np.concatenate, filter(None, steps))
+            return
         if len(starts) == 1 or self._needs_the_whole():
             whole = self._logits_of([passage])
-            before = [max(start - passage.first, 0) for start in (*starts, len(passage.ids))]
             yield from filter(len, (whole[a:b] for a, b in pairwise(before)))
             return
         for start in starts:
@@ -279,7 +325,7 @@ class Transformers:
     def _read_every_page(self) -> None:
         """Touch every weight, since safetensors are mapped and a load must read them all."""
         with torch.inference_mode():
-            for tensor in self.model.parameters():
+            for tensor in chain.from_iterable(map(parts_of, self.model.parameters())):
                 if tensor.device.type == "cpu":  # in its order in memory, so without a copy
                     order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
                     values = tensor.permute(order).reshape(-1)

@@ -1,0 +1,37 @@
+"""PyTorch's tensors on a CPU: products of halves, and what a quantized tensor consists of."""
+
+import logging
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+for library in ("torchao", "bitsandbytes", "torch.utils._pytree"):  # they say what they do without
+    logging.getLogger(library).setLevel(logging.ERROR)
+
+
+class HalfProducts(TorchFunctionMode):
+    """Within this mode, float16 linear layers are faster on a CPU without float16 arithmetic.
+
+    There PyTorch takes the exact products of halves, sums them in float32 and rounds the sum to
+    float16, by a plain loop. A float32 matrix product of the same halves is the same arithmetic in
+    another order. Only ``logits_of`` uses it; PyTorch is timed without it.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> torch.Tensor:
+        if func is torch.nn.functional.linear and not kwargs and args[0].dtype == torch.float16:
+            x, weight, *bias = args
+            biases = [b if b is None else b.float() for b in bias]
+            return func(x.float(), weight.float(), *biases).half()
+        result: torch.Tensor = func(*args, **(kwargs or {}))
+        return result
+
+
+def parts_of(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The plain tensors that a tensor consists of: quantized values and scales, or itself."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return [tensor]
+    names, _ = tensor.__tensor_flatten__()
+    return [part for name in names for part in parts_of(getattr(tensor, name))]
