@@ -15,7 +15,7 @@ from minillm_lab.estimates import (
     together,
 )
 
-TRIALS = 5  # the default
+TRIALS = 6  # the default
 SIMULATIONS = 2000
 SPREAD = 0.02  # of a trial; intervals scale with it
 TRUE = 10.0
