@@ -26,7 +26,7 @@ run: .venv/installed $(RUNTIMES:%=.venv/installed-%)
 report: run
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --report report.html $(CONFIG) $(ARGS)
 
-test: .venv/installed-test .venv/installed-bitsandbytes .venv/installed-torchao
+test: .venv/installed-test .venv/installed-bitsandbytes .venv/installed-mlx .venv/installed-torchao
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/snakefmt --check workflow Snakefile

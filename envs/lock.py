@@ -32,5 +32,7 @@ run = resolved(project["dependencies"], [])
 (HERE / "lock.txt").write_text("# Made by `make lock`.\n" + "\n".join(run) + "\n")
 for name in project["optional-dependencies"].keys() - {"audit"}:
     both = resolved(project["dependencies"] + project["optional-dependencies"][name], run)
-    extra = [line for line in both if line not in run]
+    named = [pin for pin in project["optional-dependencies"][name] if ";" in pin]  # by platform
+    plain = {pin.partition(";")[0] for pin in named}
+    extra = sorted({*both} - {*run} - plain | {*named}, key=str.lower)
     (HERE / f"lock-{name}.txt").write_text("# Made by `make lock`.\n" + "\n".join(extra) + "\n")

@@ -8,18 +8,11 @@ from pathlib import Path
 
 from minillm_lab.experiment.config import RESERVED, load_experiment
 from minillm_lab.experiment.for_others import command
+from minillm_lab.experiment.libraries import LIBRARIES, library_of
 from minillm_lab.experiment.plan import MODELS_FIRST, OWN_CHUNKS, Plan, conda_file, due
 from minillm_lab.experiment.recipe_files import Recipes
 from minillm_lab.experiment.reference import published_at
-from minillm_lab.experiment.sources import (
-    LABEL,
-    MATRIX,
-    NAME,
-    LIBRARIES,
-    RECIPE,
-    library_of,
-    type_of,
-)
+from minillm_lab.experiment.sources import LABEL, MATRIX, NAME, RECIPE, type_of
 from minillm_lab.jobs import lock, time_left
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.graph import failures, jobs_due

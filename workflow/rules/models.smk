@@ -20,7 +20,11 @@ What is fetched depends on the config's entry alone (it names version, revision,
 code downloads nothing again. Deleted models are made again only when a result needs them.
 """
 
-PACKERS = {"bitsandbytes": "models.pack", "torchao": "models.pack"}  # what makes their forms
+PACKERS = {  # what makes their forms
+    "bitsandbytes": "models.pack",
+    "torchao": "models.pack",
+    "mlx": "models.mlx_folder",
+}
 PACKER_CODE = {name: code(module) for name, module in PACKERS.items() if name in RUNTIMES}
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from minillm_lab import __version__, estimates
 from minillm_lab.benchmark.stability import instabilities
-from minillm_lab.experiment.sources import QUANTIZATION_TYPES, Model, library_of, type_of
+from minillm_lab.experiment.libraries import library_of
+from minillm_lab.experiment.sources import QUANTIZATION_TYPES, Model, type_of
 from minillm_lab.jobs.command import run
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.quality.answer import answer_metrics

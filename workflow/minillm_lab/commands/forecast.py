@@ -20,7 +20,7 @@ from minillm_lab.benchmark.trial import BLOCKS, commands
 from minillm_lab.benchmark.yardsticks import read_once
 from minillm_lab.experiment.plan import OWN_CHUNKS, Plan
 from minillm_lab.experiment.sources import UNQUANTIZED
-from minillm_lab.experiment.variants import LlamaCppVariant, TransformersVariant, form_of
+from minillm_lab.experiment.variants import AnyVariant, LlamaCppVariant
 from minillm_lab.jobs.limits import physical_cores
 from minillm_lab.jobs.time_left import in_words
 from minillm_lab.models.needs import TEXT
@@ -32,7 +32,11 @@ from minillm_lab.result import Result
 DECODE = {"float16": 0.26, "unquantized": 0.55, "quantized": 0.35}
 PREFILL = {"float16": 0.8, "unquantized": 0.6, "quantized": 0.6}
 FLOAT32 = 1.3  # times the rate of float16 in decoding
-START = {"transformers": 5.5, "llama.cpp": 2.0}  # seconds of a process that does nothing else
+START = {
+    "transformers": 5.5,
+    "llama.cpp": 2.0,
+    "mlx": 5.5,
+}  # seconds of a process that does nothing else
 READ = 1e9  # bytes of weights per second in loading
 MADE = 4e7  # bytes per second of a file that is made here
 READING = 0.4  # seconds of both yardsticks
@@ -43,7 +47,7 @@ OWN_TOKENS = OWN_CHUNKS * 512  # of the calibration text
 F16 = LlamaCppVariant.model_validate({"runtime": "llama.cpp", "quantization": "F16"})
 PROMPT, QUESTIONS, PROMPTS = 64, 4800, 8  # tokens, and prompts to reply to
 MOST_READ = 50  # results that rates are taken from
-Settings = TransformersVariant | LlamaCppVariant
+Settings = AnyVariant
 Size = Callable[[str, str], float]  # bytes of a model in a form, by the names of both
 
 
@@ -108,7 +112,7 @@ def speeds(settings: Settings, size: float, weights: float, found: Rates) -> Spe
     if settings.runtime == "transformers":
         kind = "float32" if settings.dtype == "float32" else "float16"
     else:
-        kind = "unquantized" if form_of(settings) in UNQUANTIZED else "quantized"
+        kind = "unquantized" if settings.form in UNQUANTIZED else "quantized"
     return Speeds(
         START[settings.runtime] + size / READ,
         size / found.decode[kind],
@@ -121,8 +125,11 @@ def of_trial(plan: Plan, own: Speeds, base: Speeds) -> float:
     prefill, step = PROMPT * (own.read + base.read), own.token + base.token
     slices = commands(prefill, step, experiment.generate, experiment.trial_seconds / BLOCKS)
     prefills = slices.count("prefill")
-    tokens = sum(1 + int(slice_.split()[1]) for slice_ in slices[prefills:])
-    block = prefills * (prefill + step) + tokens * step + READING
+    decodes = [list(map(int, slice_.split()[1:])) for slice_ in slices[prefills:]]
+    block = prefills * (prefill + step) + READING
+    block += sum(
+        (1 + tokens) * step + skipped * (own.read + base.read) for tokens, skipped in decodes
+    )
     blocks = max(BLOCKS, ceil(experiment.trial_seconds / block))
     return max(own.start, base.start) + prefill + 9 * step + AGAIN * blocks * block
 
@@ -132,8 +139,7 @@ def seconds(plan: Plan, size: Size, made: Iterable[float], found: Rates) -> dict
     experiment, quality = plan.experiment, plan.experiment.quality
 
     def parts(settings: Settings, model: str) -> Speeds:
-        form = settings.dtype if settings.runtime == "transformers" else form_of(settings)
-        return speeds(settings, size(model, form), size(model, "F16") / 2, found)
+        return speeds(settings, size(model, settings.held), size(model, "F16") / 2, found)
 
     every = {n: parts(v, plan.model(n)) for n, v in experiment.variants.items()}
     base, answers = every[experiment.baseline], experiment.warmups + experiment.repetitions

@@ -1,5 +1,6 @@
 """Factors of a speed-up: the steps from the baseline to a variant, one change at a time."""
 
+from minillm_lab.experiment.libraries import is_plain
 from minillm_lab.experiment.sources import UNQUANTIZED
 from minillm_lab.result import Result
 
@@ -47,7 +48,7 @@ def steps(name: str, baseline: str, results: dict[str, Result]) -> list[tuple[st
     def key(result: Result) -> tuple[str, str, str]:
         model = result.model  # files of one type may hold different weights
         name = f"{model.type_name} {model.tensors}"
-        plain = model.quantization in ("safetensors", *UNQUANTIZED)
+        plain = model.quantization in ("safetensors", *UNQUANTIZED) or is_plain(model.quantization)
         return result.runtime["name"], result.runtime["backend"], "unquantized" if plain else name
 
     comparable = {

@@ -23,6 +23,7 @@ from minillm_lab.experiment.reference import (
     ReferenceFile,
     ReferenceOnHub,
 )
+from minillm_lab.experiment.settings import Node, Threads
 from minillm_lab.experiment.sources import (
     LONGEST,
     AbsolutePath,
@@ -42,8 +43,7 @@ from minillm_lab.experiment.values import check_values
 from minillm_lab.experiment.variants import (
     KvCache,
     LlamaCppVariant,
-    Node,
-    Threads,
+    MlxVariant,
     TransformersVariant,
     Variant,
     can_have_file,
@@ -277,6 +277,7 @@ def keys_allowed(place: tuple[int | str, ...]) -> list[str]:
     shapes: dict[str, type[Strict]] = {
         "transformers": TransformersVariant,
         "llama.cpp": LlamaCppVariant,
+        "mlx": MlxVariant,
         "package": Package,
         "gguf": HubGguf,
         "files": GgufFile,

@@ -9,8 +9,8 @@ from typing import Any
 def described(origin: str, error: Any, allowed: list[str]) -> str:
     """One of pydantic's errors in plain words. ``allowed`` are the keys that may stand there."""
     tags = {
-        "transformers", "llama.cpp", "a name", "a file", "on the hub", "a checksum", "of each",
-        "a word", "a number", "a size", "of a variant", "[key]",
+        "transformers", "llama.cpp", "mlx", "a name", "a file", "on the hub", "a checksum",
+        "of each", "a word", "a number", "a size", "of a variant", "[key]",
     }  # fmt: skip
     place = [name if (name := str(p)).isprintable() else repr(name) for p in error["loc"]]
     place = [
@@ -32,7 +32,7 @@ def described(origin: str, error: Any, allowed: list[str]) -> str:
                 key, value = f"{key}.runtime", context["tag"]
             text = f"{shown(value)} is not one of {expected}"
         case "union_tag_not_found":
-            text = "runtime is missing; add it: 'transformers' or 'llama.cpp'"
+            text = "runtime is missing; add it, such as 'transformers' or 'llama.cpp'"
         case "string_pattern_mismatch":
             text = f"{shown(error['input'])} is not allowed; it must match {context['pattern']}"
         case "value_error":

@@ -13,12 +13,12 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from minillm_lab.experiment.libraries import library_of
 from minillm_lab.experiment.sources import (
     QUANTIZATION_TYPES,
     SAFETENSORS_FILES,
     UNQUANTIZED,
     Model,
-    library_of,
     recipe_of,
 )
 from minillm_lab.experiment.variants import LlamaCppVariant

@@ -18,8 +18,9 @@ from minillm_lab.experiment.messages import existing
 from minillm_lab.experiment.model_files import ModelFiles
 from minillm_lab.experiment.quality import Texts
 from minillm_lab.experiment.reference import ReferenceFile, ReferenceOnHub
+from minillm_lab.experiment.settings import Node
 from minillm_lab.experiment.sources import recipe_of
-from minillm_lab.experiment.variants import LlamaCppVariant, Node, TransformersVariant, form_of
+from minillm_lab.experiment.variants import AnyVariant, LlamaCppVariant
 from minillm_lab.jobs import cluster
 from minillm_lab.jobs.staleness import stamp
 from minillm_lab.records import TOKENS_AT_DEPTH
@@ -29,9 +30,6 @@ PLACES = 1000  # places in the order of the rounds and trials of one number
 MODELS_FIRST = 2_000_000  # the priority of jobs that make models
 MEASURED_NEXT = 1_500_000  # the priority of rounds and trials, from which their turn is subtracted
 Tokens = Callable[[Any, Any], tuple[int, int]]  # from wildcards and input: in batches, one by one
-# Settings that say which file it is; the path of that is an input.
-OF_THE_FILE = {"file", "imatrix", "tensors", "size", "bits_per_weight", "types"}
-OF_THE_FOLDER = OF_THE_FILE | {"quantization"}  # of safetensors
 ENVIRONMENTS = ("transformers", "llama.cpp", "more")  # conda files; each holds those before it
 BY_NODE = {  # the Slurm executor's name for each key of a node
     "account": "slurm_account",
@@ -48,10 +46,6 @@ def due(number: int, kind: str = "", variant: str = "") -> int:
     """
     place = crc32(f"{number} {kind} {variant}".encode()) % PLACES if kind else 0
     return MEASURED_NEXT - number * PLACES - place
-
-
-def of_the_file(settings: TransformersVariant | LlamaCppVariant) -> set[str]:
-    return OF_THE_FILE if settings.runtime == "llama.cpp" else OF_THE_FOLDER
 
 
 def conda_file(*runtimes: str) -> str:
@@ -102,7 +96,7 @@ class Plan:
 
     # What a variant is.
 
-    def variant(self, name: str) -> TransformersVariant | LlamaCppVariant:
+    def variant(self, name: str) -> AnyVariant:
         """A variant's settings; exits with one line if there is no such variant."""
         return self.experiment.variants[known(name, self.experiment.variants, "variant")]
 
@@ -129,9 +123,9 @@ class Plan:
         """The form that a variant's runtime reads, as ``ModelFiles`` names it."""
         return self.form_of(self.variant(variant), self.model(variant))
 
-    def form_of(self, settings: TransformersVariant | LlamaCppVariant, model: str) -> str:
+    def form_of(self, settings: AnyVariant, model: str) -> str:
         """The form of a model that its runtime reads with these settings."""
-        form = form_of(settings)
+        form = settings.form
         shipped = self.experiment.models[model].shipped_gguf
         return form if form in shipped else form + settings.recipe
 
@@ -163,7 +157,7 @@ class Plan:
     def settings(self, variant: str) -> str:
         """All settings that a round of a variant needs, as sorted JSON."""
         experiment, settings = self.experiment, self.variant(variant)
-        chosen = settings.model_dump(exclude={"model", "node"} | of_the_file(settings))
+        chosen = settings.model_dump(exclude={"model", "node"} | settings.OF_THE_FILE)
         if settings.node:  # a variant that moves to another node is measured again
             chosen["node"] = self.node(variant).model_dump(exclude={"account"}, exclude_none=True)
         chosen["threads"] = chosen["threads"] or experiment.threads
@@ -186,8 +180,8 @@ class Plan:
         """The settings with which a variant computes, without those of measuring its speed."""
         return self._computing(self.variant(variant))
 
-    def _computing(self, settings: TransformersVariant | LlamaCppVariant) -> str:
-        chosen = settings.model_dump(exclude={"model", "context", "node"} | of_the_file(settings))
+    def _computing(self, settings: AnyVariant) -> str:
+        chosen = settings.model_dump(exclude={"model", "context", "node"} | settings.OF_THE_FILE)
         chosen["threads"] = chosen["threads"] or self.experiment.threads
         return json.dumps(chosen, sort_keys=True)
 
@@ -281,7 +275,7 @@ class Plan:
 
     # Quality.
 
-    def reference(self, model: str) -> TransformersVariant | LlamaCppVariant | None:
+    def reference(self, model: str) -> AnyVariant | None:
         """The settings that compute a model's reference; None if it is made elsewhere, or none."""
         reference = self.experiment.reference_of(self.known_model(model))
         if isinstance(reference, ReferenceFile | ReferenceOnHub):
@@ -299,7 +293,7 @@ class Plan:
         """The names of the runtimes that compute them."""
         return sorted({self.computed(model).engine for model in self.with_reference})
 
-    def computed(self, model: str) -> TransformersVariant | LlamaCppVariant:
+    def computed(self, model: str) -> AnyVariant:
         """The same as ``reference``; exits with one line if it is not computed here."""
         missing = f"error: the reference of {model} is not computed here"
         return self.reference(model) or sys.exit(missing)

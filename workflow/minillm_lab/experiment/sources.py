@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from minillm_lab.experiment.libraries import library_of
 from minillm_lab.header import read_header
 from minillm_lab.jobs.errors import LabError
 
@@ -29,9 +30,6 @@ QuantizationType = Literal[
     "IQ1_S",
 ]  # fmt: skip
 QUANTIZATION_TYPES: tuple[str, ...] = get_args(QuantizationType)  # the finest first
-Packed = Literal["bnb-nf4", "bnb-int8", "torchao-int8"]
-PACKED: tuple[Packed, ...] = get_args(Packed)
-LIBRARIES = {"bnb": "bitsandbytes", "torchao": "torchao"}  # by the beginning of a form's name
 MATRIX = r"(\+imatrix(-[0-9a-f]{8})?)?"
 RECIPE = MATRIX + r"(\+(tensors|size)-[0-9a-f]{8})?"  # behind the type made here
 IMATRIX_IGNORED = (*UNQUANTIZED, "Q8_0", "TQ2_0", "TQ1_0")
@@ -39,14 +37,6 @@ TYPE_IN_FILE_NAME = re.compile(
     rf"(?:^|[-._/])({'|'.join(sorted(QUANTIZATION_TYPES, key=len, reverse=True))})\.gguf$",
     re.IGNORECASE,
 )
-
-
-def library_of(form: str) -> str | None:
-    """The library that makes and reads a form, as ``runtimes.MODULES`` names it.
-
-    None for GGUF and safetensors as they are. Such a form is named after its library: ``bnb-nf4``.
-    """
-    return LIBRARIES.get(form.partition("-")[0])
 
 
 def type_of(form: str) -> str:

@@ -1,4 +1,4 @@
-"""The settings of a variant: its model, runtime, quantization, threads and kind of node."""
+"""The settings of a variant, by its runtime: how its weights are quantized and computed with."""
 
 import json
 from collections.abc import Mapping
@@ -7,8 +7,10 @@ from zlib import crc32
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from minillm_lab.experiment.libraries import Packed, library_of
 from minillm_lab.experiment.mixtures import Mixture
 from minillm_lab.experiment.recipes import TYPES, FileSize, SizeOf, Types
+from minillm_lab.experiment.settings import Settings, Threads
 from minillm_lab.experiment.sources import (
     IMATRIX_IGNORED,
     LONGEST,
@@ -16,83 +18,15 @@ from minillm_lab.experiment.sources import (
     AnyPath,
     Label,
     Model,
-    Name,
-    Packed,
     QuantizationType,
     Strict,
-    library_of,
 )
-
-
-class Node(Strict):
-    """A node entry names a kind of node of a Slurm cluster, in sbatch's terms (docs/scaling.md)."""
-
-    account: str | None = Field(
-        None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="Slurm charges the jobs to this account.",
-    )
-    partition: str | None = Field(
-        None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._,-]*$",
-        description="Slurm runs the jobs in this partition, or in one of several between commas.",
-    )
-    constraint: str | None = Field(
-        None,
-        pattern=r"^[A-Za-z0-9(\[][A-Za-z0-9._&|*()\[\]-]*$",
-        description="Slurm runs the jobs only on nodes with these features.",
-    )
-    gpus: int | None = Field(
-        None, ge=1, le=64, description="Each job gets this many GPUs; without it, none."
-    )
-
-
-Threads = Annotated[
-    Annotated[Literal["auto"], Tag("a word")]
-    | Annotated[int, Field(ge=1, le=1024), Tag("a number")],
-    Discriminator(lambda given: "a word" if isinstance(given, str) else "a number"),
-]
-
-
-class Settings(Strict):
-    """Every variant may set these keys for itself."""
-
-    model: Name | None = Field(
-        None,
-        description="The variant runs this entry of models; without it, the experiment's model.",
-    )
-    device: Literal["cpu", "gpu"] = Field(
-        "cpu",
-        description="The variant runs on this device; if no GPU is found, it runs on the CPU, and a"
-        " warning says so.",
-    )
-    threads: Threads | None = Field(
-        None,
-        description="Inference uses this many threads; auto takes the physical cores that the"
-        " process may use. Without it, inference uses the experiment's threads.",
-    )
-    context: int | None = Field(
-        None,
-        ge=16,
-        le=LONGEST,
-        description="The context has room for this many tokens; without it, for as many as the"
-        " experiment's.",
-    )
-    node: Name | None = Field(
-        None,
-        description="On a Slurm cluster the variant is measured on this entry of nodes; elsewhere"
-        " it changes nothing.",
-    )
-
-    @property
-    def recipe(self) -> str:
-        """What else than its type a file made here depends on, as the end of its form's name."""
-        return ""
 
 
 class TransformersVariant(Settings):
     """A variant of this kind runs safetensors in PyTorch through Transformers."""
 
+    OF_THE_FILE = frozenset({"quantization"})
     runtime: Literal["transformers"] = Field(description="The runtime is Transformers.")
     quantization: Packed | None = Field(
         None,
@@ -113,8 +47,15 @@ class TransformersVariant(Settings):
         return given
 
     @property
+    def form(self) -> str:
+        return self.quantization or "safetensors"
+
+    @property
+    def held(self) -> str:
+        return self.quantization or self.dtype
+
+    @property
     def engine(self) -> str:
-        """The runtime with the library that it needs besides, as ``runtimes.MODULES`` names it."""
         return library_of(self.quantization or "") or self.runtime
 
 
@@ -142,6 +83,7 @@ def switched(given: object) -> object:
 class LlamaCppVariant(Settings):
     """A variant of this kind runs a GGUF file in llama.cpp through llama-cpp-python."""
 
+    OF_THE_FILE = frozenset({"file", "imatrix", "tensors", "size", "bits_per_weight", "types"})
     runtime: Literal["llama.cpp"] = Field(description="The runtime is llama.cpp.")
     quantization: Literal[QuantizationType, "recipe"] | None = Field(
         None,
@@ -237,8 +179,8 @@ class LlamaCppVariant(Settings):
         return self
 
     @property
-    def engine(self) -> str:
-        return self.runtime
+    def form(self) -> str:
+        return self.quantization or self.file or ""  # the config was checked: one of them
 
     @property
     def ignores_imatrix(self) -> bool:
@@ -268,14 +210,30 @@ class LlamaCppVariant(Settings):
         return json.dumps([size, self.bits_per_weight, self.chosen_from])
 
 
-def form_of(settings: TransformersVariant | LlamaCppVariant) -> str:
-    """What a variant's runtime reads: safetensors, a quantization, or a published file."""
-    if settings.runtime == "transformers":
-        return settings.quantization or "safetensors"
-    return settings.quantization or settings.file or ""  # the config was checked: one of them
+class MlxVariant(Settings):
+    """A variant of this kind runs a model in MLX through mlx-lm (docs/runtimes.md)."""
+
+    OF_THE_FILE = frozenset({"bits", "group"})
+    runtime: Literal["mlx"] = Field(description="The runtime is MLX.")
+    bits: Literal[2, 3, 4, 5, 6, 8] | None = Field(
+        None, description="The weights are stored in so many bits; without it, they are in dtype."
+    )
+    group: Literal[32, 64, 128] = Field(
+        64, description="So many weights of a row share a scale and an offset."
+    )
+    dtype: Literal["float16", "bfloat16", "float32"] = Field(
+        "float16", description="Scales are stored in this type, and everything is computed in it."
+    )
+
+    @property
+    def form(self) -> str:
+        return f"mlx-b{self.bits}-g{self.group}-{self.dtype}" if self.bits else f"mlx-{self.dtype}"
 
 
-def fits_context(place: str, settings: TransformersVariant | LlamaCppVariant, context: int) -> None:
+AnyVariant = TransformersVariant | LlamaCppVariant | MlxVariant
+
+
+def fits_context(place: str, settings: AnyVariant, context: int) -> None:
     """Raise ValueError if a variant asks for a micro-batch that its context cannot hold."""
     asked = getattr(settings, "micro_batch", None)
     if asked and asked > (room := settings.context or context):
@@ -285,11 +243,9 @@ def fits_context(place: str, settings: TransformersVariant | LlamaCppVariant, co
         )
 
 
-def can_have_file(
-    place: str, settings: TransformersVariant | LlamaCppVariant, model: Model
-) -> None:
+def can_have_file(place: str, settings: AnyVariant, model: Model) -> None:
     """Raise ValueError if a variant's file is not listed, or cannot be made as it asks."""
-    if settings.runtime == "transformers":
+    if not isinstance(settings, LlamaCppVariant):
         return
     if settings.file is not None and settings.file not in model.listed_gguf:
         listed = ", ".join(model.listed_gguf) or "none"
@@ -321,7 +277,7 @@ def can_have_file(
 
 def has_a_size(
     place: str,
-    settings: TransformersVariant | LlamaCppVariant,
+    settings: AnyVariant,
     others: Mapping[str, Settings],
     model: str | None,
 ) -> None:
@@ -329,7 +285,7 @@ def has_a_size(
 
     ``model``: that of variants that name none.
     """
-    if settings.runtime == "transformers" or not isinstance(settings.size, SizeOf):
+    if not isinstance(settings, LlamaCppVariant) or not isinstance(settings.size, SizeOf):
         return
     name, other = settings.size.of, others.get(settings.size.of)
     if other is None:
@@ -343,4 +299,4 @@ def has_a_size(
         raise ValueError(f"{place}.size.of: {name!r} is of another model; name one of the same")
 
 
-Variant = Annotated[TransformersVariant | LlamaCppVariant, Discriminator("runtime")]
+Variant = Annotated[AnyVariant, Discriminator("runtime")]

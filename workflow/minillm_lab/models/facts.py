@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 from collections import Counter
 from math import prod
 from pathlib import Path
@@ -35,9 +36,7 @@ def facts_of(weights: Path, original: Path | None = None) -> dict[str, Any]:
     header = read_gguf(weights) if as_gguf else None
     tensors, context = _gguf(header) if header else _safetensors(weights)
     if original:
-        tensors = _packed(
-            tensors, _safetensors(original)[0], weights.name.rpartition("-")[2].upper()
-        )
+        tensors = _packed(tensors, _safetensors(original)[0], packed_type(weights.name))
     parameters, odd_rows = Counter[str](), Counter[str]()
     for _, held_as, elements, _, row in tensors:
         parameters[held_as] += elements
@@ -61,6 +60,12 @@ def facts_of(weights: Path, original: Path | None = None) -> dict[str, Any]:
         "context": context,
         "read_bytes": read_bytes(tensors),
     }
+
+
+def packed_type(form: str) -> str:
+    """The type of quantized weights in a form: NF4, INT8, INT4."""
+    found = re.search(r"-(?P<name>nf4|int\d)|-b(?P<bits>\d)-", form)
+    return (found["name"] or f"int{found['bits']}").upper() if found else "unknown"
 
 
 def read_bytes(tensors: Tensors) -> int | None:
@@ -103,14 +108,14 @@ def _safetensors(folder: Path) -> tuple[Tensors, int | None]:
 
 
 def _packed(stored: Tensors, original: Tensors, type_: str) -> Tensors:
-    """The original tensors as bitsandbytes or torchao stored them, each with all its bytes.
+    """The original tensors as another library stored them, each with all its bytes.
 
     Beside a quantized weight lie its scales and tables: tensors of the same layer that the original
     does not have. ``type_`` is that of quantized weights.
     """
     names, found = {name for name, *_ in original}, []
     for name, _, elements, _, row in original:
-        layer = name.removesuffix("weight")
+        layer = name.removesuffix("weight") if name.endswith(".weight") else f"{name}."
         own = [t for t in stored if t[0] == name or (t[0] not in names and t[0].startswith(layer))]
         if not own:
             raise LabError(f"nothing was stored of {name}; delete the folder to make it again")

@@ -4,6 +4,7 @@ Downloads are counted from the source's own list of files. What is made here, an
 takes, are computed from the number of weights and are about right.
 """
 
+import re
 import shutil
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -11,9 +12,10 @@ from math import prod
 from pathlib import Path
 
 from minillm_lab.experiment.config import Experiment
+from minillm_lab.experiment.libraries import library_of
 from minillm_lab.experiment.plan import Plan
 from minillm_lab.experiment.sources import TOKENIZER_FILES
-from minillm_lab.experiment.variants import LlamaCppVariant, TransformersVariant, form_of
+from minillm_lab.experiment.variants import AnyVariant
 from minillm_lab.jobs.limits import memory_limit
 from minillm_lab.models.found import Found
 from minillm_lab.models.remote import Repository
@@ -21,8 +23,8 @@ from minillm_lab.result import main_type
 from minillm_lab.wording import number
 
 # Bytes of a process beside the weights, as measured with SmolLM2-135M.
-REFERENCE = {"transformers": 650e6, "llama.cpp": 350e6}
-VARIANT = {"transformers": 480e6, "llama.cpp": 115e6}
+REFERENCE = {"transformers": 650e6, "llama.cpp": 350e6, "mlx": 650e6}
+VARIANT = {"transformers": 480e6, "llama.cpp": 115e6, "mlx": 480e6}
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "F32": 4, "F16": 2, "BF16": 2}
 REFERENCE_STEP, IMATRIX_STEP, TURNS = "the reference", "the importance matrix", "taking turns"
 TOKEN = 2700  # bytes of the reference's file for a scored token: 2.3 to 3.1 kB, by the vocabulary
@@ -59,6 +61,9 @@ def size_of(form: str, found: Found) -> float:
         return published[form]
     if form in BYTES:
         return BYTES[form] * weights(found)
+    if library_of(form):  # with scales, and layers that are not quantized
+        bits = re.search(r"(?:nf|int|-b)(\d)", form)
+        return MIXED * weights(found) * (int(bits[1]) / 8 if bits else BYTES[form.split("-")[-1]])
     type_ = GGMLQuantizationType[main_type(form)]
     block, size = GGML_QUANT_SIZES[type_]
     return float(MIXED * weights(found) * size / block)
@@ -68,7 +73,7 @@ def made(experiment: Experiment, model: str, found: Found) -> Iterator[float]:
     """Bytes of each file of a model that is made here."""
     plan = Plan(experiment, "")
     settings = [v for name, v in experiment.variants.items() if plan.model(name) == model]
-    forms = {form_of(variant) for variant in settings}
+    forms = {variant.form for variant in settings}
     forms -= {"safetensors", *(gguf.label for gguf in found.gguf)}
     forms |= {"F16"} if forms and not found.unquantized else set()  # the others are made from it
     for form in forms:
@@ -92,9 +97,8 @@ def steps(experiment: Experiment, models: dict[str, Found]) -> Iterator[tuple[fl
     """Bytes of memory that a step takes, and which step it is."""
     plan = Plan(experiment, "")
 
-    def held(settings: TransformersVariant | LlamaCppVariant, model: str) -> float:
-        form = settings.dtype if settings.runtime == "transformers" else form_of(settings)
-        return size_of(form, models[model])
+    def held(settings: AnyVariant, model: str) -> float:
+        return size_of(settings.held, models[model])
 
     of = {model: f" of {model}" if len(models) > 1 else "" for model in models}
     for model in plan.with_reference:
@@ -118,7 +122,7 @@ def smaller_reference(experiment: Experiment, models: dict[str, Found], there: i
     plan, forms = Plan(experiment, ""), list[set[str]]()
     for model in plan.with_reference:
         own = [v for name, v in experiment.variants.items() if plan.model(name) == model]
-        forms.append({form_of(v) for v in own if v.runtime == "llama.cpp"})
+        forms.append({v.form for v in own if v.runtime == "llama.cpp"})
     taken = {
         form: max(size_of(form, models[model]) for model in plan.with_reference)
         for form in set.intersection(*forms)

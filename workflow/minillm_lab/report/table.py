@@ -135,7 +135,9 @@ def weights(result: Result) -> str:
     """The type of a result's weights, and for what Transformers computes otherwise, that too."""
     dtype: str | None = result.runtime["settings"].get("dtype")
     name = result.model.type_name
-    return name if dtype is None else dtype if name == "safetensors" else f"{name}, {dtype}"
+    if dtype is None or dtype in name:
+        return name
+    return dtype if name == "safetensors" else f"{name}, {dtype}"
 
 
 def model_rows(results: dict[str, Result]) -> list[list[str]]:

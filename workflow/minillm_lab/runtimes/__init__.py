@@ -31,6 +31,7 @@ MODULES = {
     "transformers": "minillm_lab.runtimes.transformers",
     "bitsandbytes": "minillm_lab.runtimes.transformers",
     "torchao": "minillm_lab.runtimes.transformers",
+    "mlx": "minillm_lab.runtimes.mlx_lm",
 }
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}  # of a weight
 DISTRIBUTIONS = {
@@ -38,6 +39,7 @@ DISTRIBUTIONS = {
     "transformers": ["transformers", "torch"],
     "bitsandbytes": ["transformers", "torch", "bitsandbytes"],
     "torchao": ["transformers", "torch", "torchao"],
+    "mlx": ["mlx", "mlx-lm"],
 }
 STEP = 512  # tokens of a passage that are evaluated at once where it is streamed
 COMPILED = r"([^/\n]+\.(?:so|dylib|dll)\b.*?),sha256=.*,(\d+)$"  # in a package's list of files

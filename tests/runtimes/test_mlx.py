@@ -1,0 +1,89 @@
+"""MLX computes what Transformers does, on its CPU build; its speed is a Mac's business."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minillm_lab.jobs.errors import LabError
+from minillm_lab.models.mlx_folder import write_folder
+from minillm_lab.runtimes import Passage, Runtime, open_runtime, resolved
+
+IDS = [54, 71, 88, 30, 12, 7, 99, 140, 3, 41, 68, 205, 17, 33, 90, 2]
+
+
+@pytest.fixture(scope="module")
+def source(tiny_safetensors: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with a base of positions that no runtime takes by itself."""
+    folder = tmp_path_factory.mktemp("mlx") / "source"
+    shutil.copytree(tiny_safetensors, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["rope_parameters"]["rope_theta"] = 500.0
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def opened(name: str, weights: Path, **more: object) -> Runtime:
+    settings = {"runtime": name, "dtype": "float32", "context": 64, "threads": 1} | more
+    options, runtime = resolved(settings), open_runtime(name)
+    runtime.prepare(weights, options)
+    runtime.load(weights, options)
+    return runtime
+
+
+@pytest.fixture(scope="module")
+def both(source: Path) -> tuple[Runtime, Runtime]:
+    """The unquantized model in Transformers and in MLX."""
+    folder = source.parent / "mlx-float32"
+    write_folder(source, folder.name, folder)
+    return opened("transformers", source), opened("mlx", folder)
+
+
+def test_unquantized_it_computes_what_transformers_computes(both: tuple[Runtime, Runtime]) -> None:
+    passage = Passage(IDS, 2, [[5, 6], [], [7]])
+    reference, logits = (runtime.logits_of([passage]).copy() for runtime in both)
+    assert reference.shape == logits.shape == (len(IDS) - 2 + 3, 300)
+    np.testing.assert_allclose(logits, reference, atol=1e-3)
+    told, found = (runtime.replies([IDS], 16) for runtime in both)
+    assert told == found
+
+
+def test_a_chunk_a_stream_and_single_tokens_give_the_same(both: tuple[Runtime, Runtime]) -> None:
+    _, runtime = both
+    whole = runtime.logits_of([Passage(IDS, 0)]).copy()
+    streamed = np.concatenate([rows.copy() for rows in runtime.stream(Passage(IDS, 3))])
+    np.testing.assert_allclose(streamed, whole[3:], atol=1e-3)
+    runtime.clear()
+    runtime.prefill(IDS[:4])
+    single = [runtime.logits().copy()]
+    for token in IDS[4:]:
+        runtime.decode(token)
+        single.append(runtime.logits().copy())
+    np.testing.assert_allclose(single, whole[3:], atol=1e-3)
+
+
+def test_it_keeps_to_one_thread(both: tuple[Runtime, Runtime]) -> None:
+    _, runtime = both
+    runtime.clear()
+    runtime.prefill(IDS)
+    start, cpu = time.perf_counter(), time.process_time()
+    for _ in range(40):
+        runtime.decode(5)
+    assert time.process_time() - cpu < 1.3 * (time.perf_counter() - start) + 0.1
+
+
+def test_a_full_context_and_an_unknown_model_are_one_line(source: Path, tmp_path: Path) -> None:
+    write_folder(source, "mlx-b4-g32-float32", tmp_path / "mlx-b4-g32-float32")
+    runtime = opened("mlx", tmp_path / "mlx-b4-g32-float32", context=16)
+    runtime.prefill(IDS)
+    with pytest.raises(LabError, match="the context of 16 tokens is full"):
+        runtime.decode(5)
+    config = json.loads((source / "config.json").read_text()) | {"model_type": "nonesuch"}
+    shutil.copytree(source, tmp_path / "other")
+    (tmp_path / "other/config.json").write_text(json.dumps(config))
+    with pytest.raises(LabError, match=r"mlx-float16 cannot be made: .*nonesuch"):
+        write_folder(tmp_path / "other", "mlx-float16", tmp_path / "mlx-float16")
+    assert not (tmp_path / "mlx-float16").exists()
