@@ -14,6 +14,7 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import gguf_files, sha256_of, weight_files, write_text
 
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "I8": 8, "U8": 8}
+BITS |= {"I16": 16, "U16": 16, "I32": 32, "U32": 32}
 SUPER_BLOCK = 256  # values that a K-quant packs together
 EMBEDDINGS = ("token_embd.weight", "model.embed_tokens.weight")  # a token reads one row
 OUTPUTS = ("output.weight", "lm_head.weight")  # without one, the embedding is the output as well
