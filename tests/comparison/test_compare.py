@@ -16,7 +16,7 @@ from minillm_lab.report import table, tables
 from minillm_lab.report.learnings import learnings
 from minillm_lab.report.legend import precision_line
 from minillm_lab.report.readme import details
-from minillm_lab.result import Result
+from minillm_lab.result import QualityMetric, Result
 
 FP16 = made_up(
     "fp16", runtime="transformers", quantization="safetensors", decode=around(10), size=2 * 10**8
@@ -185,3 +185,36 @@ def test_where_every_variant_failed_the_table_says_so() -> None:
     assert tables.markdown(none) == "No variant has a result.\n\n- **Failed**, `fp16`: why"
     assert details(none).endswith("- **Failed**, `fp16`: why")
     assert "fp16,failed,why" in tables.csv_of(none)
+
+
+def test_one_number_of_bits_is_told_by_method_where_several_runtimes_have_it() -> None:
+    def losing(nats: float, variant: str, **conditions: Any) -> Result:
+        result = made_up(variant, **conditions)
+        loss = QualityMetric(value=nats, unit="nats", ci95=None, n=100)
+        return result.model_copy(update={"quality": {"kld_mean": loss}})
+
+    base = losing(0.0, "f16", quantization="F16", decode=around(20))
+    gguf = losing(0.05, "q4", quantization="Q4_0", decode=around(50), size=5 * 10**7)
+    nf4 = losing(
+        0.25,
+        "nf4",
+        runtime="transformers",
+        quantization="bnb-nf4",
+        decode=around(10),
+        size=6 * 10**7,
+    )
+    eight = losing(0.01, "q8", quantization="Q8_0", decode=around(30))
+
+    def told(*results: Result) -> list[str]:
+        found = learnings(compared(*results, baseline="f16"))
+        return [line for line in found if "by several methods" in line]
+
+    assert told(base, gguf, eight) == []
+    (line,) = told(base, nf4, gguf, eight)
+    assert line.startswith(
+        "4 bits by several methods, the least divergence first: `q4` (llama.cpp)"
+    )
+    assert "0.25 nats, 60.0 MB, 10.0 t/s" in line
+    steps = compared(base, nf4, gguf, baseline="f16").factors
+    assert [f.change for f in steps["q4"]] == ["quantization"]
+    assert [f.change for f in steps["nf4"]] == ["runtime and quantization"]

@@ -1,5 +1,6 @@
 """Other libraries than llama.cpp that quantize models, and the forms of a model that they read."""
 
+import re
 from typing import Literal, get_args
 
 Packed = Literal["bnb-nf4", "bnb-int8", "torchao-int8"]
@@ -20,3 +21,9 @@ def library_of(form: str) -> str | None:
 def is_plain(form: str) -> bool:
     """Whether another library's form holds weights that it did not quantize: ``mlx-float16``."""
     return library_of(form) is not None and "float" in form.split("-")[1]
+
+
+def bits_of(form: str) -> int | None:
+    """The bits of a weight that a form is named after: 4 of Q4_K_M, bnb-nf4, mlx-b4-g64-float16."""
+    found = re.search(r"^[IT]?Q(\d)|(?:nf|int|-b)(\d)", form)
+    return int(found[1] or found[2]) if found else None

@@ -2,12 +2,12 @@
 
 import argparse
 import json
-import re
 from collections import Counter
 from math import prod
 from pathlib import Path
 from typing import Any
 
+from minillm_lab.experiment.libraries import bits_of
 from minillm_lab.header import Header, read_gguf
 from minillm_lab.jobs.command import run
 from minillm_lab.jobs.errors import LabError
@@ -65,8 +65,7 @@ def facts_of(weights: Path, original: Path | None = None) -> dict[str, Any]:
 
 def packed_type(form: str) -> str:
     """The type of quantized weights in a form: NF4, INT8, INT4."""
-    found = re.search(r"-(?P<name>nf4|int\d)|-b(?P<bits>\d)-", form)
-    return (found["name"] or f"int{found['bits']}").upper() if found else "unknown"
+    return f"{'NF' if '-nf' in form else 'INT'}{bits_of(form) or ''}"
 
 
 def read_bytes(tensors: Tensors) -> int | None:

@@ -4,7 +4,6 @@ Downloads are counted from the source's own list of files. What is made here, an
 takes, are computed from the number of weights and are about right.
 """
 
-import re
 import shutil
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -12,7 +11,7 @@ from math import prod
 from pathlib import Path
 
 from minillm_lab.experiment.config import Experiment
-from minillm_lab.experiment.libraries import library_of
+from minillm_lab.experiment.libraries import bits_of, library_of
 from minillm_lab.experiment.plan import Plan
 from minillm_lab.experiment.sources import TOKENIZER_FILES
 from minillm_lab.experiment.variants import AnyVariant
@@ -62,8 +61,8 @@ def size_of(form: str, found: Found) -> float:
     if form in BYTES:
         return BYTES[form] * weights(found)
     if library_of(form):  # with scales, and layers that are not quantized
-        bits = re.search(r"(?:nf|int|-b)(\d)", form)
-        return MIXED * weights(found) * (int(bits[1]) / 8 if bits else BYTES[form.split("-")[-1]])
+        bits = bits_of(form)
+        return MIXED * weights(found) * (bits / 8 if bits else BYTES[form.rpartition("-")[2]])
     type_ = GGMLQuantizationType[main_type(form)]
     block, size = GGML_QUANT_SIZES[type_]
     return float(MIXED * weights(found) * size / block)

@@ -4,11 +4,14 @@ from minillm_lab.benchmark.collect import UNPACKED
 from minillm_lab.comparison.advice import faster, memory_of, speed_of
 from minillm_lab.comparison.bound import bytes_per_token, read_share
 from minillm_lab.comparison.changes import RECIPE, changes
+from minillm_lab.comparison.claims import DECODE
 from minillm_lab.comparison.closeness import closer, predicts_better
 from minillm_lab.comparison.group import RESOLUTION, Group, by_machine, group_of
 from minillm_lab.comparison.shapes import Comparison, Factor
+from minillm_lab.experiment.libraries import bits_of
 from minillm_lab.experiment.sources import UNQUANTIZED, Model
 from minillm_lab.report import quality
+from minillm_lab.result import Result
 from minillm_lab.wording import inert, number, times
 
 
@@ -20,6 +23,7 @@ def kinds(comparison: Comparison) -> list[list[str]]:
         between_models(comparison),
         quality.losses(comparison.results),
         recipes(comparison),
+        methods(comparison),
         unpacked(comparison),
         limited(comparison),
         quality.fallbacks(comparison.results),
@@ -119,6 +123,27 @@ def recipes(comparison: Comparison) -> list[str]:
             told.add(costly)
             found.append(costly)
     return found
+
+
+def methods(comparison: Comparison) -> list[str]:
+    """What one number of bits costs by different methods, where several runtimes have variants."""
+    by_bits = dict[tuple[str, str, int], list[tuple[float, str, Result]]]()
+    for name, result in comparison.results.items():
+        model, bits = result.model, bits_of(result.model.quantization)
+        loss, speed = (result.quality or {}).get("kld_mean"), result.metrics[DECODE].value
+        if bits and loss and loss.value is not None and speed and not result.output.flaw:
+            told = (
+                f"`{name}` ({result.runtime['name']}) {quality.plain(loss, 1, 2)} nats,"
+                f" {number(model.size / 1e6)} MB, {number(speed)} t/s"
+            )
+            key = model.name, result.machine["fingerprint"], bits
+            by_bits.setdefault(key, []).append((loss.value, told, result))
+    return [
+        f"{bits} bits by several methods, the least divergence first:"
+        f" {'; '.join(told for _, told, _ in sorted(variants, key=lambda one: one[0]))}."
+        for (*_, bits), variants in sorted(by_bits.items(), key=lambda one: one[0])
+        if len({result.runtime["name"] for *_, result in variants}) > 1
+    ]
 
 
 def load(comparison: Comparison) -> list[str]:
