@@ -1,6 +1,7 @@
 # make run: everything, from an empty folder to the table in README.md.
 # make run EXPERIMENT=name: the same of experiments/name.yaml, as `minillm-lab new` writes it.
 # make run RUNTIMES="bitsandbytes torchao": the same, with runtimes that a plain run never installs.
+# make install: what that needs, and nothing is run.
 # make report: the same, and report.html: tables, figures, answers in one file, without network.
 # make test: formatters, lint, types, tests.
 # make audit: fails where a dependency has a known advisory; asks a service, so not in CI.
@@ -17,10 +18,12 @@ CONFIG = $(if $(EXPERIMENT),--configfile experiments/$(EXPERIMENT).yaml)
 LEAN = -DLLAVA_BUILD=OFF -DLLAMA_BUILD_COMMON=OFF \
 	-DCMAKE_PROJECT_llama_cpp_INCLUDE='$(CURDIR)/envs/llama.cpp.cmake'
 
-.PHONY: run report test lock audit cluster
+.PHONY: install run report test lock audit cluster
 .DELETE_ON_ERROR:
 
-run: .venv/installed $(RUNTIMES:%=.venv/installed-%)
+install: .venv/installed $(RUNTIMES:%=.venv/installed-%)
+
+run: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores 1 $(CONFIG) $(ARGS)
 
 report: run
@@ -64,8 +67,8 @@ lock:
 	$(PYTHON) envs/lock.py
 
 audit: .venv-audit/installed
-	.venv-audit/bin/pip-audit --requirement envs/lock.txt --requirement envs/lock-test.txt \
-		--requirement envs/lock-slurm.txt --no-deps --disable-pip --strict
+	.venv-audit/bin/pip-audit $(patsubst %,--requirement %,$(wildcard envs/lock*.txt)) \
+		--no-deps --disable-pip --strict
 
 .venv-audit/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-audit

@@ -347,14 +347,15 @@ def test_a_machine_that_changes_all_the_time_ends_a_trial_all_the_same(
 @pytest.mark.parametrize(
     ("prefill", "step", "generate", "prefills", "slices", "skips"),
     [
-        (0.2, 0.01, 80, 2, ["decode 3 0"] * 37, 0),  # the answer starts over
+        (0.2, 0.01, 80, 2, ["decode 3 0"] * 29, 0),  # the answer starts over
         (0.3, 0.025, 80, 2, ["decode 3 0"] * 15, 19),
         (0.3, 0.04, 80, 2, ["decode 3 0"] * 9, 43),
         (20.0, 0.9, 80, 1, ["decode 3 0"] * 6, 55),  # the slowest block has six slices
         (0.2, 0.02, 400, 2, ["decode 3 0"] * 18, 327),
-        (0.2, 0.01, 3, 2, ["decode 1 0"] * 75, 0),
+        (0.2, 0.01, 8, 2, ["decode 2 0"] * 11, 0),
+        (0.2, 0.01, 3, 2, ["decode 1 0"] * 6, 0),
     ],
-    ids=["fast", "slower", "slow", "very slow", "a long answer", "a short answer"],
+    ids=["fast", "slower", "slow", "very slow", "a long answer", "a short answer", "the shortest"],
 )
 def test_a_block_takes_its_time_and_covers_both_ends_of_the_answer(
     prefill: float, step: float, generate: int, prefills: int, slices: list[str], skips: int

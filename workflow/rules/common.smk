@@ -8,7 +8,7 @@ from pathlib import Path
 
 from minillm_lab.experiment.config import RESERVED, load_experiment
 from minillm_lab.experiment.for_others import command
-from minillm_lab.experiment.libraries import LIBRARIES, library_of
+from minillm_lab.experiment.libraries import FORMS, library_of
 from minillm_lab.experiment.plan import MODELS_FIRST, OWN_CHUNKS, Plan, conda_file, due
 from minillm_lab.experiment.recipe_files import Recipes
 from minillm_lab.experiment.reference import published_at
@@ -28,7 +28,7 @@ if workflow.is_main_process:
 
 try:
     EXPERIMENT = load_experiment(config, ", ".join(map(str, workflow.configfiles)))
-    check_installed(variant.engine for variant in EXPERIMENT.variants.values())
+    check_installed({variant.engine for variant in EXPERIMENT.variants.values()})
 except LabError as error:
     sys.exit(f"error: {error}")
 

@@ -336,7 +336,7 @@ rule pack:
     log:
         "logs/pack/{model}.{form}.log",
     wildcard_constraints:
-        form=rf"({'|'.join(LIBRARIES)})-[\w-]+",
+        form="|".join(FORMS.values()),
     priority: MODELS_FIRST
     conda:
         conda_file("bitsandbytes")

@@ -139,8 +139,11 @@ def commands(prefill: float, step: float, generate: int, seconds: float) -> list
     half at its end.
     """
     prefills = PREFILLS if PREFILLS * prefill < seconds / 2 else 1
-    tokens = max(1, min(SLICE, generate - 2))
-    decodes = max(DECODES, int(seconds / step) // (tokens + 1))  # one is decoded on waking
+    tokens = max(1, min(SLICE, (generate - 1) // 2 - 1))
+    slice_, fitting = (tokens + 1) * step, max(1, (generate - 1) // (tokens + 1))
+    decodes = max(DECODES, int(seconds / slice_))  # one token is decoded on waking
+    if decodes > fitting:  # each time that the answer starts over, the prompt is read
+        decodes = max(DECODES, fitting, int(seconds / (slice_ + prefill / fitting)))
     between = max(0, generate - 1 - decodes * (tokens + 1))
     skips = [between if i == decodes // 2 else 0 for i in range(decodes)]
     return ["prefill"] * prefills + [f"decode {tokens} {skipped}" for skipped in skips]

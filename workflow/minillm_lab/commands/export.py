@@ -18,6 +18,7 @@ from tabulate import tabulate
 from minillm_lab.commands import folder
 from minillm_lab.comparison.published import publish
 from minillm_lab.comparison.shapes import Comparison
+from minillm_lab.experiment.libraries import library_of
 from minillm_lab.jobs.command import say
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.recipe import Recipe
@@ -116,7 +117,8 @@ def file_of(result: Result, of_several: bool = False) -> str:
     """
     files = result.model.files
     path = PurePath(files[0].path)
-    ran = ", ".join([path.name, result.runtime["name"], *chosen_settings(result)])
+    file = path.parent.name if library_of(result.model.quantization) else path.name
+    ran = ", ".join([file, result.runtime["name"], *chosen_settings(result)])
     whole = len(files) == 1 or result.model.format == "gguf"
     named = ran if whole else path.parent.name
     return f"{result.model.name}: {named}" if of_several else named

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from minillm_lab.benchmark import machine
 from minillm_lab.benchmark.trial import BLOCKS, commands
 from minillm_lab.benchmark.yardsticks import read_once
+from minillm_lab.experiment.libraries import library_of
 from minillm_lab.experiment.plan import OWN_CHUNKS, Plan
 from minillm_lab.experiment.sources import UNQUANTIZED
 from minillm_lab.experiment.variants import AnyVariant, LlamaCppVariant
@@ -80,6 +81,8 @@ def rates(results: Iterable[Result], threads: int) -> Rates:
     decode, prefill = dict[str, list[float]](), dict[str, list[float]]()
     for result in results:
         model, metrics = result.model, result.metrics
+        if library_of(model.quantization):
+            continue
         plain = "unquantized" if model.quantization in UNQUANTIZED else "quantized"
         kind = result.runtime["settings"].get("dtype", plain)
         read = metrics.get("prefill_tokens_per_second_at_512")

@@ -2,6 +2,7 @@
 
 from minillm_lab.comparison.claims import DECODE
 from minillm_lab.comparison.shapes import Comparison
+from minillm_lab.experiment.libraries import library_of
 from minillm_lab.result import Result
 from minillm_lab.runtimes import BYTES
 
@@ -14,9 +15,9 @@ def bytes_per_token(result: Result) -> float | None:
     They do not include the context that a token reads.
     """
     read, held = result.model.read_bytes, BYTES.get(result.runtime["settings"].get("dtype", ""))
-    if read and held and result.model.quantization == "safetensors":
-        return read * 8 * held / result.model.bits_per_weight
-    return read
+    if library_of(result.model.quantization):
+        return None  # what they leave unquantized may be held in another type than the file's
+    return read * 8 * held / result.model.bits_per_weight if read and held else read
 
 
 def read_share(comparison: Comparison, result: Result) -> float | None:

@@ -1,6 +1,6 @@
 """Factors of a speed-up: the steps from the baseline to a variant, one change at a time."""
 
-from minillm_lab.experiment.libraries import is_plain
+from minillm_lab.experiment.libraries import is_plain, library_of
 from minillm_lab.experiment.sources import UNQUANTIZED
 from minillm_lab.result import Result
 
@@ -33,6 +33,12 @@ def same_conditions(one: Result, other: Result) -> bool:
     return all(ours.get(SETTINGS[key]) == theirs.get(SETTINGS[key]) for key in chosen)
 
 
+def computes_alike(one: Result, other: Result) -> bool:
+    """Whether one result can stand between another and the baseline: PyTorch's type is the same."""
+    types = [r.runtime["settings"].get("dtype") for r in (one, other)]
+    return None in types or types[0] == types[1] or not library_of(other.model.quantization)
+
+
 def steps(name: str, baseline: str, results: dict[str, Result]) -> list[tuple[str, str, str]]:
     """(change, start, end) of each step from the baseline to a variant, one change at a time.
 
@@ -54,7 +60,9 @@ def steps(name: str, baseline: str, results: dict[str, Result]) -> list[tuple[st
     comparable = {
         key(r): n
         for n, r in reversed(results.items())
-        if all(same_conditions(r, side) for side in (start_from, ours)) and not r.output.flaw
+        if all(same_conditions(r, side) for side in (start_from, ours))
+        and not r.output.flaw
+        and computes_alike(r, ours)
     }
     comparable |= {key(start_from): baseline, key(ours): name}
     start, end = key(start_from), key(ours)

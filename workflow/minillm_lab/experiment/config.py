@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from minillm_lab.experiment.libraries import library_of
 from minillm_lab.experiment.messages import described
 from minillm_lab.experiment.quality import Quality
 from minillm_lab.experiment.recipes import SizeOf
@@ -222,6 +223,13 @@ class Experiment(Strict):
             if isinstance(reference, str) and reference not in self.variants:
                 raise ValueError(
                     f"{key}: no variant {reference!r}; variants: {', '.join(self.variants)}"
+                )
+        for key, reference in {"quality.reference": general, **keys}.items():
+            settings = self.variants[reference] if isinstance(reference, str) else reference
+            if isinstance(settings, TransformersVariant | MlxVariant) and library_of(settings.form):
+                raise ValueError(
+                    f"{key}: {settings.form} cannot be a reference; name a variant in llama.cpp, or"
+                    " one in transformers without quantization"
                 )
         for name, reference in own.items():
             variant = self.variants[reference] if isinstance(reference, str) else None

@@ -5,22 +5,24 @@ from typing import Literal, get_args
 
 Packed = Literal["bnb-nf4", "bnb-int8", "torchao-int8"]
 PACKED: tuple[Packed, ...] = get_args(Packed)
-LIBRARIES = {  # by the beginning of a form's name
-    "bnb": "bitsandbytes", "torchao": "torchao", "mlx": "mlx",
-}  # fmt: skip
+FORMS = {  # what the names of their forms look like
+    "bitsandbytes": "bnb-(?:nf4|int8)",
+    "torchao": "torchao-int8",
+    "mlx": r"mlx-(?:b\d-g\d+-)?b?float\d\d",
+}
 
 
 def library_of(form: str) -> str | None:
     """The library that makes and reads a form, as ``runtimes.MODULES`` names it.
 
-    None for GGUF and safetensors as they are. Such a form is named after its library: ``bnb-nf4``.
+    None for GGUF and for safetensors as they are.
     """
-    return LIBRARIES.get(form.partition("-")[0])
+    return next((name for name, named in FORMS.items() if re.fullmatch(named, form)), None)
 
 
 def is_plain(form: str) -> bool:
     """Whether another library's form holds weights that it did not quantize: ``mlx-float16``."""
-    return library_of(form) is not None and "float" in form.split("-")[1]
+    return library_of(form) is not None and bits_of(form) is None
 
 
 def bits_of(form: str) -> int | None:

@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections import Counter
+from collections.abc import Collection
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -111,17 +112,30 @@ def _packed(stored: Tensors, original: Tensors, type_: str) -> Tensors:
     """The original tensors as another library stored them, each with all its bytes.
 
     Beside a quantized weight lie its scales and tables: tensors of the same layer that the original
-    does not have. ``type_`` is that of quantized weights.
+    does not have. ``type_`` is that of quantized weights. What was not stored, such as a second
+    copy of an embedding, is left out.
     """
-    names, found = {name for name, *_ in original}, []
+    names, by_layer = {name for name, *_ in original}, dict[str, Tensors]()
+    for one in stored:
+        by_layer.setdefault(one[0].rpartition(".")[0], []).append(one)
+        if ".weight." in one[0]:  # tables of bitsandbytes
+            by_layer.setdefault(one[0].partition(".weight.")[0], []).append(one)
+    found = []
     for name, _, elements, _, row in original:
-        layer = name.removesuffix("weight") if name.endswith(".weight") else f"{name}."
-        own = [t for t in stored if t[0] == name or (t[0] not in names and t[0].startswith(layer))]
-        if not own:
-            raise LabError(f"nothing was stored of {name}; delete the folder to make it again")
-        plain = len(own) == 1 and own[0][2] == elements
-        found.append((name, own[0][1] if plain else type_, elements, sum(t[3] for t in own), row))
+        layer, _, kind = name.rpartition(".")
+        near = by_layer.get(layer) or by_layer.get(f"model.{layer}", [])
+        ends = (name, f"model.{name}")
+        own = [t for t in near if t[0] in ends or (kind == "weight" and of_weight(t[0], names))]
+        if own:
+            plain = len(own) == 1 and own[0][2] == elements
+            size = sum(bytes_ for *_, bytes_, _ in own)
+            found.append((name, own[0][1] if plain else type_, elements, size, row))
     return found
+
+
+def of_weight(name: str, original: Collection[str]) -> bool:
+    """Whether a stored tensor belongs to its layer's weight: the original does not have it."""
+    return name not in original and name.removeprefix("model.") not in original
 
 
 def main(arguments: argparse.Namespace) -> None:

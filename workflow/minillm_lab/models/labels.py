@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
+from minillm_lab.experiment.libraries import library_of
 from minillm_lab.experiment.sources import PART, QUANTIZATION_TYPES
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.models.remote import File
@@ -52,7 +53,8 @@ def labelled(splits: list[list[File]]) -> dict[str, list[File]]:
         whole = "-".join(filter(None, [word(next(unlike, "")), label]))[:76]
         taken = {one.lower() for one in found} | {"safetensors"}
         tries = [whole, *(f"{whole}-{i}" for i in range(2, len(splits) + 2))]
-        found[next(one for one in tries if one.lower() not in taken)] = parts
+        free = (t for t in tries if t.lower() not in taken and not library_of(t))
+        found[next(free)] = parts
     return found
 
 

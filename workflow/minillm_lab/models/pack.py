@@ -20,6 +20,7 @@ from transformers import (
 from minillm_lab.jobs.command import run, say
 from minillm_lab.jobs.errors import LabError, first_line
 from minillm_lab.jobs.files import check_space, weight_files, written_whole
+from minillm_lab.runtimes import tensors
 
 
 def config_of(method: str) -> Any:
@@ -36,11 +37,12 @@ def config_of(method: str) -> Any:
 
 
 def pack(safetensors: Path, form: str, output: Path) -> None:
-    """Quantize a folder of safetensors by a method of ``sources.PACKED``.
+    """Quantize a folder of safetensors by a method of ``libraries.PACKED``.
 
     Raises LabError if Transformers or the library cannot.
     """
     check_space(output, sum(file.stat().st_size for file in weight_files(safetensors)))
+    tensors.quiet()
     transformers.utils.logging.disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -58,6 +60,8 @@ def pack(safetensors: Path, form: str, output: Path) -> None:
         with written_whole(output) as part:
             model.save_pretrained(part)
             tokenizer.save_pretrained(part)
+            with torch.inference_mode():
+                model(torch.tensor([[0]]))  # some layers can be stored and not computed with
     except Exception as error:  # the libraries raise errors of every kind
         raise LabError(f"{safetensors}: {form} cannot be made: {first_line(error)}") from error
 

@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from typing import TYPE_CHECKING, Any, Protocol
 from zlib import crc32
 
+from minillm_lab.experiment.libraries import library_of
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import weight_files
 
@@ -191,7 +192,7 @@ def size_in(weights: Path, dtype: str) -> int:
         stored = str(facts.get("dtype") or facts.get("torch_dtype"))
     except (OSError, ValueError, AttributeError):
         return size
-    if "quantization_config" in facts:
+    if library_of(weights.name):
         return size
     return size * BYTES[dtype] // BYTES.get(stored, BYTES[dtype])
 
@@ -227,14 +228,19 @@ def described(name: str, options: Options, runtime: Runtime) -> dict[str, Any]:
 
 def check_installed(names: Iterable[str]) -> None:
     """Raise LabError if a library of a runtime is not installed; it says how to install it."""
-    for name in dict.fromkeys(names):
+    missing = []
+    for name in sorted(names):
         try:
             runtime_versions(name)
-        except PackageNotFoundError as error:
-            raise LabError(
-                f"{error.name} is not installed, which a variant runs in;"
-                f' install it by: make run RUNTIMES="{name}"'
-            ) from error
+        except PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        more = [name for name in missing if name not in ("llama.cpp", "transformers")]
+        how = f' RUNTIMES="{" ".join(more)}"' if more else ""
+        raise LabError(
+            f"{', '.join(missing)}: not installed, and variants run in it; install it by: make"
+            f" install{how}"
+        )
 
 
 @cache

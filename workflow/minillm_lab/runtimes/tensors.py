@@ -1,4 +1,4 @@
-"""PyTorch's tensors on a CPU: products of halves, and what a quantized tensor consists of."""
+"""PyTorch's tensors: products of halves on a CPU, and what libraries quantized."""
 
 import logging
 from typing import Any
@@ -6,8 +6,11 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-for library in ("torchao", "bitsandbytes", "torch.utils._pytree"):  # they say what they do without
-    logging.getLogger(library).setLevel(logging.ERROR)
+
+def quiet() -> None:
+    """Keep libraries from saying at each start what they do without."""
+    for library in ("torchao", "bitsandbytes", "torch.utils._pytree"):
+        logging.getLogger(library).setLevel(logging.ERROR)
 
 
 class HalfProducts(TorchFunctionMode):
@@ -35,3 +38,10 @@ def parts_of(tensor: torch.Tensor) -> list[torch.Tensor]:
         return [tensor]
     names, _ = tensor.__tensor_flatten__()
     return [part for name in names for part in parts_of(getattr(tensor, name))]
+
+
+def library_in(config: Any) -> str | None:
+    """The library of the lab's own forms that quantized a model; None for any other, or none."""
+    how = getattr(config, "quantization_config", None) or {}
+    method = how.get("quant_method") if isinstance(how, dict) else None
+    return method if method in ("bitsandbytes", "torchao") else None

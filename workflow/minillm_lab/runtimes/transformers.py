@@ -22,8 +22,9 @@ from minillm_lab.runtimes import (
     replied,
     runtime_versions,
 )
-from minillm_lab.runtimes.tensors import HalfProducts, parts_of
+from minillm_lab.runtimes.tensors import HalfProducts, library_in, parts_of, quiet
 
+quiet()
 transformers.utils.logging.disable_progress_bar()
 transformers.utils.logging.set_verbosity_error()
 
@@ -48,7 +49,7 @@ class Transformers:
         self.cache: Any = None
         self._logits: Any = None
         self.device = "cpu"
-        self.quantized = False
+        self.library: str | None = None  # the one that computes with quantized weights
 
     def prepare(self, weights: Path, options: Options) -> None:
         torch.zeros(1, device=detect_device(options.device))  # starts the GPU's driver
@@ -56,9 +57,9 @@ class Transformers:
             config = AutoConfig.from_pretrained(
                 weights, local_files_only=True, trust_remote_code=False
             )
-            self.quantized = hasattr(config, "quantization_config")
-            if self.quantized:
-                import_module(config.quantization_config["quant_method"])
+            self.library = library_in(config)
+            if self.library:
+                import_module(self.library)
             with torch.device("meta"):
                 AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         except Exception as error:
@@ -76,9 +77,9 @@ class Transformers:
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
-                **({"device_map": self.device} if self.quantized else {}),
+                **({"device_map": self.device} if self.library else {}),
             )
-            if self.quantized:
+            if self.library:
                 self._compute_in(getattr(torch, options.dtype))
             else:
                 self.model.to(self.device)
@@ -94,13 +95,16 @@ class Transformers:
 
     def _compute_in(self, dtype: torch.dtype) -> None:
         """Turn what is not quantized into a type: Transformers takes the one of the files."""
-        for tensor in chain(self.model.parameters(), self.model.buffers()):
+        for tensor in self.model.parameters():  # the frequencies of positions stay in float32
             if tensor.is_floating_point() and len(parts_of(tensor)) == 1:
                 tensor.data = tensor.data.to(dtype)
         for module in self.model.modules():
             if hasattr(module, "compute_dtype"):  # of 4 bits in bitsandbytes
                 module.compute_dtype = dtype
         self.model.config.dtype = dtype
+
+        with torch.inference_mode():  # bitsandbytes packs 4 bits anew for the first token
+            self.model(torch.tensor([[0]], device=self.device))
 
     def unload(self) -> None:
         self.model = self.cache = self._logits = None
@@ -109,9 +113,8 @@ class Transformers:
 
     def facts(self) -> dict[str, Any]:
         on_cuda = self.device == "cuda"
-        library = self._library()
         return {
-            "version": runtime_versions(library or "transformers"),
+            "version": runtime_versions(self.library or "transformers"),
             "backend": BACKENDS[self.device],
             "device": torch.cuda.get_device_name() if on_cuda else BACKENDS[self.device],
             "settings": {
@@ -120,14 +123,14 @@ class Transformers:
                 "attention": self.model.config._attn_implementation,
                 "kv_cache": str(self.model.dtype).removeprefix("torch."),
                 "build": torch.backends.cpu.get_cpu_capability(),
-                **({"scored_by": "decoding"} if library == "bitsandbytes" else {}),
+                **({"scored_by": "decoding"} if self._by_decoding() else {}),
             },
         }
 
-    def _library(self) -> str | None:
-        """The library that computes with quantized weights, if they are."""
+    def _by_decoding(self) -> bool:
+        """Whether tokens that are computed together change each other's activations."""
         how = getattr(self.model.config, "quantization_config", None)
-        return str(how.quant_method.value) if how else None
+        return self.library == "bitsandbytes" and bool(getattr(how, "load_in_8bit", False))
 
     def accelerator_memory_peak(self) -> int | None:
         if self.device == "cuda":
@@ -158,7 +161,7 @@ class Transformers:
         return row
 
     def logits_of(self, passages: Sequence[Passage]) -> NDArray[np.float32]:
-        if self._library() == "bitsandbytes":
+        if self._by_decoding():
             return np.concatenate([row for passage in passages for row in self._decoded(passage)])
         if self._has_state():
             alone = one_by_one(passages)
@@ -168,9 +171,9 @@ class Transformers:
     def _decoded(self, passage: Passage) -> Iterator[NDArray[np.float32]]:
         """The wanted rows of a passage, one at a time, as decoding computes them.
 
-        bitsandbytes decodes with other arithmetic than it reads a prompt with, and in 8 bits a
-        prompt's tokens change each other's (docs/runtimes.md). Tokens before the wanted ones, and
-        those that branches continue, are read as a prompt.
+        In 8 bits of bitsandbytes, which columns are rounded depends on all tokens that are computed
+        together (docs/runtimes.md). Tokens before the wanted ones, and those that branches
+        continue, are read as a prompt.
         """
         rows = len(passage.ids) - passage.first
         start = passage.first + 1 if rows else len(passage.ids)
@@ -210,7 +213,7 @@ class Transformers:
     @torch.inference_mode()
     def replies(self, prompts: Sequence[list[int]], tokens: int) -> list[list[int]]:
         """All at once, where nothing but the attention mask joins the prompts: much faster."""
-        if len(prompts) < 2 or self._needs_the_whole() or self._library() == "bitsandbytes":
+        if len(prompts) < 2 or self._needs_the_whole() or self._by_decoding():
             return [replied(self, prompt, tokens) for prompt in prompts]
         longest, cache, found = max(map(len, prompts)), None, list[torch.Tensor]()
         before = [[0] * (longest - len(prompt)) for prompt in prompts]  # so that all end together
@@ -237,7 +240,7 @@ class Transformers:
     def stream(self, passage: Passage) -> Iterator[NDArray[np.float32]]:
         starts, cache = range(0, len(passage.ids), STEP), None
         before = [max(start - passage.first, 0) for start in (*starts, len(passage.ids))]
-        if self._library() == "bitsandbytes":
+        if self._by_decoding():
             decoded = self._decoded(passage)
             steps = ([*islice(decoded, b - a)] for a, b in pairwise(before))
             yield from map(np.concatenate, filter(None, steps))
