@@ -89,3 +89,15 @@ def test_an_export_runs_no_code_beside_the_gguf(
     shutil.copy(tiny_gguf, source / "tiny.gguf")
     write_safetensors(source / "tiny.gguf", tmp_path / "out")
     assert not canary.exists()
+
+
+def test_no_module_is_imported_because_a_config_names_it(
+    source: Path, canary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(source)
+    settings = json.loads((source / "config.json").read_text())
+    settings["quantization_config"] = {"quant_method": "evil"}
+    (source / "config.json").write_text(json.dumps(settings))
+    runtime, options = Transformers(), Options(threads=1, context=64, dtype="float32")
+    runtime.prepare(source, options)
+    assert runtime.library is None and not canary.exists()
