@@ -1,6 +1,6 @@
 # make run: everything, from an empty folder to the table in README.md.
 # make run EXPERIMENT=name: the same of experiments/name.yaml, as `minillm-lab new` writes it.
-# make run RUNTIMES="bitsandbytes torchao": the same, with runtimes that a plain run never installs.
+# make run RUNTIMES="openvino torchao": the same, with runtimes that a plain run never installs.
 # make install: what that needs, and nothing is run.
 # make report: the same, and report.html: tables, figures, answers in one file, without network.
 # make test: formatters, lint, types, tests.

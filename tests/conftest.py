@@ -9,16 +9,41 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from minillm_lab.runtimes import runtime_versions
 from tiny_model import write_tiny_gguf
 
 ROOT = Path(__file__).parent.parent
 pytest_plugins = ["quality_lab"]
+OF_LIBRARIES = {  # tests that need what a plain run never installs
+    "bitsandbytes": "*/test_pack*.py",
+    "torchao": "*/test_pack*.py",
+    "mlx": "*/test_mlx.py",
+    "openvino": "*/test*openvino.py",
+    "onnx": "*/test*onnx.py",
+}
+
+
+def installed(library: str) -> bool:
+    try:
+        return bool(runtime_versions(library))
+    except PackageNotFoundError:
+        return False
+
+
+MISSING = [library for library in OF_LIBRARIES if not installed(library)]
+collect_ignore_glob = [OF_LIBRARIES[library] for library in MISSING]
+
+
+def pytest_report_header() -> str:
+    more = f'; not tested: make install RUNTIMES="{" ".join(MISSING)}"' if MISSING else ""
+    return f"runtimes not installed: {', '.join(MISSING) or 'none'}{more}"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import ROOT, SMOLLM2, Lab, tiny_config
+from conftest import MISSING, ROOT, SMOLLM2, Lab, tiny_config
 from minillm_lab.experiment.config import Experiment, load_experiment
 from minillm_lab.experiment.plan import Plan
 from minillm_lab.jobs.errors import LabError
@@ -174,6 +174,9 @@ def test_snakemake_says_it_before_any_job(name: str, tmp_path: Path) -> None:
 )
 def test_every_shipped_experiment_plans(path: Path, tmp_path: Path) -> None:
     experiment = yaml.safe_load(path.read_text())
+    for name, variant in load_experiment(experiment).variants.items():
+        if variant.engine in MISSING:
+            del experiment["variants"][name]
     plan = Lab(tmp_path / "lab", experiment).planned()
     variants = len(load_experiment(experiment).variants)
     assert plan["collect"] == variants

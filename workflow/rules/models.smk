@@ -11,7 +11,7 @@ out  models/<model>/source/…          as shipped: <file>.gguf, safetensors/, t
      models/<model>/sensitivity….json what each group of tensors loses by type
      models/<model>/recipe….json      the types that lose least at a size, and recipe….gguf
      models/<model>/safetensors/      written here, where the source ships none
-     models/<model>/<method>/         quantized by bitsandbytes or torchao
+     models/<model>/<method>/         as another library than llama.cpp reads it
      models/.references/…             references of quality, as others published them
      results/models/<model>.<form>.json   what the file really holds
      results/prompts/<model>.json     the prompt's text and token ids
@@ -24,6 +24,7 @@ PACKERS = {  # what makes their forms
     "bitsandbytes": "models.pack",
     "torchao": "models.pack",
     "mlx": "models.mlx_folder",
+    "openvino": "models.pack_openvino",
 }
 PACKER_CODE = {name: code(module) for name, module in PACKERS.items() if name in RUNTIMES}
 

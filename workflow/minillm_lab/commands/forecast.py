@@ -37,6 +37,8 @@ START = {
     "transformers": 5.5,
     "llama.cpp": 2.0,
     "mlx": 5.5,
+    "openvino": 4.0,
+    "onnx": 4.0,
 }  # seconds of a process that does nothing else
 READ = 1e9  # bytes of weights per second in loading
 MADE = 4e7  # bytes per second of a file that is made here

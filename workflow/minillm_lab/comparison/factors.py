@@ -8,6 +8,9 @@ SETTINGS = {  # as a config names them: as a result does
     "flash_attention": "flash_attention",
     "micro_batch": "micro_batch",
     "mmap": "load_mode",
+    "precision": "precision",
+    "kv_cache": "kv_cache",
+    "dynamic_quantization": "dynamic_quantization",
 }
 
 

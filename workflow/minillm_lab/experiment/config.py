@@ -16,6 +16,7 @@ from pydantic import (
 
 from minillm_lab.experiment.libraries import library_of
 from minillm_lab.experiment.messages import described
+from minillm_lab.experiment.openvino import OpenVinoVariant
 from minillm_lab.experiment.quality import Quality
 from minillm_lab.experiment.recipes import SizeOf
 from minillm_lab.experiment.reference import (
@@ -24,7 +25,7 @@ from minillm_lab.experiment.reference import (
     ReferenceFile,
     ReferenceOnHub,
 )
-from minillm_lab.experiment.settings import Node, Threads
+from minillm_lab.experiment.settings import Node, Settings, Threads
 from minillm_lab.experiment.sources import (
     LONGEST,
     AbsolutePath,
@@ -226,7 +227,7 @@ class Experiment(Strict):
                 )
         for key, reference in {"quality.reference": general, **keys}.items():
             settings = self.variants[reference] if isinstance(reference, str) else reference
-            if isinstance(settings, TransformersVariant | MlxVariant) and library_of(settings.form):
+            if isinstance(settings, Settings) and library_of(settings.form):
                 raise ValueError(
                     f"{key}: {settings.form} cannot be a reference; name a variant in llama.cpp, or"
                     " one in transformers without quantization"
@@ -286,6 +287,7 @@ def keys_allowed(place: tuple[int | str, ...]) -> list[str]:
         "transformers": TransformersVariant,
         "llama.cpp": LlamaCppVariant,
         "mlx": MlxVariant,
+        "openvino": OpenVinoVariant,
         "package": Package,
         "gguf": HubGguf,
         "files": GgufFile,

@@ -8,6 +8,7 @@ PACKED: tuple[Packed, ...] = get_args(Packed)
 FORMS = {  # what the names of their forms look like
     "bitsandbytes": "bnb-(?:nf4|int8)",
     "torchao": "torchao-int8",
+    "openvino": r"openvino-(?:unquantized|int8|int4_a?sym-\d+)",
     "mlx": r"mlx-(?:b\d-g\d+-)?b?float\d\d",
 }
 

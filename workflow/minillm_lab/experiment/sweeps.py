@@ -13,7 +13,8 @@ AXES = {
     "model": "", "quantization": "", "file": "", "imatrix": "imatrix-", "size": "",
     "bits_per_weight": "bpw", "dtype": "",
     "threads": "t", "context": "c", "kv_cache": "kv-", "flash_attention": "fa-",
-    "micro_batch": "ub", "threads_batch": "tb", "mmap": "mmap-", "node": "",
+    "micro_batch": "ub", "threads_batch": "tb", "mmap": "mmap-", "group": "g", "precision": "",
+    "dynamic_quantization": "dq", "node": "",
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from minillm_lab.experiment.libraries import Packed, library_of
 from minillm_lab.experiment.mixtures import Mixture
+from minillm_lab.experiment.openvino import OpenVinoVariant
 from minillm_lab.experiment.recipes import TYPES, FileSize, SizeOf, Types
 from minillm_lab.experiment.settings import Settings, Threads
 from minillm_lab.experiment.sources import (
@@ -230,7 +231,7 @@ class MlxVariant(Settings):
         return f"mlx-b{self.bits}-g{self.group}-{self.dtype}" if self.bits else f"mlx-{self.dtype}"
 
 
-AnyVariant = TransformersVariant | LlamaCppVariant | MlxVariant
+AnyVariant = TransformersVariant | LlamaCppVariant | MlxVariant | OpenVinoVariant
 
 
 def fits_context(place: str, settings: AnyVariant, context: int) -> None:

@@ -13,6 +13,7 @@ from minillm_lab.jobs.errors import LabError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+OPENVINO = ("openvino_model.xml", "openvino_model.bin")  # the model, its weights
 
 
 @contextmanager
@@ -91,9 +92,11 @@ def gguf_files(weights: Path) -> list[Path]:
 
 
 def weight_files(weights: Path) -> list[Path]:
-    """The files that hold a model's weights: those of a GGUF, or a folder's safetensors."""
+    """The files that hold a model's weights: a GGUF, or a folder's safetensors or OpenVINO."""
     if files := gguf_files(weights):
         return files
+    if (weights / OPENVINO[0]).exists():
+        return [weights / name for name in OPENVINO]
     names = chosen_safetensors(weights, [file.name for file in weights.iterdir()], str(weights))
     return [weights / name for name in names]
 

@@ -12,7 +12,8 @@ from minillm_lab.experiment.libraries import bits_of
 from minillm_lab.header import Header, read_gguf
 from minillm_lab.jobs.command import run
 from minillm_lab.jobs.errors import LabError
-from minillm_lab.jobs.files import gguf_files, sha256_of, weight_files, write_text
+from minillm_lab.jobs.files import OPENVINO, gguf_files, sha256_of, weight_files, write_text
+from minillm_lab.models.openvino_tensors import openvino_tensors
 
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "I8": 8, "U8": 8}
 BITS |= {"I16": 16, "U16": 16, "I32": 32, "U32": 32}
@@ -24,11 +25,11 @@ Tensors = list[tuple[str, str, int, int, int]]  # name, type, elements, bytes, r
 
 
 def facts_of(weights: Path, original: Path | None = None) -> dict[str, Any]:
-    """Facts of a GGUF file, of a folder with its parts, or of a folder of safetensors.
+    """Facts of a GGUF file, of a folder with its parts, of safetensors, or of OpenVINO's files.
 
     ``type`` is a GGUF's quantization type by its header, and ``imatrix`` what it says of the
     importance matrix that it was made with; None for safetensors. ``original``: the safetensors
-    that bitsandbytes or torchao quantized, if they did.
+    that another library than llama.cpp converted, if one did.
     ``bits_per_weight`` is 8 × tensor bytes / parameters, and ``tensor_types`` is the share of the
     parameters that each type holds, largest first. Both count all tensors of the file, also a
     second copy of an embedding.
@@ -36,8 +37,12 @@ def facts_of(weights: Path, original: Path | None = None) -> dict[str, Any]:
     files = weight_files(weights)
     as_gguf = bool(gguf_files(weights))
     header = read_gguf(weights) if as_gguf else None
-    tensors, context = _gguf(header) if header else _safetensors(weights)
-    if original:
+    in_openvino = original is not None and (weights / OPENVINO[0]).exists()
+    source = original if original and in_openvino else weights
+    tensors, context = _gguf(header) if header else _safetensors(source)
+    if in_openvino:
+        tensors = openvino_tensors(weights, tensors)
+    elif original:
         tensors = _packed(tensors, _safetensors(original)[0], packed_type(weights.name))
     parameters, odd_rows = Counter[str](), Counter[str]()
     for _, held_as, elements, _, row in tensors:
@@ -48,7 +53,7 @@ def facts_of(weights: Path, original: Path | None = None) -> dict[str, Any]:
     if not total:
         raise LabError(f"{weights}: holds no tensors; name another file")
     return {
-        "format": "gguf" if as_gguf else "safetensors",
+        "format": "gguf" if as_gguf else "openvino" if in_openvino else "safetensors",
         "type": header.type if header else None,
         "imatrix": header.imatrix if header else None,
         "files": [

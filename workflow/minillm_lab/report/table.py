@@ -32,6 +32,9 @@ SETTINGS = {  # as a config names them: label, words for their values
     "flash_attention": ("Flash attention", {"enabled": "on", "disabled": "off"}),
     "micro_batch": ("Micro-batch, tokens", dict[str, str]()),
     "mmap": ("File mapped into memory", {"mmap": "yes", "none": "no"}),
+    "precision": ("Computed in", dict[str, str]()),
+    "kv_cache": ("Keys and values held in", dict[str, str]()),
+    "dynamic_quantization": ("Activations rounded in groups of", {"0": "no"}),
 }
 
 
@@ -186,9 +189,10 @@ def settings_rows(results: dict[str, Result]) -> list[list[str]]:
     found = [["Threads, decoding · prompts", *counts]] if apart else []
     settings = [result.runtime["settings"] for result in results.values()]
     for key, (label, words) in SETTINGS.items():
-        cells = [str(of_one.get(RECORDED[key]) or "–") for of_one in settings]
+        cells = [str(of_one.get(RECORDED[key], "–")) for of_one in settings]
         chosen = any(key in of_one.get("chosen", ()) for of_one in settings)
-        if chosen or len({*cells} - {"–"}) > 1:
+        differ = key != "kv_cache" and len({*cells} - {"–"}) > 1  # its row has sizes: cache_rows
+        if chosen or differ:
             found.append([label, *(words.get(cell, cell) for cell in cells)])
     return found
 

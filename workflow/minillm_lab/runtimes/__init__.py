@@ -33,6 +33,7 @@ MODULES = {
     "bitsandbytes": "minillm_lab.runtimes.transformers",
     "torchao": "minillm_lab.runtimes.transformers",
     "mlx": "minillm_lab.runtimes.mlx_lm",
+    "openvino": "minillm_lab.runtimes.openvino",
 }
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}  # of a weight
 DISTRIBUTIONS = {
@@ -41,6 +42,7 @@ DISTRIBUTIONS = {
     "bitsandbytes": ["transformers", "torch", "bitsandbytes"],
     "torchao": ["transformers", "torch", "torchao"],
     "mlx": ["mlx", "mlx-lm"],
+    "openvino": ["openvino", "nncf"],
 }
 STEP = 512  # tokens of a passage that are evaluated at once where it is streamed
 COMPILED = r"([^/\n]+\.(?:so|dylib|dll)\b.*?),sha256=.*,(\d+)$"  # in a package's list of files
@@ -60,6 +62,8 @@ class Options:
     micro_batch: int | None = None
     mmap: bool | None = None
     kv_cache: str | dict[str, str] = "f16"  # of both, or of k and v
+    precision: str = "f32"
+    dynamic_quantization: int | str = 0  # activations in a group; 0 for none
     sequences: int = 1  # most branches of a passage in ``logits_of``
 
     @property
@@ -119,6 +123,36 @@ def replied(runtime: Runtime, prompt: list[int], tokens: int) -> list[int]:
         runtime.decode(ids[-1])
         ids.append(int(runtime.logits().argmax()))
     return ids
+
+
+def decoded(runtime: Runtime, passage: Passage) -> Iterator[NDArray[np.float32]]:
+    """The wanted rows of a passage, one at a time, as decoding computes them.
+
+    They are for runtimes that decode with other arithmetic than they read a prompt with. Tokens
+    before the wanted ones, and those that branches continue, are read as a prompt. Each row has the
+    shape (1, vocabulary) and is valid until the next.
+    """
+    rows = len(passage.ids) - passage.first
+    start = passage.first + 1 if rows else len(passage.ids)
+    runtime.clear()
+    runtime.prefill(passage.ids[:start])
+    if rows:
+        yield runtime.logits()[None]
+    for token in passage.ids[start:]:
+        runtime.decode(token)
+        yield runtime.logits()[None]
+    for branch in filter(None, passage.branches):
+        runtime.clear()
+        runtime.prefill(passage.ids)
+        for token in branch:
+            runtime.decode(token)
+            yield runtime.logits()[None]
+
+
+def wanted_before(passage: Passage) -> list[int]:
+    """How many wanted tokens of a passage lie before each of its steps, and in all of them."""
+    starts = (*range(0, len(passage.ids), STEP), len(passage.ids))
+    return [max(start - passage.first, 0) for start in starts]
 
 
 class Runtime(Protocol):

@@ -18,9 +18,11 @@ from minillm_lab.runtimes import (
     STEP,
     Options,
     Passage,
+    decoded,
     one_by_one,
     replied,
     runtime_versions,
+    wanted_before,
 )
 from minillm_lab.runtimes.tensors import HalfProducts, library_in, parts_of, quiet
 
@@ -162,34 +164,11 @@ class Transformers:
 
     def logits_of(self, passages: Sequence[Passage]) -> NDArray[np.float32]:
         if self._by_decoding():
-            return np.concatenate([row for passage in passages for row in self._decoded(passage)])
+            return np.concatenate([row for passage in passages for row in decoded(self, passage)])
         if self._has_state():
             alone = one_by_one(passages)
             return np.concatenate([self._logits_of([passage]) for passage in alone])
         return self._logits_of(passages)
-
-    def _decoded(self, passage: Passage) -> Iterator[NDArray[np.float32]]:
-        """The wanted rows of a passage, one at a time, as decoding computes them.
-
-        In 8 bits of bitsandbytes, which columns are rounded depends on all tokens that are computed
-        together (docs/runtimes.md). Tokens before the wanted ones, and those that branches
-        continue, are read as a prompt.
-        """
-        rows = len(passage.ids) - passage.first
-        start = passage.first + 1 if rows else len(passage.ids)
-        self.clear()
-        self.prefill(passage.ids[:start])
-        if rows:
-            yield self.logits()[None]
-        for token in passage.ids[start:]:
-            self.decode(token)
-            yield self.logits()[None]
-        for branch in filter(None, passage.branches):
-            self.clear()
-            self.prefill(passage.ids)
-            for token in branch:
-                self.decode(token)
-                yield self.logits()[None]
 
     @torch.inference_mode()
     def _logits_of(self, passages: Sequence[Passage]) -> NDArray[np.float32]:
@@ -239,10 +218,10 @@ class Transformers:
 
     def stream(self, passage: Passage) -> Iterator[NDArray[np.float32]]:
         starts, cache = range(0, len(passage.ids), STEP), None
-        before = [max(start - passage.first, 0) for start in (*starts, len(passage.ids))]
+        before = wanted_before(passage)
         if self._by_decoding():
-            decoded = self._decoded(passage)
-            steps = ([*islice(decoded, b - a)] for a, b in pairwise(before))
+            rows = decoded(self, passage)
+            steps = ([*islice(rows, b - a)] for a, b in pairwise(before))
             yield from map(np.concatenate, filter(None, steps))
             return
         if len(starts) == 1 or self._needs_the_whole():
@@ -261,8 +240,8 @@ class Transformers:
                 )
             cache = output.past_key_values
             if wanted:
-                rows: NDArray[np.float32] = output.logits[0].float().cpu().numpy()
-                yield rows
+                found: NDArray[np.float32] = output.logits[0].float().cpu().numpy()
+                yield found
 
     def _has_state(self) -> bool:
         """Whether a layer passes a state from token to token, past any attention mask."""

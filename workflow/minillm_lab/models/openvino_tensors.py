@@ -1,0 +1,54 @@
+"""What a model converted for OpenVINO stores of each of its original tensors."""
+
+from math import prod
+from pathlib import Path
+from xml.etree import ElementTree
+
+from minillm_lab.jobs.errors import LabError
+from minillm_lab.jobs.files import OPENVINO
+
+Tensors = list[tuple[str, str, int, int, int]]  # name, type, elements, bytes, row length
+OWN = "self.model."  # how names of constants begin
+HALVES = "._openvino_orig_"  # in those of 16 bits, before weight or bias
+
+
+def openvino_tensors(folder: Path, original: Tensors) -> Tensors:
+    """The original tensors as the folder stores them, each with the bytes of its scales as well.
+
+    Types are OpenVINO's, in capitals. Vectors without a name of their own, such as scales of norms,
+    are known by their number of elements; OpenVINO leaves out scales that are all one.
+    Raises LabError if a matrix is missing.
+    """
+    stored = dict[str, tuple[str, int]]()  # type and elements of named weights
+    size, nameless, places = dict[str, int](), list[tuple[str, int, int]](), set[str]()
+    names = {name for name, *_ in original}
+    for layer in ElementTree.parse(folder / OPENVINO[0]).iter("layer"):
+        data = layer.find("data")
+        if layer.get("type") != "Const" or data is None:
+            continue
+        type_, bytes_ = str(data.get("element_type")).upper(), int(data.get("size", 0))
+        elements = prod(map(int, filter(None, str(data.get("shape")).split(","))))
+        name, _, part = str(layer.get("name")).partition("/")
+        name = name.removeprefix(OWN).replace(HALVES, ".")
+        if str(data.get("offset")) in places:
+            bytes_ = 0  # stored once, used twice
+        places.add(str(data.get("offset")))
+        if name not in names:
+            nameless.append((type_, elements, bytes_))
+            continue
+        size[name] = size.get(name, 0) + bytes_
+        if not part:
+            stored[name] = type_, elements
+    found = []
+    for name, _, elements, _, row in original:
+        if name in stored and stored[name][1] == elements:
+            found.append((name, stored[name][0], elements, size[name], row))
+            continue
+        if row < elements:
+            raise LabError(f"nothing was stored of {name}; delete the folder to make it again")
+        alike = next((one for one in nameless if one[1] == elements), None)
+        if alike:
+            nameless.remove(alike)
+        type_, _, bytes_ = alike or ("F32", elements, 0)
+        found.append((name, type_, elements, bytes_, row))
+    return found
