@@ -26,7 +26,7 @@ NOT_IN_CONDA = {
     "report": EVERY - DRAWING - COMPUTING,
 }
 EXTRAS = PROJECT["optional-dependencies"]
-RUNTIMES = ("bitsandbytes", "mlx", "openvino", "torchao")
+RUNTIMES = ("bitsandbytes", "mlx", "onnx", "openvino", "torchao")
 IN_CONDA = {"more": [pin for name in RUNTIMES for pin in EXTRAS[name]]}
 
 

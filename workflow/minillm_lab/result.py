@@ -63,7 +63,7 @@ class ModelFacts(Record):
     source: dict[str, Any]
     revision: str | None
     files: list[ModelFile]
-    format: Literal["gguf", "safetensors", "openvino"]
+    format: Literal["gguf", "safetensors", "openvino", "onnx"]
     quantization: str = Field(
         description="The config asked for this type, or a file taken as published has it by its"
         " header; tensor_types says what the file holds."

@@ -25,6 +25,7 @@ PACKERS = {  # what makes their forms
     "torchao": "models.pack",
     "mlx": "models.mlx_folder",
     "openvino": "models.pack_openvino",
+    "onnx": "models.pack_onnx",
 }
 PACKER_CODE = {name: code(module) for name, module in PACKERS.items() if name in RUNTIMES}
 

@@ -16,6 +16,7 @@ from pydantic import (
 
 from minillm_lab.experiment.libraries import library_of
 from minillm_lab.experiment.messages import described
+from minillm_lab.experiment.onnx import OnnxVariant
 from minillm_lab.experiment.openvino import OpenVinoVariant
 from minillm_lab.experiment.quality import Quality
 from minillm_lab.experiment.recipes import SizeOf
@@ -288,6 +289,7 @@ def keys_allowed(place: tuple[int | str, ...]) -> list[str]:
         "llama.cpp": LlamaCppVariant,
         "mlx": MlxVariant,
         "openvino": OpenVinoVariant,
+        "onnx": OnnxVariant,
         "package": Package,
         "gguf": HubGguf,
         "files": GgufFile,

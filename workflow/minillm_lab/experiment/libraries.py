@@ -9,6 +9,7 @@ FORMS = {  # what the names of their forms look like
     "bitsandbytes": "bnb-(?:nf4|int8)",
     "torchao": "torchao-int8",
     "openvino": r"openvino-(?:unquantized|int8|int4_a?sym-\d+)",
+    "onnx": r"onnx-(?:fp32|int[48]-\w+-block\d+-level\d)",
     "mlx": r"mlx-(?:b\d-g\d+-)?b?float\d\d",
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 def described(origin: str, error: Any, allowed: list[str]) -> str:
     """One of pydantic's errors in plain words. ``allowed`` are the keys that may stand there."""
     tags = {
-        "transformers", "llama.cpp", "mlx", "openvino", "a name", "a file", "on the hub",
+        "transformers", "llama.cpp", "mlx", "openvino", "onnx", "a name", "a file", "on the hub",
         "a checksum", "of each", "a word", "a number", "a size", "of a variant", "[key]",
     }  # fmt: skip
     place = [name if (name := str(p)).isprintable() else repr(name) for p in error["loc"]]

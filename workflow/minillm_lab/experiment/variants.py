@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from minillm_lab.experiment.libraries import Packed, library_of
 from minillm_lab.experiment.mixtures import Mixture
+from minillm_lab.experiment.onnx import OnnxVariant
 from minillm_lab.experiment.openvino import OpenVinoVariant
 from minillm_lab.experiment.recipes import TYPES, FileSize, SizeOf, Types
 from minillm_lab.experiment.settings import Settings, Threads
@@ -231,7 +232,7 @@ class MlxVariant(Settings):
         return f"mlx-b{self.bits}-g{self.group}-{self.dtype}" if self.bits else f"mlx-{self.dtype}"
 
 
-AnyVariant = TransformersVariant | LlamaCppVariant | MlxVariant | OpenVinoVariant
+AnyVariant = TransformersVariant | LlamaCppVariant | MlxVariant | OpenVinoVariant | OnnxVariant
 
 
 def fits_context(place: str, settings: AnyVariant, context: int) -> None:

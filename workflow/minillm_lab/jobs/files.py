@@ -13,6 +13,8 @@ from minillm_lab.jobs.errors import LabError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+ONNX = "model.onnx"  # and model.onnx.data, which holds the values
+CONTENTS = "contents.json"  # beside it: what ``models.pack_onnx`` says of it
 OPENVINO = ("openvino_model.xml", "openvino_model.bin")  # the model, its weights
 
 
@@ -95,6 +97,8 @@ def weight_files(weights: Path) -> list[Path]:
     """The files that hold a model's weights: a GGUF, or a folder's safetensors or OpenVINO."""
     if files := gguf_files(weights):
         return files
+    if as_onnx := sorted(weights.glob(f"{ONNX}*")):
+        return as_onnx
     if (weights / OPENVINO[0]).exists():
         return [weights / name for name in OPENVINO]
     names = chosen_safetensors(weights, [file.name for file in weights.iterdir()], str(weights))

@@ -12,7 +12,15 @@ from minillm_lab.experiment.libraries import bits_of
 from minillm_lab.header import Header, read_gguf
 from minillm_lab.jobs.command import run
 from minillm_lab.jobs.errors import LabError
-from minillm_lab.jobs.files import OPENVINO, gguf_files, sha256_of, weight_files, write_text
+from minillm_lab.jobs.files import (
+    CONTENTS,
+    ONNX,
+    OPENVINO,
+    gguf_files,
+    sha256_of,
+    weight_files,
+    write_text,
+)
 from minillm_lab.models.openvino_tensors import openvino_tensors
 
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "I8": 8, "U8": 8}
@@ -25,22 +33,26 @@ Tensors = list[tuple[str, str, int, int, int]]  # name, type, elements, bytes, r
 
 
 def facts_of(weights: Path, original: Path | None = None) -> dict[str, Any]:
-    """Facts of a GGUF file, of a folder with its parts, of safetensors, or of OpenVINO's files.
+    """Facts of a GGUF file, or a folder with its parts, safetensors, ONNX's or OpenVINO's files.
 
     ``type`` is a GGUF's quantization type by its header, and ``imatrix`` what it says of the
     importance matrix that it was made with; None for safetensors. ``original``: the safetensors
     that another library than llama.cpp converted, if one did.
     ``bits_per_weight`` is 8 × tensor bytes / parameters, and ``tensor_types`` is the share of the
     parameters that each type holds, largest first. Both count all tensors of the file, also a
-    second copy of an embedding.
+    second copy of an embedding; but parameters of ONNX are those of ``original``.
     """
     files = weight_files(weights)
     as_gguf = bool(gguf_files(weights))
     header = read_gguf(weights) if as_gguf else None
-    in_openvino = original is not None and (weights / OPENVINO[0]).exists()
-    source = original if original and in_openvino else weights
+    as_onnx = any(file.name == ONNX for file in files)
+    in_openvino = any(file.name in OPENVINO for file in files)
+    source = original if original and (as_onnx or in_openvino) else weights
     tensors, context = _gguf(header) if header else _safetensors(source)
-    if in_openvino:
+    whole = sum(elements for _, _, elements, _, _ in tensors)
+    if as_onnx:
+        tensors = _onnx(weights)
+    elif in_openvino:
         tensors = openvino_tensors(weights, tensors)
     elif original:
         tensors = _packed(tensors, _safetensors(original)[0], packed_type(weights.name))
@@ -50,18 +62,21 @@ def facts_of(weights: Path, original: Path | None = None) -> dict[str, Any]:
         if row % SUPER_BLOCK and row < elements:  # vectors are never quantized
             odd_rows[str(row)] += elements
     total = parameters.total()
+    of_model = whole if as_onnx else total
+    kinds = {"gguf": as_gguf, "onnx": as_onnx, "openvino": in_openvino}
+    format_ = next((kind for kind, is_it in kinds.items() if is_it), "safetensors")
     if not total:
         raise LabError(f"{weights}: holds no tensors; name another file")
     return {
-        "format": "gguf" if as_gguf else "openvino" if in_openvino else "safetensors",
+        "format": format_,
         "type": header.type if header else None,
         "imatrix": header.imatrix if header else None,
         "files": [
             {"path": str(file), "bytes": file.stat().st_size, "sha256": sha256_of(file)}
             for file in files
         ],
-        "parameters": total,
-        "bits_per_weight": 8 * sum(size for _, _, _, size, _ in tensors) / total,
+        "parameters": of_model,
+        "bits_per_weight": 8 * sum(size for _, _, _, size, _ in tensors) / of_model,
         "tensor_types": {held_as: n / total for held_as, n in parameters.most_common()},
         "rows_not_of_256": {row: n / total for row, n in odd_rows.most_common()},
         "context": context,
@@ -111,6 +126,16 @@ def _safetensors(folder: Path) -> tuple[Tensors, int | None]:
     said = json.loads(config.read_bytes()) if config.exists() else {}
     context = said.get("max_position_embeddings")
     return found, context if isinstance(context, int) else None
+
+
+def _onnx(folder: Path) -> Tensors:
+    """The weights of a model as ONNX, each with its scales, as ``models.pack_onnx`` found them."""
+    try:
+        return [tuple(each) for each in json.loads((folder / CONTENTS).read_bytes())["tensors"]]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise LabError(
+            f"{folder}: {CONTENTS} does not say what it holds; delete the folder to make it again"
+        ) from error
 
 
 def _packed(stored: Tensors, original: Tensors, type_: str) -> Tensors:

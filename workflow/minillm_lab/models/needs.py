@@ -22,8 +22,9 @@ from minillm_lab.result import main_type
 from minillm_lab.wording import number
 
 # Bytes of a process beside the weights, as measured with SmolLM2-135M.
-REFERENCE = {"transformers": 650e6, "llama.cpp": 350e6, "mlx": 650e6, "openvino": 650e6}
-VARIANT = {"transformers": 480e6, "llama.cpp": 115e6, "mlx": 480e6, "openvino": 300e6}
+REFERENCE = {"transformers": 650e6, "llama.cpp": 350e6}
+VARIANT = {"transformers": 480e6, "llama.cpp": 115e6}
+VARIANT |= {"mlx": 480e6, "onnx": 300e6, "openvino": 300e6}
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "F32": 4, "F16": 2, "BF16": 2}
 REFERENCE_STEP, IMATRIX_STEP, TURNS = "the reference", "the importance matrix", "taking turns"
 TOKEN = 2700  # bytes of the reference's file for a scored token: 2.3 to 3.1 kB, by the vocabulary

@@ -34,6 +34,7 @@ MODULES = {
     "torchao": "minillm_lab.runtimes.transformers",
     "mlx": "minillm_lab.runtimes.mlx_lm",
     "openvino": "minillm_lab.runtimes.openvino",
+    "onnx": "minillm_lab.runtimes.onnx",
 }
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}  # of a weight
 DISTRIBUTIONS = {
@@ -43,6 +44,7 @@ DISTRIBUTIONS = {
     "torchao": ["transformers", "torch", "torchao"],
     "mlx": ["mlx", "mlx-lm"],
     "openvino": ["openvino", "nncf"],
+    "onnx": ["onnxruntime-genai", "onnxruntime", "onnx", "onnx-ir"],
 }
 STEP = 512  # tokens of a passage that are evaluated at once where it is streamed
 COMPILED = r"([^/\n]+\.(?:so|dylib|dll)\b.*?),sha256=.*,(\d+)$"  # in a package's list of files

@@ -1,0 +1,145 @@
+"""A model as ONNX, made by the model builder of ONNX Runtime GenAI from safetensors.
+
+Beside the model lies ``CONTENTS``: the builder's options, and what each weight is stored in.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime_genai
+from onnx.helper import get_attribute_value, tensor_dtype_to_np_dtype
+
+from minillm_lab.experiment.onnx import options_of
+from minillm_lab.experiment.sources import TOKENIZER_FILES
+from minillm_lab.jobs.command import log, run, say
+from minillm_lab.jobs.errors import LabError, first_line
+from minillm_lab.jobs.files import CONTENTS, INDEX, ONNX, check_space, written_whole
+from minillm_lab.jobs.watcher import dies_with
+from minillm_lab.models.facts import facts_of
+
+FLOATS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+TABLES = ("cos_cache", "sin_cache")  # of positions; they are no weights
+OF_THE_WEIGHTS = ("config.json", "generation_config.json", INDEX)
+FIXED = {"hf_token": "false", "hf_remote": "false", "kv_cache_quant_scheme": "none"}
+
+
+def pack(safetensors: Path, form: str, output: Path) -> None:
+    """Convert a folder of safetensors to a form of ``experiment.onnx``, as a whole or not at all.
+
+    Raises LabError if the model builder cannot, or ONNX Runtime cannot load what it made.
+    """
+    precision, options = options_of(form)
+    check_space(output, 4 * int(facts_of(safetensors)["parameters"]))
+    try:
+        with written_whole(output) as part:
+            build(safetensors, part, precision, options)
+            about = {"precision": precision, **options, **contents(part / ONNX)}
+            (part / CONTENTS).write_text(json.dumps(about) + "\n", "utf-8")
+            for file in {f for pattern in TOKENIZER_FILES for f in safetensors.glob(pattern)}:
+                if file.name not in OF_THE_WEIGHTS:
+                    shutil.copy(file, part)
+            onnxruntime_genai.Model(str(part))
+    except (LabError, MemoryError):
+        raise
+    except Exception as error:  # the libraries raise errors of every kind
+        raise LabError(refused(safetensors, form, first_line(error))) from error
+
+
+def refused(safetensors: Path, form: str, why: str) -> str:
+    return (
+        f"{safetensors}: ONNX Runtime GenAI cannot make {form} of it: {why}; run this model in"
+        " another runtime"
+    )
+
+
+def build(safetensors: Path, output: Path, precision: str, options: dict[str, Any]) -> None:
+    """Let the model builder write the model, in a process of its own. Raises RuntimeError.
+
+    Its modules have names such as ``builders``, which others may have as well.
+    """
+    given = [f"{key}={value}" for key, value in (FIXED | options).items()]
+    command = [
+        *(sys.executable, "-P", "-m", "onnxruntime_genai.models.builder"),
+        *("--input", str(safetensors), "--output", str(output), "--precision", precision),
+        *("--execution_provider", "cpu", "--cache_dir", str(output.parent / "cache")),
+        *("--extra_options", *given),
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, preexec_fn=dies_with(os.getpid())
+    )
+    log.info("%s\n%s", done.stdout, done.stderr)
+    if done.returncode < 0:
+        raise MemoryError(f"the model builder was ended by signal {-done.returncode}")
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+        raise RuntimeError(re.sub(r"^\w+(Error|Exception): ", "", last))
+
+
+def contents(file: Path) -> dict[str, Any]:
+    """What an ONNX file holds and computes in, without reading its weights.
+
+    ``tensors``: name as in safetensors, type, elements, bytes and row length of each.
+    """
+    graph = onnx.load(file, load_external_data=False).graph
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    kinds = {v.name: kind_of(v.type.tensor_type.elem_type) for v in [*graph.input, *graph.output]}
+    tensors = []
+    for node in graph.node:
+        if node.op_type == "MatMulNBits":
+            about = {one.name: get_attribute_value(one) for one in node.attribute}
+            own = [stored.pop(name) for name in node.input[1:4] if name in stored]
+            size, type_ = sum(map(bytes_of, own)), f"INT{about['bits']}"
+            name = plain_name(node.input[1])
+            tensors.append((name, type_, about["K"] * about["N"], size, about["K"]))
+    for name, tensor in stored.items():
+        type_ = FLOATS.get(kind_of(tensor.data_type), "")
+        if type_ and not name.startswith(("/", *TABLES)):
+            elements = prod(tensor.dims)
+            row = tensor.dims[0 if ".MatMul." in name else -1]  # products hold it transposed
+            tensors.append((plain_name(name), type_, elements, bytes_of(tensor), row))
+    floats = [t for t in tensors if t[1] in {*FLOATS.values()}]
+    matrices = [name.removesuffix(".weight") for name, _, n, _, row in floats if n > row]
+    return {
+        "compute": kinds["logits"],
+        "kv_cache": kinds["past_key_values.0.key"],
+        "unquantized": [*matrices, "vectors"] if len(floats) < len(tensors) else "all",
+        "tensors": tensors,
+    }
+
+
+def kind_of(number: int) -> str:
+    """The name of a type that ONNX numbers, such as float32."""
+    return str(tensor_dtype_to_np_dtype(number).name)
+
+
+def bytes_of(tensor: Any) -> int:
+    """Bytes of a tensor, whose values may lie in another file."""
+    size: int = tensor_dtype_to_np_dtype(tensor.data_type).itemsize * prod(tensor.dims)
+    return size
+
+
+def plain_name(name: str) -> str:
+    """The name of a weight as safetensors have it: without that of the node that reads it."""
+    return re.sub(r"\.MatMul\.weight.*", ".weight", name).replace("layernorm", "norm")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    say(f"converting {arguments.safetensors} to {arguments.form}")
+    pack(arguments.safetensors, arguments.form, arguments.output)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--safetensors", type=Path, required=True)
+    parser.add_argument("--form", required=True, help="such as onnx-fp32")
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser)
