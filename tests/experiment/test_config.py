@@ -79,6 +79,21 @@ BAD = {
         {"path": "x.Q8_0.gguf", "reference": "q8_0"},
         "models.mine.reference: 'q8_0' is a variant of smollm2-135m-instruct; name one of mine",
     ),
+    "a reference that another library quantized": (
+        "quality.reference",
+        {"runtime": "transformers", "quantization": "bnb-nf4"},
+        "quality.reference: bnb-nf4 cannot be a reference; name a variant in llama.cpp",
+    ),
+    "a method that no library has": (
+        "variants.fp16",
+        {"runtime": "transformers", "quantization": "bnb-int4"},
+        "variants.fp16.quantization: 'bnb-int4' is not one of 'bnb-nf4', 'bnb-int8'",
+    ),
+    "bits that MLX has not": (
+        "variants.fp16",
+        {"runtime": "mlx", "bits": 7},
+        "variants.fp16.bits: 7 is not one of",
+    ),
     "a key that a model's reference has not": (
         "models.smollm2-135m-instruct.reference",
         {"runtime": "llama.cpp", "quantizaton": "F16"},
