@@ -18,13 +18,13 @@ CONFIG = $(if $(EXPERIMENT),--configfile experiments/$(EXPERIMENT).yaml)
 LEAN = -DLLAVA_BUILD=OFF -DLLAMA_BUILD_COMMON=OFF \
 	-DCMAKE_PROJECT_llama_cpp_INCLUDE='$(CURDIR)/envs/llama.cpp.cmake'
 
-.PHONY: install run report test lock audit cluster
+.PHONY: run install report test lock audit cluster
 .DELETE_ON_ERROR:
-
-install: .venv/installed $(RUNTIMES:%=.venv/installed-%)
 
 run: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores 1 $(CONFIG) $(ARGS)
+
+install: .venv/installed $(RUNTIMES:%=.venv/installed-%)
 
 report: run
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --report report.html $(CONFIG) $(ARGS)
