@@ -50,7 +50,7 @@ def test_twice_as_many_take_twice_as_long(key: str, part: str) -> None:
 def test_what_a_larger_model_takes_grows_and_its_trials_stay_short() -> None:
     small, large = (seconds(plan(), size) for size in (1e8, 1e10))
     assert large["rounds"] > 10 * small["rounds"] and large["quality"] > 10 * small["quality"]
-    assert large["trials"] / (6 * 2) < 180  # two minutes and a half each, of a second a token
+    assert large["trials"] / (6 * 2) < 200  # some three minutes each, of a second a token
 
 
 def test_without_quality_it_takes_none() -> None:
