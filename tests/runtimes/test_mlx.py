@@ -7,11 +7,43 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.models.mlx_folder import write_folder
 from minillm_lab.runtimes import Passage, Runtime, open_runtime, resolved
 
+SIZES = {
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+}
+PLAIN = {"rope_type": "default", "rope_theta": 500.0}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+POSITIONS = {  # architectures, and what their configs say of positions
+    "llama": {"rope_parameters": PLAIN | LLAMA3},
+    "phi": {"rope_parameters": PLAIN | {"partial_rotary_factor": 0.25}},
+    "gemma3_text": {
+        "rope_parameters": {
+            "full_attention": PLAIN,
+            "sliding_attention": PLAIN | {"rope_theta": 50.0},
+        },
+        "layer_types": ["sliding_attention", "full_attention"],
+        "sliding_window": 8,
+        "sliding_window_pattern": 2,
+        "head_dim": 32,
+    },
+}
 IDS = [54, 71, 88, 30, 12, 7, 99, 140, 3, 41, 68, 205, 17, 33, 90, 2]
 
 
@@ -51,6 +83,24 @@ def test_unquantized_it_computes_what_transformers_computes(both: tuple[Runtime,
     assert told == found
 
 
+@pytest.mark.parametrize("architecture", POSITIONS)
+def test_positions_of_other_models_are_those_of_transformers(
+    architecture: str, tiny_safetensors: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "source"
+    shutil.copytree(tiny_safetensors, folder)
+    config = AutoConfig.for_model(architecture, **SIZES, **POSITIONS[architecture])
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(config)
+    for values in model.parameters():
+        torch.nn.init.normal_(values, std=0.3)  # so that attention looks at places
+    model.save_pretrained(folder)
+    write_folder(folder, "mlx-float32", tmp_path / "mlx-float32")
+    both = opened("transformers", folder), opened("mlx", tmp_path / "mlx-float32")
+    reference, logits = (runtime.logits_of([Passage(IDS, 0)]).copy() for runtime in both)
+    np.testing.assert_allclose(logits, reference, atol=1e-3 * np.abs(reference).max())
+
+
 def test_a_chunk_a_stream_and_single_tokens_give_the_same(both: tuple[Runtime, Runtime]) -> None:
     _, runtime = both
     whole = runtime.logits_of([Passage(IDS, 0)]).copy()
@@ -87,3 +137,12 @@ def test_a_full_context_and_an_unknown_model_are_one_line(source: Path, tmp_path
     with pytest.raises(LabError, match=r"mlx-float16 cannot be made: .*nonesuch"):
         write_folder(tmp_path / "other", "mlx-float16", tmp_path / "mlx-float16")
     assert not (tmp_path / "mlx-float16").exists()
+
+
+def test_positions_that_mlx_lm_does_not_read_are_refused(source: Path, tmp_path: Path) -> None:
+    config = json.loads((source / "config.json").read_text())
+    config["rope_parameters"] = dict.fromkeys(("full_attention", "sliding_attention"), PLAIN)
+    shutil.copytree(source, tmp_path / "two")
+    (tmp_path / "two/config.json").write_text(json.dumps(config))
+    with pytest.raises(LabError, match="mlx-lm does not read how its kinds of layers turn keys"):
+        write_folder(tmp_path / "two", "mlx-float16", tmp_path / "mlx-float16")

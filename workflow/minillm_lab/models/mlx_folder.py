@@ -16,20 +16,29 @@ from minillm_lab.jobs.errors import LabError, first_line
 from minillm_lab.jobs.files import check_space, weight_files, written_whole
 
 FORM = re.compile(r"mlx-(?:b(?P<bits>\d)-g(?P<group>\d+)-)?(?P<dtype>\w+)")
+LOCAL_BASE = ("gemma3", "gemma3_text")  # with bases for two kinds of layers
 
 
 def rope_of(config: dict[str, Any]) -> dict[str, Any]:
-    """The base and the scaling of positions, where mlx-lm looks for them.
+    """What a config says of positions, where mlx-lm looks for it.
 
-    Transformers 5 writes them into ``rope_parameters``, which mlx-lm does not read: it would take a
-    base of its own without a word.
+    Transformers 5 writes it into ``rope_parameters``, which mlx-lm does not read: it would take a
+    base of its own without a word. Raises ValueError for what mlx-lm has no place for.
     """
     told = config.get("rope_parameters")
-    if not isinstance(told, dict) or "rope_theta" not in told:
+    if not isinstance(told, dict):
         return {}
-    scaling = {key: value for key, value in told.items() if key != "rope_theta"}
-    scaled = scaling.get("rope_type", "default") != "default"
-    return {"rope_theta": told["rope_theta"]} | ({"rope_scaling": scaling} if scaled else {})
+    found = {}
+    if isinstance(told.get("sliding_attention"), dict) and config["model_type"] in LOCAL_BASE:
+        found["rope_local_base_freq"] = told["sliding_attention"]["rope_theta"]
+        told = told["full_attention"]
+    if any(isinstance(value, dict) for value in told.values()):
+        raise ValueError("mlx-lm does not read how its kinds of layers turn keys")
+    found |= {key: told[key] for key in ("rope_theta", "partial_rotary_factor") if told.get(key)}
+    scaling = {key: value for key, value in told.items() if key not in found}
+    if scaling.get("rope_type", "default") != "default":
+        found["rope_scaling"] = scaling
+    return found
 
 
 def write_folder(safetensors: Path, form: str, output: Path) -> None:
