@@ -53,6 +53,13 @@ def test_what_a_larger_model_takes_grows_and_its_trials_stay_short() -> None:
     assert large["trials"] / (6 * 2) < 200  # some three minutes each, of a second a token
 
 
+def test_where_float16_is_slow_rounds_take_longer_and_scores_do_not() -> None:
+    slow = Rates(RATES.decode, RATES.prefill | {"float16": 2e9, "float32": 2e9}, measured=True)
+    usual, found = seconds(plan()), seconds(plan(), rates=slow)
+    assert found["rounds"] > 2 * usual["rounds"]
+    assert usual["quality"] < found["quality"] < 1.5 * usual["quality"]
+
+
 def test_without_quality_it_takes_none() -> None:
     assert seconds(plan(quality=None))["quality"] == 0
 

@@ -151,7 +151,7 @@ def test_what_it_takes_is_said_before_anything_is_downloaded(
     assert f"Download: {number(weights / 1e6)} MB. Disk: about" in console.new("acme/tiny-GGUF")
     both = len(WEIGHTS) + len(CAUSAL)
     said = console.new("acme/tiny")
-    assert f"Download: {number(both / 1e6)} MB. Disk: about" in said
+    assert f"Download: {number((both + needs.CONVERTER) / 1e6)} MB. Disk: about" in said
     assert re.search(
         r"^Download: .*\nTime: about \d+ (s|min) without the download"
         r" \(models .*, rounds .*, trials .*, quality .*\), by rates of another model",
@@ -548,7 +548,7 @@ def test_safetensors_are_a_model_each_and_types_are_made_of_each(
     assert experiment.models["mine-tiny"].path == "mine/tiny"
     assert not any(model.reference for model in experiment.models.values())  # one serves all
     both = 2 * (len(WEIGHTS) + len(CAUSAL))
-    assert f"Download: {number(both / 1e6)} MB. Disk: about" in said
+    assert f"Download: {number((both + needs.CONVERTER) / 1e6)} MB. Disk: about" in said
 
 
 def test_the_hub_and_this_disk_are_set_against_each_other(
@@ -662,11 +662,23 @@ def test_memory_and_disk_are_those_of_all_models_together(tiny_gguf: Path, tmp_p
     (line, *_) = needs.needs(experiment, models)
     taken = 3600e6 + 2 * needs.VARIANT["llama.cpp"]
     assert f"Memory: about {needs.megabytes(taken)} (large-q8_0 and small-q8_0 taking" in line
-    beside = needs.references(experiment) + needs.PAGES
+    beside = needs.references(experiment, models) + needs.results(experiment)
     assert f"Download: nothing. Disk: about {needs.megabytes(beside)} of" in line
     (with_types, *_) = needs.needs(changed(experiment, "Q6_K"), models)
     made = 2 * (needs.size_of("F16", models["small"]) + needs.size_of("Q6_K", models["small"]))
     assert f"Disk: about {needs.megabytes(made + beside)} of" in with_types
+
+
+@pytest.mark.parametrize("width", [256, 576])  # of 576 the rows of most tensors fall back
+def test_the_size_of_types_that_are_made_here_is_about_right(tmp_path: Path, width: int) -> None:
+    source = tmp_path / "F16.gguf"
+    write_tiny_gguf(source, width=width, feed=3 * width, layers=4, sentencepiece=2000)
+    size = source.stat().st_size
+    found = Found([Gguf("F16", [File(source.name, size)], read_header(source))], [], tmp_path)
+    for type_ in ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M"):
+        quantize(source, type_, tmp_path / f"{type_}.gguf")
+        made = (tmp_path / f"{type_}.gguf").stat().st_size
+        assert needs.size_of(type_, found) == pytest.approx(made, rel=0.07), type_
 
 
 def changed(experiment: Experiment, type_: str) -> Experiment:

@@ -45,6 +45,7 @@ MADE = 4e7  # bytes per second of a file that is made here
 READING = 0.4  # seconds of both yardsticks
 AGAIN = 1.15  # times the blocks of a trial, since a change of state asks for more
 SCORED = 1.35  # times a token in scoring, with what is made of its logits
+IN_FLOAT32 = 0.7  # of the unquantized GGUF's rate: scoring in Transformers is at least so fast
 SHORT = 1.0  # seconds of each other job
 OWN_TOKENS = OWN_CHUNKS * 512  # of the calibration text
 F16 = LlamaCppVariant.model_validate({"runtime": "llama.cpp", "quantization": "F16"})
@@ -105,23 +106,28 @@ def rates(results: Iterable[Result], threads: int) -> Rates:
 
 @dataclass(frozen=True)
 class Speeds:
-    """Seconds of a process's start, of a token decoded, of a token read with many others."""
+    """Seconds of a process's start, of a token decoded, read with many others, and scored."""
 
     start: float
     token: float
     read: float
+    scored: float
 
 
 def speeds(settings: Settings, size: float, weights: float, found: Rates) -> Speeds:
     """The seconds of a variant whose form takes ``size`` bytes, for so many ``weights``."""
     if settings.runtime == "transformers":
         kind = "float32" if settings.dtype == "float32" else "float16"
+        # Where the CPU has no fast products of float16, scores multiply in float32.
+        scored = max(found.prefill[kind], IN_FLOAT32 * found.prefill["unquantized"])
     else:
         kind = "unquantized" if settings.form in UNQUANTIZED else "quantized"
+        scored = found.prefill[kind]
     return Speeds(
         START[settings.runtime] + size / READ,
         size / found.decode[kind],
         2 * weights / found.prefill[kind],
+        SCORED * 2 * weights / scored,
     )
 
 
@@ -155,18 +161,18 @@ def seconds(plan: Plan, size: Size, made: Iterable[float], found: Rates) -> dict
     took["models"] = sum(made) / MADE + SHORT * (10 + 3 * len(every))
     for model in plan.with_imatrix:
         own = parts(F16, model)
-        took["models"] += own.start + SCORED * OWN_TOKENS * own.read
+        took["models"] += own.start + OWN_TOKENS * own.scored
     for name, own in every.items():
         answer = PROMPT * own.read + experiment.generate * own.token
         deep = sum(d * own.read + TOKENS_AT_DEPTH * own.token for d in plan.depths(name))
         took["rounds"] += experiment.rounds * (own.start + 2 * READING + answers * answer + deep)
         took["trials"] += len(plan.trials(name)) * of_trial(plan, own, base)
-        took["quality"] += own.start + SCORED * text * own.read if quality else 0.0
+        took["quality"] += own.start + text * own.scored if quality else 0.0
     for model in plan.with_reference:  # one made elsewhere takes no time here
         computed = plan.computed(model)
         own, at_once = parts(computed, model), computed.runtime == "transformers"
         replies = (REPLY * (1 if at_once else PROMPTS) + experiment.generate) * own.token
-        took["quality"] += 2 * own.start + SCORED * text * own.read + replies
+        took["quality"] += 2 * own.start + text * own.scored + replies
     return took
 
 

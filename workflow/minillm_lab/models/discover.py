@@ -170,9 +170,9 @@ def on_hub(name: str, types: list[str], whole: bool) -> Source:
     if every and not files:
         raise LabError(f"{name}: {every[0].path}: {ODD}")
     if not files:
-        weights, stored = hub_safetensors(repository)
+        weights, told = hub_safetensors(repository)
         return Source(
-            name, repository, [], Found([], weights, [], repository, stored, sources=(name,))
+            name, repository, [], Found([], weights, [], repository, told, sources=(name,))
         )
     labels = labelled(grouped(files, name))
     if types and all(any(named(label, type_) for label in labels) for type_ in types):
@@ -234,8 +234,8 @@ def on_disk(paths: list[Path], apart: bool) -> list[Source]:
         for path in batch:
             weights = None
             if not below[path]:
-                files, stored = local_safetensors(path)
-                weights = Found([], files, [], path, stored, sources=(str(path),))
+                files, told = local_safetensors(path)
+                weights = Found([], files, [], path, told, sources=(str(path),))
             inside = path.rglob("*") if path.is_dir() and below[path] else ()
             names = [relative(file, path) for file in inside]
             left_out = not_taken(name for name in names if "/" not in name) + cut_up(names)

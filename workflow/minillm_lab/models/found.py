@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import count
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 from minillm_lab.experiment.sources import BLOB, QUANTIZATION_TYPES, UNQUANTIZED
 from minillm_lab.header import Header, joined
@@ -41,6 +42,17 @@ class Gguf:
         return sum(file.bytes for file in self.files)
 
 
+class Told(NamedTuple):
+    """What a config tells of a model's weights: 0 where it does not."""
+
+    bytes_per_weight: int = 2
+    width: int = 0  # weights in most rows
+    vocabulary: int = 0
+
+
+UNTOLD = Told()
+
+
 @dataclass(frozen=True)
 class Found:
     """What a source offers: GGUF files, or safetensors, or both."""
@@ -49,7 +61,7 @@ class Found:
     safetensors: list[File]
     gguf_from: Sequence[Repository] | Path = ()
     safetensors_from: Repository | Path | None = None
-    bytes_per_weight: int = 2  # of the safetensors
+    told: Told = UNTOLD  # of the safetensors
     left_out: tuple[str, ...] = ()  # what lies there besides, and why it is no variant
     sources: tuple[str, ...] = ()  # as they were named
     base_named: str = ""  # the one of them that is the base model of the others
@@ -66,6 +78,14 @@ class Found:
             named(gguf.label, type_) or gguf.header.type.lower() == type_.lower()
             for gguf in self.gguf
         )
+
+    @property
+    def width_and_vocabulary(self) -> tuple[int, int]:
+        """Columns and rows of the embedding; 0 where nothing tells."""
+        if not self.gguf:
+            return self.told.width, self.told.vocabulary
+        width, vocabulary, *_ = (*embedding_of(self.gguf[0].header), 0, 0)
+        return width, vocabulary
 
     @property
     def unquantized(self) -> Gguf | None:
@@ -111,9 +131,15 @@ def usable(source: str, splits: Sequence[Split]) -> tuple[list[Gguf], tuple[str,
 
 def model_of(header: Header) -> tuple[str | None, tuple[int, ...], int]:
     """What a model's quantizations have in common: architecture, vocabulary and width, depth."""
+    names = [tensor.name for tensor in header.tensors]
+    blocks = {name.split(".")[1] for name in names if name.startswith("blk.")}
+    return header.architecture, embedding_of(header), len(blocks)
+
+
+def embedding_of(header: Header) -> tuple[int, ...]:
+    """The shape of the embedding: its width, then the vocabulary."""
     shapes = {tensor.name: tensor.shape for tensor in header.tensors}
-    blocks = {name.split(".")[1] for name in shapes if name.startswith("blk.")}
-    return header.architecture, shapes.get("token_embd.weight", ()), len(blocks)
+    return shapes.get("token_embd.weight", ())
 
 
 def found_in(

@@ -27,10 +27,16 @@ VARIANT = {"transformers": 480e6, "llama.cpp": 115e6}
 VARIANT |= {"mlx": 480e6, "onnx": 300e6, "openvino": 300e6}
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "F32": 4, "F16": 2, "BF16": 2}
 REFERENCE_STEP, IMATRIX_STEP, TURNS = "the reference", "the importance matrix", "taking turns"
-TOKEN = 2700  # bytes of the reference's file for a scored token: 2.3 to 3.1 kB, by the vocabulary
-TEXT = 31 * 512  # tokens of the lab's own evaluation text
-PAGES = 3e6  # bytes of results, charts and reports
-MIXED = 1.1  # times a type's own bits: a file of a type holds some tensors in finer ones
+TOKEN, LARGE = 2330, 1 << 16  # bytes of the reference for a scored token, of this vocabulary
+CHUNKS, TEXT = 31, 31 * 512  # the lab's own evaluation text, and its tokens
+PAGES, PAGE = 2.05e6, 0.13e6  # bytes of charts and reports; of a variant's results
+CONVERTER = 76.6e6  # bytes of the archive that holds llama.cpp's converter
+HEADER = 37  # bytes of a GGUF's header for a token of the vocabulary
+# Times the bits of a type's main type, the output apart: some tensors are stored in finer ones.
+# Of llama.cpp's sizes of Llama-3.1-8B (tools/quantize/README.md).
+MIXED = {"Q2_K": 1.11, "Q3_K_M": 1.11, "Q3_K_L": 1.2, "Q4_K_M": 1.06, "Q5_K_M": 1.03}
+FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "Q2_K": "Q4_0", "Q3_K": "Q4_0"}
+SCALED = 1.1  # times the bits of other libraries' forms
 
 
 def download(found: Found) -> int:
@@ -49,26 +55,36 @@ def weights(found: Found) -> int:
     """The number of a model's weights."""
     if found.gguf:
         return max(sum(prod(t.shape) for t in gguf.header.tensors) for gguf in found.gguf)
-    return sum(file.bytes for file in found.safetensors) // found.bytes_per_weight
+    return sum(file.bytes for file in found.safetensors) // found.told.bytes_per_weight
 
 
 def size_of(form: str, found: Found) -> float:
     """Bytes of a form of the model: as published, else about what it takes when it is made."""
-    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
-
     published = {gguf.label: gguf.bytes for gguf in found.gguf}
     if form in published:
         return published[form]
+    width, vocabulary = found.width_and_vocabulary
     if form in BYTES:
-        return BYTES[form] * weights(found)
+        header = HEADER * vocabulary if form.isupper() else 0  # as GGUF
+        return BYTES[form] * weights(found) + header
     if library_of(form):  # with scales, and layers that are not quantized
         bits = bits_of(form)
-        return (
-            MIXED * weights(found) * (bits / 8 if bits else BYTES.get(form.rpartition("-")[2], 4))
-        )
-    type_ = GGMLQuantizationType[main_type(form)]
-    block, size = GGML_QUANT_SIZES[type_]
-    return float(MIXED * weights(found) * size / block)
+        each = SCALED * bits / 8 if bits else BYTES.get(form.rpartition("-")[2], 4)
+        return each * weights(found)
+    main, output = bytes_in(main_type(form), width), bytes_in("Q6_K", width)
+    apart = width * vocabulary  # an embedding that serves as the output is stored as that
+    body = main * MIXED.get(form, 1) * (weights(found) - apart)
+    return body + max(main, output) * apart + HEADER * vocabulary
+
+
+def bytes_in(type_: str, width: int) -> float:
+    """Bytes of a weight in a type, or in what stands for it where rows are no whole blocks."""
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    block, size = GGML_QUANT_SIZES[GGMLQuantizationType[type_]]
+    if block == 256 and width % block:  # as llama.cpp's quantizer falls back
+        return bytes_in(FALLBACK.get(type_, "IQ4_NL"), width)
+    return float(size / block)
 
 
 def made(experiment: Experiment, model: str, found: Found) -> Iterator[float]:
@@ -87,12 +103,32 @@ def made_here(experiment: Experiment, models: dict[str, Found]) -> list[float]:
     return [size for model, found in models.items() for size in made(experiment, model, found)]
 
 
-def references(experiment: Experiment) -> float:
+def references(experiment: Experiment, models: dict[str, Found]) -> float:
     """Bytes of the references that are computed here."""
-    quality, count = experiment.quality, len(Plan(experiment, "").with_reference)
-    if not quality or not count:
+    quality, computed = experiment.quality, Plan(experiment, "").with_reference
+    if not quality:
         return 0.0
-    return count * TOKEN * (quality.chunks * quality.context if quality.chunks else TEXT)
+    chunks = min(quality.chunks or CHUNKS, TEXT // quality.context)
+    large = (models[model].width_and_vocabulary[1] > LARGE for model in computed)
+    tokens = chunks * (quality.context - quality.first_scored)
+    return float(sum(tokens * TOKEN * (4 / 3 if wide else 1) for wide in large))
+
+
+def results(experiment: Experiment) -> float:
+    """Bytes of results, charts and reports."""
+    return PAGES + PAGE * len(experiment.variants)
+
+
+def converted(experiment: Experiment, models: dict[str, Found]) -> bool:
+    """Whether a model's GGUF is converted from safetensors, and the converter is not here yet."""
+    plan = Plan(experiment, "")
+    return any(
+        found.safetensors
+        and not found.gguf
+        and any(made(experiment, model, found))
+        and not Path(str(plan.models.converter(model))).exists()
+        for model, found in models.items()
+    )
 
 
 def steps(experiment: Experiment, models: dict[str, Found]) -> Iterator[tuple[float, str]]:
@@ -139,8 +175,10 @@ def needs(experiment: Experiment, models: dict[str, Found], more: int = 0) -> li
     ``models``: what the sources of each of the experiment's models offer. ``more``: bytes of
     references that are downloaded besides.
     """
-    loaded = sum(map(download, models.values())) + more
-    kept = loaded + sum(made_here(experiment, models)) + references(experiment) + PAGES
+    loaded = float(sum(map(download, models.values())) + more)
+    kept = loaded + sum(made_here(experiment, models)) + references(experiment, models)
+    kept += results(experiment)
+    loaded += CONVERTER if converted(experiment, models) else 0
     free = shutil.disk_usage(Path.cwd()).free
     every, there = list(steps(experiment, models)), memory_limit()
     needed, step = max(every)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import INDEX, SINGLE, chosen_safetensors
+from minillm_lab.models.found import Told
 from minillm_lab.models.remote import File, Repository, as_object, read_json
 
 GENERATING = re.compile(r"(ForCausalLM|LMHeadModel)$")  # of Transformers' architectures
@@ -17,8 +18,8 @@ ODD = "its name holds a space, a brace or a backslash, which no path of an exper
 PLAIN = re.compile(r"[^\\\s{}]+")  # a path in a repository as a config may hold it
 
 
-def hub_safetensors(repository: Repository) -> tuple[list[File], int]:
-    """The safetensors that are a repository's model, and their bytes per weight.
+def hub_safetensors(repository: Repository) -> tuple[list[File], Told]:
+    """The safetensors that are a repository's model, and what its config tells of them.
 
     Raises LabError if it has none that can be run.
     """
@@ -28,25 +29,25 @@ def hub_safetensors(repository: Repository) -> tuple[list[File], int]:
         raise LabError(f"{repository.name}: {strange[0]}: {ODD}")
     if "config.json" not in files:
         raise LabError(f"{repository.name}: has no config.json, which says what the model is")
-    stored = check_architectures(read_json(repository, "config.json"), repository.name)
+    told = check_architectures(read_json(repository, "config.json"), repository.name)
     if INDEX in files:
         index = read_json(repository, INDEX).get("weight_map")
-        told = list(index.values()) if isinstance(index, dict) else []
-        if not told or not all(isinstance(name, str) for name in told):
+        places = list(index.values()) if isinstance(index, dict) else []
+        if not places or not all(isinstance(name, str) for name in places):
             raise LabError(f"{repository.name}: {INDEX} does not say where the weights are")
-        named = sorted(set(told))
+        named = sorted(set(places))
         if missing := [name for name in named if name not in files]:
             raise LabError(f"{repository.name}: {INDEX} names {missing[0]}, which is missing")
-        return [files[name] for name in named], stored
+        return [files[name] for name in named], told
     if SINGLE not in weights and len(weights) > 1:
         raise LabError(
             f"{repository.name}: it is not clear which of {len(weights)} *.safetensors files are"
             " the model"
         )
-    return [files[SINGLE] if SINGLE in weights else files[weights[0]]], stored
+    return [files[SINGLE] if SINGLE in weights else files[weights[0]]], told
 
 
-def local_safetensors(folder: Path) -> tuple[list[File], int]:
+def local_safetensors(folder: Path) -> tuple[list[File], Told]:
     """The same of a folder on this disk."""
     if not folder.is_dir():
         raise LabError(f"{folder}: neither a GGUF file nor a folder")
@@ -54,10 +55,10 @@ def local_safetensors(folder: Path) -> tuple[list[File], int]:
     weights = check_weights(files, str(folder))
     if "config.json" not in files:
         raise LabError(f"{folder}: has no config.json, which says what the model is")
-    stored = check_architectures(
+    told = check_architectures(
         as_object((folder / "config.json").read_bytes(), f"{folder}/config.json"), str(folder)
     )
-    return [files[name] for name in chosen_safetensors(folder, weights, str(folder))], stored
+    return [files[name] for name in chosen_safetensors(folder, weights, str(folder))], told
 
 
 def check_weights(files: Iterable[str], name: str) -> list[str]:
@@ -76,8 +77,8 @@ def check_weights(files: Iterable[str], name: str) -> list[str]:
     return weights
 
 
-def check_architectures(config: dict[str, object], name: str) -> int:
-    """The bytes per weight that a config tells, or 2.
+def check_architectures(config: dict[str, object], name: str) -> Told:
+    """What a config tells of the weights.
 
     Raises LabError unless the model writes a text token by token, from unquantized weights.
     """
@@ -93,4 +94,6 @@ def check_architectures(config: dict[str, object], name: str) -> int:
         raise LabError(
             f"{name}: its weights are quantized already ({method}); name the unquantized model"
         )
-    return 4 if "float32" in (config.get("dtype"), config.get("torch_dtype")) else 2
+    whole = "float32" in (config.get("dtype"), config.get("torch_dtype"))
+    sizes = [config.get(key) for key in ("hidden_size", "vocab_size")]
+    return Told(4 if whole else 2, *(n if isinstance(n, int) and n > 0 else 0 for n in sizes))
