@@ -2,8 +2,10 @@
 
 import json
 import pickle
+import shutil
 import struct
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -251,3 +253,23 @@ def write_tiny_gguf(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def random_model(architecture: str, like: Path, place: Path, **more: Any) -> Path:
+    """A folder of safetensors in ``place``: Transformers' architecture with random weights.
+
+    Rows have 64 weights. The tokenizer is that of another folder, ``like``.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"vocab_size": 300, "hidden_size": 64, "intermediate_size": 96}
+    sizes |= {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+    folder = place / "source"
+    shutil.copytree(like, folder)
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **sizes, **more))
+    for values in model.parameters():
+        torch.nn.init.normal_(values, std=0.3)  # so that attention looks at places
+    model.save_pretrained(folder)
+    return folder

@@ -7,21 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.models.mlx_folder import write_folder
 from minillm_lab.runtimes import Passage, Runtime, open_runtime, resolved
+from tiny_model import random_model
 
-SIZES = {
-    "vocab_size": 300,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
-}
 PLAIN = {"rope_type": "default", "rope_theta": 500.0}
 LLAMA3 = {
     "rope_type": "llama3",
@@ -87,14 +78,7 @@ def test_unquantized_it_computes_what_transformers_computes(both: tuple[Runtime,
 def test_positions_of_other_models_are_those_of_transformers(
     architecture: str, tiny_safetensors: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "source"
-    shutil.copytree(tiny_safetensors, folder)
-    config = AutoConfig.for_model(architecture, **SIZES, **POSITIONS[architecture])
-    torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_config(config)
-    for values in model.parameters():
-        torch.nn.init.normal_(values, std=0.3)  # so that attention looks at places
-    model.save_pretrained(folder)
+    folder = random_model(architecture, tiny_safetensors, tmp_path, **POSITIONS[architecture])
     write_folder(folder, "mlx-float32", tmp_path / "mlx-float32")
     both = opened("transformers", folder), opened("mlx", tmp_path / "mlx-float32")
     reference, logits = (runtime.logits_of([Passage(IDS, 0)]).copy() for runtime in both)
@@ -137,6 +121,41 @@ def test_a_full_context_and_an_unknown_model_are_one_line(source: Path, tmp_path
     with pytest.raises(LabError, match=r"mlx-float16 cannot be made: .*nonesuch"):
         write_folder(tmp_path / "other", "mlx-float16", tmp_path / "mlx-float16")
     assert not (tmp_path / "mlx-float16").exists()
+
+
+def test_an_output_of_its_own_is_kept_whatever_mlx_lm_takes_for_granted(
+    tiny_safetensors: Path, tmp_path: Path
+) -> None:
+    folder = random_model("llama", tiny_safetensors, tmp_path, tie_word_embeddings=False)
+    config = json.loads((folder / "config.json").read_text())
+    del config["tie_word_embeddings"]  # as on the hub, where false goes without saying
+    (folder / "config.json").write_text(json.dumps(config))
+    write_folder(folder, "mlx-float32", tmp_path / "mlx-float32")
+    both = opened("transformers", folder), opened("mlx", tmp_path / "mlx-float32")
+    reference, logits = (runtime.logits_of([Passage(IDS, 0)]).copy() for runtime in both)
+    np.testing.assert_allclose(logits, reference, atol=1e-3 * np.abs(reference).max())
+
+
+def test_a_window_that_mlx_lm_does_not_keep_to_bounds_the_context(
+    tiny_safetensors: Path, tmp_path: Path
+) -> None:
+    folder = random_model("mistral", tiny_safetensors, tmp_path, sliding_window=50)
+    write_folder(folder, "mlx-float32", tmp_path / "mlx-float32")
+    opened("mlx", tmp_path / "mlx-float32", context=50)
+    with pytest.raises(LabError, match=r"see the last 50 tokens.*set context: 50 or less"):
+        opened("mlx", tmp_path / "mlx-float32")
+
+
+def test_what_it_computes_otherwise_or_leaves_unquantized_is_refused(
+    tiny_safetensors: Path, tmp_path: Path
+) -> None:
+    more = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 4}
+    folder = random_model("qwen2", tiny_safetensors, tmp_path, use_sliding_window=True, **more)
+    with pytest.raises(LabError, match=r"it does not compute what Transformers does: .* nats"):
+        write_folder(folder, "mlx-float32", tmp_path / "mlx-float32")
+    folder = random_model("llama", tiny_safetensors, tmp_path / "narrow")
+    with pytest.raises(LabError, match=r"of 128 do not divide the rows of 64 .* another group"):
+        write_folder(folder, "mlx-b4-g128-float16", tmp_path / "mlx-b4-g128-float16")
 
 
 def test_positions_that_mlx_lm_does_not_read_are_refused(source: Path, tmp_path: Path) -> None:

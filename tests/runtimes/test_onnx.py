@@ -1,5 +1,8 @@
 """ONNX Runtime GenAI: its logits, its threads, and what it is asked for but cannot do."""
 
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -9,16 +12,19 @@ import pytest
 import torch
 from transformers import MambaConfig, MambaForCausalLM
 
-from conftest import Lab, tiny_config
+from conftest import ROOT, Lab, tiny_config
 from minillm_lab.experiment.config import load_experiment
 from minillm_lab.jobs.errors import LabError
+from minillm_lab.models import pack_onnx
 from minillm_lab.models.facts import facts_of
 from minillm_lab.models.pack_onnx import pack
 from minillm_lab.quality.evaluation import opened
 from minillm_lab.quality.text import EvaluationText
 from minillm_lab.runtimes import Passage, replied
 from quality_lab import FLOAT32, scored, value
+from tiny_model import random_model
 
+PACKAGE = {"PYTHONPATH": str(ROOT / "workflow")}
 ONNX = {"runtime": "onnx", "threads": 1, "device": "cpu"}
 FORMS = (
     "onnx-fp32",
@@ -174,3 +180,48 @@ def test_without_the_library_a_dry_run_says_how_to_install_it(
     (line,) = [line for line in done.stderr.splitlines() if "error:" in line]
     assert "onnx: not installed" in line
     assert line.endswith('make install RUNTIMES="onnx"')
+
+
+LINEAR = {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "more", "said"),
+    [
+        ("llama", {"rope_parameters": LINEAR}, "does not scale positions as linear does"),
+        ("olmo", {}, "builds olmo otherwise than it is"),
+        ("llama", {"head_dim": 24}, "cannot compute it: .*multiple of 16"),
+    ],
+)
+def test_what_the_builder_builds_wrongly_is_refused(
+    architecture: str, more: dict[str, Any], said: str, tiny_safetensors: Path, tmp_path: Path
+) -> None:
+    source = random_model(architecture, tiny_safetensors, tmp_path, **more)
+    form = "onnx-int4-default-block32-level4"
+    with pytest.raises(LabError, match=said):
+        pack(source, form, tmp_path / form)
+    assert not (tmp_path / form).exists()
+
+
+def test_unquantized_it_is_held_against_transformers(
+    tiny_safetensors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack_onnx, "check_known", lambda source: None)
+    source = random_model("llama", tiny_safetensors, tmp_path, rope_parameters=LINEAR)
+    with pytest.raises(LabError, match=r"does not compute what Transformers does: .* nats"):
+        pack(source, "onnx-fp32", tmp_path / "onnx-fp32")
+
+
+def test_tokens_come_without_transformers_in_memory(made: dict[str, Path]) -> None:
+    told = f"""
+import sys
+from pathlib import Path
+from minillm_lab.runtimes import Options, open_runtime
+runtime = open_runtime("onnx")
+options, weights = Options(threads=1, context=64), Path({str(made["onnx-fp32"])!r})
+runtime.prepare(weights, options)
+runtime.load(weights, options)
+assert runtime.detokenize(runtime.tokenize("hello", True)) == "hello"
+assert not {{"torch", "transformers"}} & {{*sys.modules}}
+"""
+    subprocess.run([sys.executable, "-c", told], check=True, env=os.environ | PACKAGE)

@@ -1,41 +1,45 @@
 """Weights for MLX, from a model's safetensors: in one type, or quantized in groups of a row."""
 
 import argparse
-import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
+from mlx import nn
 from mlx.utils import tree_map
 from mlx_lm.utils import load_model, quantize_model, save_config, save_model
-from transformers import AutoTokenizer
+from numpy.typing import NDArray
+from transformers import AutoConfig, AutoTokenizer
 
 from minillm_lab.jobs.command import run, say
 from minillm_lab.jobs.errors import LabError, first_line
 from minillm_lab.jobs.files import check_space, weight_files, written_whole
+from minillm_lab.models.agreement import check_agreement
 
 FORM = re.compile(r"mlx-(?:b(?P<bits>\d)-g(?P<group>\d+)-)?(?P<dtype>\w+)")
+MOST = 0.03  # nats that rounding to 16 bits may cause
 LOCAL_BASE = ("gemma3", "gemma3_text")  # with bases for two kinds of layers
 
 
-def rope_of(config: dict[str, Any]) -> dict[str, Any]:
-    """What a config says of positions, where mlx-lm looks for it.
+def told_of(config: Any) -> dict[str, Any]:
+    """What Transformers knows of a model, where and as mlx-lm looks for it.
 
-    Transformers 5 writes it into ``rope_parameters``, which mlx-lm does not read: it would take a
-    base of its own without a word. Raises ValueError for what mlx-lm has no place for.
+    mlx-lm does not read ``rope_parameters``, where Transformers 5 writes the base and the scaling
+    of positions, and has defaults of its own: it would take those without a word. Raises ValueError
+    for what it has no place for.
     """
-    told = config.get("rope_parameters")
-    if not isinstance(told, dict):
-        return {}
-    found = {}
-    if isinstance(told.get("sliding_attention"), dict) and config["model_type"] in LOCAL_BASE:
-        found["rope_local_base_freq"] = told["sliding_attention"]["rope_theta"]
-        told = told["full_attention"]
-    if any(isinstance(value, dict) for value in told.values()):
+    found: dict[str, Any] = {"tie_word_embeddings": config.tie_word_embeddings}
+    rope = getattr(config, "rope_parameters", None) or {}
+    if isinstance(rope.get("sliding_attention"), dict) and config.model_type in LOCAL_BASE:
+        found["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        rope = rope["full_attention"]
+    if any(isinstance(value, dict) for value in rope.values()):
         raise ValueError("mlx-lm does not read how its kinds of layers turn keys")
-    found |= {key: told[key] for key in ("rope_theta", "partial_rotary_factor") if told.get(key)}
-    scaling = {key: value for key, value in told.items() if key not in found}
+    found |= {key: rope[key] for key in ("rope_theta", "partial_rotary_factor") if rope.get(key)}
+    scaling = {key: value for key, value in rope.items() if key not in found}
     if scaling.get("rope_type", "default") != "default":
         found["rope_scaling"] = scaling
     return found
@@ -52,8 +56,11 @@ def write_folder(safetensors: Path, form: str, output: Path) -> None:
     check_space(output, sum(file.stat().st_size for file in weight_files(safetensors)))
     mx.set_default_device(mx.cpu)
     try:
-        told = json.loads((safetensors / "config.json").read_bytes())
-        model, config = load_model(safetensors, lazy=True, model_config=rope_of(told))
+        known = AutoConfig.from_pretrained(
+            safetensors, local_files_only=True, trust_remote_code=False
+        )
+        model, config = load_model(safetensors, lazy=True, model_config=told_of(known))
+        check_agreement(safetensors, partial(logits_of, model), "auto", MOST)
 
         def turned(values: mx.array) -> mx.array:
             return values.astype(dtype) if mx.issubdtype(values.dtype, mx.floating) else values
@@ -61,6 +68,7 @@ def write_folder(safetensors: Path, form: str, output: Path) -> None:
         model.update(tree_map(turned, model.parameters()))
         if asked["bits"]:
             model, config = quantize_model(model, config, int(asked["group"]), int(asked["bits"]))
+            check_group(model, int(asked["group"]))
         config["dtype"] = asked["dtype"]
         tokenizer = AutoTokenizer.from_pretrained(
             safetensors, local_files_only=True, trust_remote_code=False
@@ -70,8 +78,22 @@ def write_folder(safetensors: Path, form: str, output: Path) -> None:
             save_model(part, model)
             save_config(config, part / "config.json")
             tokenizer.save_pretrained(part)
-    except Exception as error:  # the library raises errors of every kind
+    except (Exception, SystemExit) as error:  # the library raises errors of every kind, and exits
         raise LabError(f"{safetensors}: {form} cannot be made: {first_line(error)}") from error
+
+
+def logits_of(model: Any, ids: list[int]) -> NDArray[np.float32]:
+    return np.array(model(mx.array([ids]))[0].astype(mx.float32))
+
+
+def check_group(model: Any, group: int) -> None:
+    """Raise ValueError if rows that a group does not divide were left unquantized."""
+    for name, layer in model.named_modules():
+        if type(layer) in (nn.Linear, nn.Embedding) and layer.weight.shape[-1] % group:
+            raise ValueError(
+                f"groups of {group} do not divide the rows of {layer.weight.shape[-1]} of {name};"
+                " name another group"
+            )
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -7,28 +7,35 @@ import argparse
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
-import onnxruntime_genai
+from numpy.typing import NDArray
 from onnx.helper import get_attribute_value, tensor_dtype_to_np_dtype
+from transformers import AutoConfig, AutoTokenizer
 
 from minillm_lab.experiment.onnx import options_of
-from minillm_lab.experiment.sources import TOKENIZER_FILES
 from minillm_lab.jobs.command import log, run, say
 from minillm_lab.jobs.errors import LabError, first_line
-from minillm_lab.jobs.files import CONTENTS, INDEX, ONNX, check_space, written_whole
+from minillm_lab.jobs.files import CONTENTS, ONNX, check_space, written_whole
+from minillm_lab.jobs.limits import physical_cores
 from minillm_lab.jobs.watcher import dies_with
+from minillm_lab.models.agreement import check_agreement
 from minillm_lab.models.facts import facts_of
+from minillm_lab.runtimes import Options, Passage
+from minillm_lab.runtimes.onnx import Onnx
 
 FLOATS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 TABLES = ("cos_cache", "sin_cache")  # of positions; they are no weights
-OF_THE_WEIGHTS = ("config.json", "generation_config.json", INDEX)
+BUILT, NOT_BUILT = ("default", "llama3"), ("olmo",)  # kinds of scaling in Llama; architectures
+MOST = 1e-3  # nats that rounding may cause in float32
+TRIED = 64  # tokens of context in which the model is tried
 FIXED = {"hf_token": "false", "hf_remote": "false", "kv_cache_quant_scheme": "none"}
 
 
@@ -40,18 +47,50 @@ def pack(safetensors: Path, form: str, output: Path) -> None:
     precision, options = options_of(form)
     check_space(output, 4 * int(facts_of(safetensors)["parameters"]))
     try:
+        check_known(safetensors)
         with written_whole(output) as part:
             build(safetensors, part, precision, options)
             about = {"precision": precision, **options, **contents(part / ONNX)}
             (part / CONTENTS).write_text(json.dumps(about) + "\n", "utf-8")
-            for file in {f for pattern in TOKENIZER_FILES for f in safetensors.glob(pattern)}:
-                if file.name not in OF_THE_WEIGHTS:
-                    shutil.copy(file, part)
-            onnxruntime_genai.Model(str(part))
+            AutoTokenizer.from_pretrained(
+                safetensors, local_files_only=True, trust_remote_code=False
+            ).save_pretrained(part)
+            try_out(safetensors, part, precision)
     except (LabError, MemoryError):
         raise
     except Exception as error:  # the libraries raise errors of every kind
         raise LabError(refused(safetensors, form, first_line(error))) from error
+
+
+def check_known(safetensors: Path) -> None:
+    """Raise ValueError for what the model builder is known to build wrongly without a word."""
+    config = AutoConfig.from_pretrained(safetensors, local_files_only=True, trust_remote_code=False)
+    rope = getattr(config, "rope_parameters", None) or {}
+    if config.model_type == "llama" and rope.get("rope_type", "default") not in BUILT:
+        raise ValueError(f"the model builder does not scale positions as {rope['rope_type']} does")
+    if config.model_type in NOT_BUILT:
+        raise ValueError(f"the model builder builds {config.model_type} otherwise than it is")
+
+
+def try_out(safetensors: Path, folder: Path, precision: str) -> None:
+    """Raise an error if ONNX Runtime cannot compute what was made, or computes something else."""
+    runtime = Onnx()
+    options = Options(threads=physical_cores(), context=TRIED)
+    runtime.prepare(folder, options)
+    runtime.load(folder, options)
+    try:
+        if precision == "fp32":  # what is quantized differs from it in any case
+            whole = partial(logits_of, runtime)
+            check_agreement(safetensors, whole, "float32", MOST)
+        else:
+            runtime.prefill([1, 1])
+            runtime.decode(1)
+    finally:
+        runtime.unload()
+
+
+def logits_of(runtime: Onnx, ids: list[int]) -> NDArray[np.float32]:
+    return runtime.logits_of([Passage(ids, 0)])
 
 
 def refused(safetensors: Path, form: str, why: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 from mlx_lm.utils import load_model
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
@@ -36,6 +36,13 @@ class Mlx:
         except Exception as error:  # the library raises errors of every kind for a broken file
             raise LabError(f"{weights}: MLX cannot load it: {first_line(error)}") from error
         self.model.eval()
+        window = window_of(config)
+        keeps = any(isinstance(one, RotatingKVCache) for one in make_prompt_cache(self.model))
+        if window and not keeps and options.context > window:
+            raise LabError(
+                f"{weights}: its layers see the last {window} tokens, which mlx-lm does not keep"
+                f" to; set context: {window} or less"
+            )
         self.weights, self.context = weights, options.context
         self.dtype, self.quantization = config["dtype"], config.get("quantization")
         self.clear()
@@ -117,6 +124,13 @@ class Mlx:
                 self.weights, local_files_only=True, trust_remote_code=False
             )
         return self.tokenizer
+
+
+def window_of(config: dict[str, Any]) -> int | None:
+    """The tokens that a layer sees, where a config says that one does not see all before."""
+    kinds = config.get("layer_types")
+    slides = "sliding_attention" in kinds if kinds else config.get("use_sliding_window", True)
+    return config.get("sliding_window") if slides else None
 
 
 def as_numpy(values: mx.array) -> NDArray[np.float32]:

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from minillm_lab.jobs.errors import LabError, first_line
 from minillm_lab.jobs.files import CONTENTS
 from minillm_lab.runtimes import STEP, Options, Passage, one_by_one, replied
+from minillm_lab.runtimes.tokens import Tokenizer
 
 PAGE = 4096  # bytes
+NO_SETTINGS = ("tensors", "precision")  # the second is the builder's word for the quantization
 
 
 class Onnx:
@@ -22,7 +24,6 @@ class Onnx:
     def __init__(self) -> None:
         self.model: Any = None
         self.generator: Any = None
-        self.tokenizer: Any = None
         self.seen = 0
         self.about: dict[str, Any] = {}
 
@@ -53,6 +54,7 @@ class Onnx:
                 f"{weights}: ONNX Runtime GenAI cannot load it: {first_line(error)}"
             ) from error
         self.weights, self.context = weights, options.context
+        self.tokenizer = Tokenizer(weights)
         read_every_page(weights)
         self.clear()
 
@@ -60,7 +62,7 @@ class Onnx:
         self.generator = self.model = None
 
     def facts(self) -> dict[str, Any]:
-        made = {key: value for key, value in self.about.items() if key != "tensors"}
+        made = {key: value for key, value in self.about.items() if key not in NO_SETTINGS}
         exact = made.get("accuracy_level", 1) == 1
         return {
             "backend": "CPU",
@@ -78,14 +80,10 @@ class Onnx:
         return None
 
     def tokenize(self, text: str, plain: bool) -> list[int]:
-        ids: list[int] = self._tokenizer()(text, add_special_tokens=plain)["input_ids"]
-        return ids
+        return self.tokenizer.tokenize(text, plain)
 
     def detokenize(self, ids: list[int]) -> str:
-        text: str = self._tokenizer().decode(
-            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return text
+        return self.tokenizer.detokenize(ids)
 
     def clear(self) -> None:
         self.generator = None  # its cache is freed before another is made
@@ -142,17 +140,13 @@ class Onnx:
     def _process(self, ids: list[int]) -> None:
         if self.seen + len(ids) > self.context:
             raise LabError(f"the context of {self.context} tokens is full; raise 'context'")
-        self.generator.append_tokens(ids)
+        try:
+            self.generator.append_tokens(ids)
+        except RuntimeError as error:  # what a model's operations refuse only when they run
+            raise LabError(
+                f"{self.weights}: ONNX Runtime cannot compute it: {first_line(error)}"
+            ) from error
         self.seen += len(ids)
-
-    def _tokenizer(self) -> Any:
-        if self.tokenizer is None:
-            from transformers import AutoTokenizer
-
-            self.tokenizer = AutoTokenizer.from_pretrained(
-                self.weights, local_files_only=True, trust_remote_code=False
-            )
-        return self.tokenizer
 
 
 def read_every_page(weights: Path) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from minillm_lab.jobs.errors import LabError, first_line
 from minillm_lab.jobs.files import OPENVINO
@@ -26,6 +25,7 @@ from minillm_lab.runtimes import (
     wanted_before,
 )
 from minillm_lab.runtimes.openvino_library import openvino
+from minillm_lab.runtimes.tokens import Tokenizer
 
 MODEL, WEIGHTS = OPENVINO
 PAGE = 4096  # bytes
@@ -44,7 +44,6 @@ class OpenVino:
         self.core: Any = None
         self.compiled: Any = None
         self.request: Any = None
-        self.tokenizer: Any = None
         self.settings: dict[str, Any] = {}
         self.place = 0
 
@@ -69,7 +68,7 @@ class OpenVino:
             raise LabError(f"{weights}: OpenVINO cannot load it: {first_line(error)}") from error
         self.request = self.compiled.create_infer_request()
         np.memmap(weights / WEIGHTS, np.uint8, "r")[::PAGE].sum()  # a load reads every weight
-        self.weights, self.context = weights, options.context
+        self.tokenizer, self.context = Tokenizer(weights), options.context
         self.mask = np.ones((1, options.context), np.int64)
         self.threads = int(self.compiled.get_property("INFERENCE_NUM_THREADS"))
         found = {key: self.compiled.get_property(name) for key, name in PROPERTIES.items()}
@@ -114,19 +113,10 @@ class OpenVino:
         return None
 
     def tokenize(self, text: str, plain: bool) -> list[int]:
-        ids: list[int] = self._tokenizer().encode(text, add_special_tokens=plain).ids
-        return ids
+        return self.tokenizer.tokenize(text, plain)
 
     def detokenize(self, ids: list[int]) -> str:
-        text: str = self._tokenizer().decode(ids, skip_special_tokens=True)
-        return text
-
-    def _tokenizer(self) -> Any:
-        if self.tokenizer is None:
-            self.tokenizer = Tokenizer.from_file(str(self.weights / "tokenizer.json"))
-            self.tokenizer.no_truncation()
-            self.tokenizer.no_padding()
-        return self.tokenizer
+        return self.tokenizer.detokenize(ids)
 
     def clear(self) -> None:
         self.request.reset_state()
