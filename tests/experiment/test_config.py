@@ -258,6 +258,34 @@ def test_a_sweep_names_its_variants_by_what_varies() -> None:
     )
 
 
+def test_settings_of_other_runtimes_can_be_swept() -> None:
+    int4 = {"runtime": "onnx", "quantization": "int4"}
+    entry = int4 | {"block_size": [16, 32], "algo_config": ["rtn", "k_quant"], "accuracy_level": 1}
+    swept = load_experiment(changed("variants.mine", entry)).variants
+    names = [f"mine-{method}-bs{size}" for method in ("rtn", "k_quant") for size in (16, 32)]
+    assert {*names} < {*swept}
+    swept = load_experiment(changed("variants.mlx", {"runtime": "mlx", "bits": [4, 8]})).variants
+    assert swept["mlx-b4"].form == "mlx-b4-g64-float16"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"runtime": "mlx", "group": 32}, "group is that of quantized weights; name bits"),
+        ({"runtime": "openvino", "dynamic_quantization": False}, "false is no number"),
+        (
+            {"runtime": "onnx", "quantization": "int4", "accuracy_level": True},
+            "true is no number",
+        ),
+    ],
+)
+def test_what_would_change_nothing_or_is_no_number_is_refused(
+    settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(LabError, match=rf"variants\.mine\S*: .*{said}"):
+        load_experiment(changed("variants.mine", settings))
+
+
 def test_a_sweep_makes_no_name_twice() -> None:
     config = changed("variants.q4_k_m-t2", {"runtime": "transformers"})
     config["variants"]["q4_k_m"]["threads"] = [1, 2]
@@ -319,6 +347,9 @@ def test_a_mixture_that_cannot_be_made_is_refused(settings: dict[str, Any], said
         ({"size": "0.0MB"}, "no file is that small; name a larger size"),
         ({"size": {"of": "nobody"}}, "no variant 'nobody'"),
         ({"size": {"of": "fp16"}}, "'fp16' is no file of a type in llama.cpp"),
+        ({"size": "\u0669MB"}, "must match"),
+        ({"bits_per_weight": True}, "bits_per_weight"),
+        ({"bits_per_weight": 0.5}, "greater than or equal to 1"),
         ({"size": "90MB", "types": ["MXFP4"]}, "a recipe cannot choose MXFP4"),
         ({"size": "90MB", "tensors": {"ffn": "Q8_0"}}, "chooses the types of tensors itself"),
         ({"size": "90MB", "quantization": "Q4_K_M"}, "are those of a recipe"),
@@ -329,6 +360,39 @@ def test_a_recipe_that_cannot_be_made_is_refused(settings: dict[str, Any], said:
     with pytest.raises(LabError, match=said) as error:
         load_experiment(changed("variants.mine", asked))
     assert "variants.mine" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("of", "said"),
+    [
+        ("fp16", "'fp16' is no file of a type in llama.cpp"),
+        ("mine", "'mine' is no file of a type in llama.cpp"),
+        ("theirs", "'theirs' is of another model"),
+    ],
+)
+def test_a_reference_by_a_recipe_has_a_size_of_its_own_model(of: str, said: str) -> None:
+    recipe = {"runtime": "llama.cpp", "quantization": "recipe"}
+    config = changed("variants.mine", recipe | {"size": "90MB"})
+    config["models"]["other"] = {"path": "/data/other.gguf"}
+    other = {"runtime": "llama.cpp", "quantization": "Q8_0", "model": "other"}
+    config["variants"]["theirs"] = other
+    config["models"][config["model"]]["reference"] = recipe | {"size": {"of": of}}
+    with pytest.raises(LabError, match=said):
+        load_experiment(config)
+
+
+def test_a_recipe_is_named_by_the_file_whose_size_it_takes() -> None:
+    """Two experiments may name two files alike; and a variant's other name changes no file."""
+
+    def weights(name: str, type_: str, types: list[str]) -> str:
+        config = changed(f"variants.{name}", {"runtime": "llama.cpp", "quantization": type_})
+        recipe = {"runtime": "llama.cpp", "quantization": "recipe", "types": types}
+        config["variants"]["mine"] = recipe | {"size": {"of": name}}
+        return Plan(load_experiment(config), "").weights("mine")
+
+    types = ["Q8_0", "Q4_K"]
+    assert weights("stock", "Q6_K", types) != weights("stock", "Q3_K_M", types)
+    assert weights("stock", "Q6_K", types) == weights("q6", "Q6_K", [*reversed(types)])
 
 
 def test_a_sweep_over_sizes_names_recipes_by_them() -> None:

@@ -7,9 +7,21 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from conftest import ROOT
 from minillm_lab.jobs import limits
+
+
+def test_no_job_asks_a_cluster_for_more_cores_than_a_node_has() -> None:
+    profile = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
+    rules = "\n".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    greedy = {
+        part.partition(":")[0]
+        for part in rules.split("\nrule ")[1:]
+        if "threads: ALL_CORES" in part
+    }
+    assert "sensitivity" in greedy and greedy <= {*profile["set-threads"]}
 
 
 def test_affinity_counts() -> None:

@@ -41,6 +41,14 @@ def test_where_nothing_ran_no_time_is_made_up() -> None:
     assert time_left.forecast([*TRIALS, "results/quality/q8.json"]) is not None
 
 
+def test_a_search_takes_what_it_is_given() -> None:
+    search = "models/m/sensitivity+imatrix.json"
+    time_left.note("models/m/Q8_0.gguf", 5)
+    assert time_left.forecast([search], 900) == 900
+    time_left.note(search, 300)
+    assert time_left.forecast([search], 900) == 300
+
+
 def test_another_experiments_times_tell_nothing_since_its_models_are_others() -> None:
     time_left.note("results/large/trials/q8.1.json", 3000)
     assert time_left.forecast(["results/small/trials/q8.1.json"]) is None

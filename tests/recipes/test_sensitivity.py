@@ -15,10 +15,10 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.models import imatrix as matrices
 from minillm_lab.models.quantize import Quantizer
 from minillm_lab.recipes import sensitivity
-from minillm_lab.recipes.assignment import recipe
+from minillm_lab.recipes.assignment import Baker, recipe
 from minillm_lab.recipes.errors import ANY, can_hold, errors_of, only, stored
 from minillm_lab.recipes.sensitivity import Text, search
-from minillm_lab.recipes.shapes import Sensitivity
+from minillm_lab.recipes.shapes import GroupLoss, Sensitivity
 from tiny_model import split_gguf, write_tiny_gguf
 
 TYPES = ("Q8_0", "Q5_0", "Q4_0", "Q3_K")
@@ -125,10 +125,37 @@ def test_a_recipe_is_within_its_size_and_scored_as_a_whole(
     assert sum(group.loss for group in made.groups) == pytest.approx(made.predicted)
 
 
+def test_every_size_that_a_file_can_have_is_made_and_no_room_is_wasted(
+    tiny_gguf: Path, found: Sensitivity
+) -> None:
+    baker = Baker(tiny_gguf, None, found)
+    smallest = tuple(min(g.types, key=lambda t: g.types[t].bytes) for g in found.groups)
+    least = baker.bytes(smallest)
+    assert baker.fitted(least, 1.0) == smallest
+    random = np.random.default_rng(1)
+    for _ in range(20):
+        types = tuple(random.choice([*g.types]) for g in found.groups)
+        size, loss = baker.bytes(types), sum(map(loss_of, found.groups, types))
+        best = baker.fitted(size, 1.0)
+        assert baker.bytes(best) <= size
+        assert sum(map(loss_of, found.groups, best)) <= loss * (1 + 1e-6)
+
+
+def loss_of(group: GroupLoss, type_: str) -> float:
+    return group.types[type_].loss
+
+
+def test_a_size_larger_than_any_file_is_no_matter_of_the_disk(
+    tiny_gguf: Path, found: Sensitivity, tmp_path: Path
+) -> None:
+    made = recipe(tiny_gguf, None, found, TEXT, 10**15, TYPES, 1, tmp_path / "scratch")
+    assert made.bytes < tiny_gguf.stat().st_size
+
+
 def test_a_size_below_the_smallest_types_is_one_line(
     found: Sensitivity, tiny_gguf: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(LabError, match=r"cannot be as small as 10,000 bytes: .* it takes up to \d"):
+    with pytest.raises(LabError, match=r"cannot be as small as 10,000 bytes: .* it takes \d"):
         recipe(tiny_gguf, None, found, TEXT, 10_000, TYPES, 1, tmp_path / "scratch")
 
 

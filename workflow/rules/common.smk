@@ -24,7 +24,11 @@ from minillm_lab.runtimes import check_installed, runtime_build, runtime_module
 LOCK = lock.hold(Path(".snakemake")) if workflow.is_main_process else None  # not on a node
 
 if workflow.is_main_process:
-    atexit.register(time_left.tell_plan, lambda: jobs_due(workflow) if workflow.dryrun else [])
+    atexit.register(
+        time_left.tell_plan,
+        lambda: jobs_due(workflow) if workflow.dryrun else [],
+        lambda: 60 * RECIPES.minutes,
+    )
 
 try:
     EXPERIMENT = load_experiment(config, ", ".join(map(str, workflow.configfiles)))

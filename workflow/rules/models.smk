@@ -223,7 +223,7 @@ rule sensitivity:
         "../../envs/llama.cpp.yaml"
     threads: ALL_CORES
     resources:
-        **PLAN.reading_model(PLAN.tokens_of_calibration),
+        **PLAN.reading_model(PLAN.tokens_of_calibration, minutes=RECIPES.minutes),
     params:
         imatrix=lambda w: PLAN.models.imatrix_stamp(f"recipe{w.of}"),
         types=lambda w: RECIPES.types_searched(w.types),

@@ -201,7 +201,7 @@ class Experiment(Strict):
                 )
             can_have_file(f"variants.{name}", variant, self.models[model])
             fits_context(f"variants.{name}", variant, self.context)
-            has_a_size(f"variants.{name}", variant, self.variants, self.model)
+            has_a_size(f"variants.{name}", variant, self.variants, model, self.model)
             if variant.node is not None and variant.node not in self.nodes:
                 raise ValueError(
                     f"variants.{name}: no node {variant.node!r};"
@@ -245,6 +245,7 @@ class Experiment(Strict):
             if isinstance(reference := own.get(name, general), LlamaCppVariant):
                 key = f"models.{name}.reference" if name in own else "quality.reference"
                 can_have_file(key, reference, self.models[name])
+                has_a_size(key, reference, self.variants, name, self.model)
         shared = (ReferenceFile, ReferenceOnHub)
         if isinstance(general, shared):
             general.serves("quality.reference", used - own.keys())

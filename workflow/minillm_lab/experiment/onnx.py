@@ -1,10 +1,10 @@
 """The settings of a variant that runs in ONNX Runtime GenAI."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from minillm_lab.experiment.settings import Settings
+from minillm_lab.experiment.settings import NoSwitch, Settings
 
 MIXED = {  # what methods of int4 store in 8 bits
     "k_quant_last": "last_matmul:int8",
@@ -33,7 +33,7 @@ class OnnxVariant(Settings):
     block_size: Literal[16, 32, 64, 128, 256] | None = Field(
         None, description="So many weights share a scale; without it, 32."
     )
-    accuracy_level: Literal[1, 4] | None = Field(
+    accuracy_level: Annotated[Literal[1, 4] | None, NoSwitch] = Field(
         None,
         description="With 4, the model builder's own choice, activations are rounded to 8 bits in"
         " products with quantized weights; with 1 they stay float32.",

@@ -1,10 +1,10 @@
 """The settings of a variant that runs in OpenVINO."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from minillm_lab.experiment.settings import Settings
+from minillm_lab.experiment.settings import NoSwitch, Settings
 
 PLAIN = "openvino-unquantized"  # the form that is not compressed
 GROUP = 64  # weights that share a scale in four bits, where a config does not say
@@ -37,7 +37,7 @@ class OpenVinoVariant(Settings):
         description="The cache of keys and values is held in this type (KV_CACHE_PRECISION); auto"
         " leaves it to OpenVINO.",
     )
-    dynamic_quantization: Literal[0, 32, 64, 128, "auto"] = Field(
+    dynamic_quantization: Annotated[Literal[0, 32, 64, 128, "auto"], NoSwitch] = Field(
         0,
         description="Activations are rounded to eight bits in groups of this many"
         " (DYNAMIC_QUANTIZATION_GROUP_SIZE), with 0 not at all; auto leaves it to OpenVINO.",

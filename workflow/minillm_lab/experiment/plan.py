@@ -212,14 +212,20 @@ class Plan:
         name = self.variant(variant).node
         return self.experiment.nodes[name] if name else Node.model_validate({})
 
-    def reading_model(self, tokens: Tokens = no_tokens, models: int = 1) -> dict[str, Any]:
-        """Memory and time, as Snakemake's resources, of a job whose first inputs are models."""
+    def reading_model(
+        self, tokens: Tokens = no_tokens, models: int = 1, minutes: int = 0
+    ) -> dict[str, Any]:
+        """Memory and time, as Snakemake's resources, of a job whose first inputs are models.
+
+        ``minutes``: what it takes besides, whatever the model.
+        """
         if not self.asks:
             return {}
         return {
             "mem_mb": lambda wildcards, input, attempt: cluster.megabytes(input[:models], attempt),
-            "runtime": lambda wildcards, input, attempt: cluster.minutes(
-                input[:models], *tokens(wildcards, input), attempt
+            "runtime": lambda wildcards, input, attempt: (
+                cluster.minutes(input[:models], *tokens(wildcards, input), attempt)
+                + attempt * minutes
             ),
         }
 

@@ -10,7 +10,7 @@ from minillm_lab.experiment.sources import recipe_of, type_of
 
 def ending(types: list[str]) -> str:
     """The end of the name of a search's file: which types, if they are not the lab's own list."""
-    own = types == [*TYPES]
+    own = {*types} == {*TYPES}
     return "" if own else f"+types-{crc32(' '.join(types).encode()):08x}"
 
 

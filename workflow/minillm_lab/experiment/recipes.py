@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PrivateAttr, Tag
 
 from minillm_lab.experiment.mixtures import TensorType, is_of_a_tensor
 from minillm_lab.experiment.sources import Name, Strict
@@ -44,12 +44,21 @@ class SizeOf(Strict):
     """A recipe may take as many bytes as another variant's file."""
 
     of: Name = Field(description="The file is at most as large as that of this variant.")
+    _form: str = PrivateAttr("")
+
+    @property
+    def form(self) -> str:
+        """That variant's form of the model; its name, until the whole experiment was checked."""
+        return self._form or self.of
+
+    def found(self, form: str) -> None:
+        self._form = form
 
 
 FileSize = Annotated[
     Annotated[
         str,
-        Field(pattern=rf"^(\d+|\d+\.\d+)({'|'.join(UNITS)})$", max_length=40),
+        Field(pattern=rf"^([0-9]+|[0-9]+\.[0-9]+)({'|'.join(UNITS)})$", max_length=40),
         AfterValidator(is_a_size),
         Tag("a size"),
     ]

@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from minillm_lab.experiment.sources import LONGEST, Name, Strict
 
@@ -30,6 +30,14 @@ class Node(Strict):
     )
 
 
+def no_switch(given: object) -> object:
+    """A number, unless it is true or false, which Python takes for 1 and 0: then a ValueError."""
+    if isinstance(given, bool):
+        raise ValueError(f"{str(given).lower()} is no number; write one")
+    return given
+
+
+NoSwitch = BeforeValidator(no_switch)
 Threads = Annotated[
     Annotated[Literal["auto"], Tag("a word")]
     | Annotated[int, Field(ge=1, le=1024), Tag("a number")],

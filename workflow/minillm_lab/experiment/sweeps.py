@@ -14,7 +14,8 @@ AXES = {
     "bits_per_weight": "bpw", "dtype": "",
     "threads": "t", "context": "c", "kv_cache": "kv-", "flash_attention": "fa-",
     "micro_batch": "ub", "threads_batch": "tb", "mmap": "mmap-", "group": "g", "precision": "",
-    "dynamic_quantization": "dq", "node": "",
+    "dynamic_quantization": "dq", "bits": "b",
+    "algo_config": "", "block_size": "bs", "accuracy_level": "al", "node": "",
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from zlib import crc32
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from minillm_lab.experiment.libraries import Packed, library_of
-from minillm_lab.experiment.mixtures import Mixture
+from minillm_lab.experiment.mixtures import TENSOR_TYPES, Mixture
 from minillm_lab.experiment.onnx import OnnxVariant
 from minillm_lab.experiment.openvino import OpenVinoVariant
 from minillm_lab.experiment.recipes import TYPES, FileSize, SizeOf, Types
@@ -115,9 +115,8 @@ class LlamaCppVariant(Settings):
     )
     bits_per_weight: float | None = Field(
         None,
-        gt=0,
+        ge=1,
         le=32,
-        strict=False,
         description="In place of size: the file of a recipe takes at most this many bits for each"
         " of the model's weights.",
     )
@@ -202,13 +201,13 @@ class LlamaCppVariant(Settings):
 
     @property
     def chosen_from(self) -> list[str]:
-        """The types that a recipe chooses from."""
-        return [*(self.types or TYPES)]
+        """The types that a recipe chooses from, in one order, so that one search serves it."""
+        return sorted({*(self.types or TYPES)}, key=TENSOR_TYPES.index)
 
     @property
     def asked_size(self) -> str:
         """What a recipe's file depends on besides the model and the matrix, as JSON."""
-        size = self.size.model_dump() if isinstance(self.size, SizeOf) else self.size
+        size = {"of": self.size.form} if isinstance(self.size, SizeOf) else self.size
         return json.dumps([size, self.bits_per_weight, self.chosen_from])
 
 
@@ -220,16 +219,24 @@ class MlxVariant(Settings):
     bits: Literal[2, 3, 4, 5, 6, 8] | None = Field(
         None, description="The weights are stored in so many bits; without it, they are in dtype."
     )
-    group: Literal[32, 64, 128] = Field(
-        64, description="So many weights of a row share a scale and an offset."
+    group: Literal[32, 64, 128] | None = Field(
+        None, description="So many weights of a row share a scale and an offset; without it, 64."
     )
     dtype: Literal["float16", "bfloat16", "float32"] = Field(
         "float16", description="Scales are stored in this type, and everything is computed in it."
     )
 
+    @model_validator(mode="after")
+    def can_be(self) -> "MlxVariant":
+        if self.group and not self.bits:
+            raise ValueError("group is that of quantized weights; name bits, or leave it out")
+        return self
+
     @property
     def form(self) -> str:
-        return f"mlx-b{self.bits}-g{self.group}-{self.dtype}" if self.bits else f"mlx-{self.dtype}"
+        if not self.bits:
+            return f"mlx-{self.dtype}"
+        return f"mlx-b{self.bits}-g{self.group or 64}-{self.dtype}"
 
 
 AnyVariant = TransformersVariant | LlamaCppVariant | MlxVariant | OpenVinoVariant | OnnxVariant
@@ -282,10 +289,12 @@ def has_a_size(
     settings: AnyVariant,
     others: Mapping[str, Settings],
     model: str | None,
+    usual: str | None,
 ) -> None:
     """Raise ValueError if a recipe's size is that of a variant that it cannot be.
 
-    ``model``: that of variants that name none.
+    ``model``: that of ``settings``. ``usual``: that of variants that name none. What file that
+    variant runs is kept with the size, so that a recipe is named by it.
     """
     if not isinstance(settings, LlamaCppVariant) or not isinstance(settings.size, SizeOf):
         return
@@ -297,8 +306,9 @@ def has_a_size(
             f"{place}.size.of: {name!r} is no file of a type in llama.cpp; name a variant that is,"
             " or a size such as 105MB"
         )
-    if (other.model or model) != (settings.model or model):
+    if (other.model or usual) != model:
         raise ValueError(f"{place}.size.of: {name!r} is of another model; name one of the same")
+    settings.size.found(other.form + other.recipe)
 
 
 Variant = Annotated[AnyVariant, Discriminator("runtime")]

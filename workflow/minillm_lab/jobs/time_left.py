@@ -45,8 +45,11 @@ def kind(output: str) -> str:
     return re.sub(r"(\.\d+)?\.json$", "", output)
 
 
-def forecast(outputs: Iterable[str]) -> float | None:
-    """Seconds that the jobs with these first outputs take, about; None where nothing tells."""
+def forecast(outputs: Iterable[str], search: float | None = None) -> float | None:
+    """Seconds that the jobs with these first outputs take, about; None where nothing tells.
+
+    ``search``: seconds of a search for recipes, where it is known what it is given.
+    """
     times = noted()
     by_folder = dict[str, list[float]]()
     for name, seconds in times.items():
@@ -59,7 +62,8 @@ def forecast(outputs: Iterable[str]) -> float | None:
     total = 0.0
     for output in outputs:
         place = str(Path(output).parent)
-        known = times.get(kind(output), means.get(place))
+        given = search if Path(output).name.startswith("sensitivity") else None
+        known = times.get(kind(output), means.get(place) if given is None else given)
         if known is None and (weight := WEIGHTS.get(Path(place).name)):
             if results_of(place) not in weighed:
                 return None
@@ -114,11 +118,11 @@ def tell() -> None:
         print(line, file=sys.stderr)
 
 
-def tell_plan(outputs: Callable[[], list[str]]) -> None:
-    """Say at the end of a dry run how long the run would take."""
+def tell_plan(outputs: Callable[[], list[str]], search: Callable[[], float]) -> None:
+    """Say at the end of a dry run how long the run would take; ``search`` as in ``forecast``."""
     if not (due := outputs()):
         return
-    seconds = forecast(due)
+    seconds = forecast(due, search())
     print(
         f"Plan: {len(due)} jobs, about {in_words(seconds)}, by the time that such jobs took here."
         if seconds is not None

@@ -125,12 +125,28 @@ class Baker:
         lines = [patterns(dict.fromkeys(tensors, "IQ3_XXS")) for tensors in alone]
         longest = sum(len(p) + LINE for made in lines for p in made)  # if no two groups share one
         longest -= sum(len(pattern) for pattern in quantizer.tensors)  # which ``whole`` counts
-        if (room := size - (whole - least) - longest) < least:
+        if whole > size:
             raise LabError(
                 f"the file cannot be as small as {size:,} bytes: with the smallest of these types"
-                f" it takes up to {whole + longest:,}; name a larger size, or more types"
+                f" it takes {whole:,}; name a larger size, or more types"
             )
-        return room
+        return max(least, size - (whole - least) - longest)
+
+    def fitted(self, size: int, power: float) -> tuple[str, ...]:
+        """The best assignment for a file of at most ``size`` bytes.
+
+        How long the header is depends on the assignment: room that the first one leaves is used.
+        """
+        groups = self.found.groups
+        first = tuple(assigned(groups, self.room(size), power))
+        taken = sum(g.types[t].bytes for g, t in zip(groups, first, strict=True))
+        second = tuple(assigned(groups, size - (self.bytes(first) - taken), power))
+        return second if self.bytes(second) <= size else first
+
+    def bytes(self, types: Sequence[str]) -> int:
+        """Bytes of the file by an assignment."""
+        quantizer = self.quantizer(types)
+        return quantizer.size(quantizer.types())
 
 
 def recipe(
@@ -151,11 +167,10 @@ def recipe(
     """
     groups = [only_of(group, types) for group in found.groups]
     baker = Baker(weights, imatrix, found.model_copy(update={"groups": groups}))
-    room = baker.room(size)
     chosen: dict[tuple[str, ...], float] = {}
     for power in POWERS:
-        chosen.setdefault(tuple(assigned(groups, room, power)), power)
-    check_space(scratch, 2 * size)  # a candidate is written beside the one before it
+        chosen.setdefault(baker.fitted(size, power), power)
+    check_space(scratch, 2 * max(map(baker.bytes, chosen)))  # one is written beside another
     calibration = Text(weights, text, threads)
     candidates: list[tuple[Candidate, Quantizer, tuple[str, ...]]] = []
     with scratch_folder(scratch) as folder:

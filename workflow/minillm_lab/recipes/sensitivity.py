@@ -258,7 +258,7 @@ class Search:
                 t: Choice(
                     bytes=sizes[t],
                     error=errors[t],
-                    loss=known[t] if t in known else predicted(points, errors[t]),
+                    loss=max(known[t], LEAST) if t in known else predicted(points, errors[t]),
                     measured=t in known,
                 )
                 for t in sorted(errors, key=lambda t: -sizes[t])

@@ -160,9 +160,9 @@ def mixtures(results: dict[str, Result]) -> list[str]:
 def recipes(results: dict[str, Result]) -> list[str]:
     """What recipes were chosen by."""
     return [
-        f"- Recipe, `{name}`: the types of {len(recipe.groups)} groups of tensors that lose least"
-        f" in {recipe.size / 1e6:.1f} MB: {number(recipe.measured)} nats on the calibration text,"
-        f" {number(recipe.predicted)} predicted"
+        f"- Recipe, `{name}`: the types of {len(recipe.groups)} groups of tensors that lose"
+        f" least in {recipe.size / 1e6:.1f} MB by its search: {number(recipe.measured)} nats on the"
+        f" calibration text, {number(recipe.predicted)} predicted"
         for name, result in results.items()
         if (recipe := result.model.recipe)
     ]
