@@ -193,9 +193,12 @@ def test_what_was_measured_otherwise_is_not_compared() -> None:
 
 def test_machines_versions_files_and_variants_that_differ_are_said_first() -> None:
     before, after = measured(1), measured(2)
+    for result in before.results.values():
+        result.runtime["settings"] |= {"flash_attention": "disabled"}
     for result in after.results.values():
         result.machine |= {"fingerprint": "bbbbbbbbbbbb", "cpu": "Another <b>CPU</b>"}
         result.runtime["version"] = {"llama.cpp": "2.0"}
+        result.runtime["settings"] |= {"flash_attention": "enabled"}
     after.states["bbbbbbbbbbbb"] = after.states.pop("aaaaaaaaaaaa")
     after.results["q8_0"].model.files[0].sha256 = "1" * 64
     after.results["new"] = after.results.pop("q4")
@@ -204,6 +207,7 @@ def test_machines_versions_files_and_variants_that_differ_are_said_first() -> No
     assert "another machine: A CPU" in text and r"Another \<b\>CPU\</b\>" in text
     assert "versions llama.cpp 1.0 → llama.cpp 2.0" in text
     assert "`q8_0`: another model file" in text
+    assert "flash attention disabled → enabled" in text
     assert "`q4`: only before" in text and "`new`: only after" in text
 
 

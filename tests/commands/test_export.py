@@ -12,7 +12,7 @@ from minillm_lab.comparison.compare import compare
 from minillm_lab.comparison.published import MOST, read_published
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.records import QualityMetric
-from minillm_lab.result import Metric, Result
+from minillm_lab.result import Metric, ModelFile, Result
 
 # The fields of `llama-bench -o jsonl` (llama.cpp 0c1e570).
 LLAMA_BENCH = (
@@ -106,6 +106,18 @@ def test_the_model_card_tells_two_caches_of_one_file_apart() -> None:
     small.runtime["settings"]["kv_cache"] = "q8_0"
     card = exported("model-card", made_up("plain", quantization="F16"), small)
     assert "`m, llama.cpp`" in card and "`m, llama.cpp, kv_cache q8_0`" in card
+
+
+def test_the_model_card_tells_two_settings_of_one_converted_model_apart() -> None:
+    parts = [ModelFile(path=f"models/m/openvino-int8/{n}", bytes=9, sha256="1" * 64) for n in "ab"]
+    plain, rounded = (made_up(n, quantization="openvino-int8") for n in ("plain", "rounded"))
+    for result in (plain, rounded):
+        result.runtime["name"] = "openvino"
+        result.model = result.model.model_copy(update={"files": parts, "format": "openvino"})
+    rounded.runtime["settings"] |= {"chosen": ["kv_cache"], "kv_cache": "u8"}
+    card = exported("model-card", plain, rounded)
+    assert "`openvino-int8, openvino`" in card
+    assert "`openvino-int8, openvino, kv_cache u8`" in card
 
 
 def test_the_model_card_says_what_the_results_warn_of() -> None:

@@ -116,10 +116,10 @@ def file_of(result: Result, of_several: bool = False) -> str:
     If the results are ``of_several`` models, the model's name comes first.
     """
     files = result.model.files
-    path = PurePath(files[0].path)
-    file = path.parent.name if library_of(result.model.quantization) else path.name
+    path, by_library = PurePath(files[0].path), library_of(result.model.quantization)
+    file = path.parent.name if by_library else path.name
     ran = ", ".join([file, result.runtime["name"], *chosen_settings(result)])
-    whole = len(files) == 1 or result.model.format == "gguf"
+    whole = len(files) == 1 or result.model.format == "gguf" or by_library
     named = ran if whole else path.parent.name
     return f"{result.model.name}: {named}" if of_several else named
 

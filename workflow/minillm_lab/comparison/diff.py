@@ -287,6 +287,11 @@ def differences(old: Variant, new: Variant) -> Iterator[str]:
         yield f"versions {versions(old)} → {versions(new)}"
     if old.threads != new.threads:
         yield f"threads {old.threads} → {new.threads}"
+    if old.settings and new.settings:  # files of before did not tell
+        for key in sorted({*old.settings, *new.settings}):
+            first, second = (inert(one.settings.get(key, "–")) for one in (old, new))
+            if first != second:
+                yield f"{inert(key).replace('_', ' ')} {first} → {second}"
     if sorted(old.sha256) != sorted(new.sha256):
         yield "another model file (by its sha256)"
     for key in type(old.protocol).model_fields:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
+from minillm_lab.comparison.factors import SETTINGS
 from minillm_lab.comparison.shapes import Comparison, StateFigures
 from minillm_lab.experiment.sources import NAME
 from minillm_lab.jobs.errors import LabError
@@ -26,6 +27,7 @@ SPEEDS = "prefill_tokens_per_second|decode_tokens_per_second"
 QUALITY = ("kld_mean", "same_top", "perplexity_ratio", "question_accuracy", "answer_flips")
 
 BY_CHUNK = ("kld_mean", "same_top", "surprise")
+ARITHMETIC = (*SETTINGS.values(), "dtype", "activations", "scored_by")
 
 Text = Annotated[str, Field(max_length=200)]
 Name = Annotated[str, Field(max_length=100, pattern=rf"^{NAME}$")]
@@ -105,6 +107,9 @@ class Variant(Untrusted):
     versions: Annotated[dict[Text, Text], Field(max_length=10)]
     backend: Text
     threads: Count
+    settings: Annotated[dict[Text, Text], Field(max_length=20)] = Field(
+        {}, description="It holds what changes a runtime's arithmetic, as the runtime resolved it."
+    )
     machine: Machine
     protocol: Protocol
     metrics: Annotated[dict[Annotated[str, TIMED], Figure], Field(max_length=10_000)]
@@ -177,6 +182,11 @@ def published_variant(result: Result, states: list[StateFigures]) -> Variant:
         versions=result.runtime["version"],
         backend=result.runtime["backend"],
         threads=result.runtime["threads"],
+        settings={
+            key: str(result.runtime["settings"][key])[:200]
+            for key in ARITHMETIC
+            if key in result.runtime["settings"]
+        },
         machine=Machine(**{key: machine[key] for key in Machine.model_fields}),
         protocol=Protocol(
             prompt_tokens=protocol["prompt_tokens"],
