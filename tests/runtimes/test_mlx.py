@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from minillm_lab.jobs.errors import LabError
+from minillm_lab.models.facts import facts_of
 from minillm_lab.models.mlx_folder import write_folder
 from minillm_lab.runtimes import Passage, Runtime, open_runtime, resolved
 from tiny_model import random_model
@@ -165,3 +166,14 @@ def test_positions_that_mlx_lm_does_not_read_are_refused(source: Path, tmp_path:
     (tmp_path / "two/config.json").write_text(json.dumps(config))
     with pytest.raises(LabError, match="mlx-lm does not read how its kinds of layers turn keys"):
         write_folder(tmp_path / "two", "mlx-float16", tmp_path / "mlx-float16")
+
+
+def test_experts_that_are_stored_together_count(tiny_safetensors: Path, tmp_path: Path) -> None:
+    folder = random_model("mixtral", tiny_safetensors, tmp_path, num_local_experts=4)
+    made = tmp_path / "mlx-b4-g32-float16"
+    write_folder(folder, made.name, made)
+    facts, original = facts_of(made, folder), facts_of(folder)
+    assert facts["parameters"] == original["parameters"]
+    stored = sum(file["bytes"] for file in facts["files"])
+    assert 8 * stored / facts["parameters"] == pytest.approx(facts["bits_per_weight"], rel=0.05)
+    assert facts["tensor_types"]["INT4"] > 0.9 and facts["read_bytes"] is None

@@ -20,6 +20,7 @@ from minillm_lab.quality.evaluation import opened
 from minillm_lab.runtimes import Passage, replied, resolved
 from minillm_lab.runtimes.openvino import OpenVino
 from quality_lab import FLOAT32
+from tiny_model import random_model
 
 SETTINGS = {"runtime": "openvino", "threads": 1, "device": "cpu", "kv_cache": "f32"}
 FORMS = ["openvino-unquantized", "openvino-int8", "openvino-int4_sym-64", "openvino-int4_asym-64"]
@@ -206,3 +207,24 @@ def test_nothing_is_reported_to_its_maker() -> None:
         cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert told.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("architecture", ["gpt_neox", "cohere"])
+def test_what_is_stored_under_other_names_counts(
+    architecture: str, tiny_safetensors: Path, tmp_path: Path
+) -> None:
+    """GPT-NeoX's output has another name in its file; norms of keys in Cohere are matrices."""
+    more = {"use_qk_norm": True} if architecture == "cohere" else {}
+    source = random_model(architecture, tiny_safetensors, tmp_path, **more)
+    made = tmp_path / "openvino-int8"
+    pack(source, made.name, made)
+    facts, original = facts_of(made, source), facts_of(source)
+    assert facts["parameters"] == original["parameters"]
+    stored = (made / "openvino_model.bin").stat().st_size
+    assert 8 * stored / facts["parameters"] == pytest.approx(facts["bits_per_weight"], rel=0.05)
+
+
+def test_a_mixture_of_experts_is_refused(tiny_safetensors: Path, tmp_path: Path) -> None:
+    source = random_model("mixtral", tiny_safetensors, tmp_path, num_local_experts=4)
+    with pytest.raises(LabError, match="cannot be made: it is a mixture of experts"):
+        pack(source, "openvino-int8", tmp_path / "openvino-int8")

@@ -150,7 +150,7 @@ def _packed(stored: Tensors, original: Tensors, type_: str) -> Tensors:
         by_layer.setdefault(one[0].rpartition(".")[0], []).append(one)
         if ".weight." in one[0]:  # tables of bitsandbytes
             by_layer.setdefault(one[0].partition(".weight.")[0], []).append(one)
-    found = []
+    found, taken = list[tuple[str, str, int, int, int]](), set[str]()
     for name, _, elements, _, row in original:
         layer, _, kind = name.rpartition(".")
         near = by_layer.get(layer) or by_layer.get(f"model.{layer}", [])
@@ -160,7 +160,22 @@ def _packed(stored: Tensors, original: Tensors, type_: str) -> Tensors:
             plain = len(own) == 1 and own[0][2] == elements
             size = sum(bytes_ for *_, bytes_, _ in own)
             found.append((name, own[0][1] if plain else type_, elements, size, row))
-    return found
+            taken |= {t[0] for t in own}
+    return found + _experts(found, stored, taken, original, type_)
+
+
+def _experts(
+    found: Tensors, stored: Tensors, taken: Collection[str], original: Tensors, type_: str
+) -> Tensors:
+    """The experts' weights in one, where they are stored together under other names."""
+    known = {name for name, *_ in found}
+    lost = [t for t in original if t[0] not in known and any(e in t[0] for e in EXPERTS)]
+    left = [t for t in stored if t[0] not in taken]
+    if not lost or not left:
+        return []
+    elements = sum(t[2] for t in lost)
+    held_as = left[0][1] if elements == sum(t[2] for t in left) else type_
+    return [(lost[0][0], held_as, elements, sum(t[3] for t in left), lost[0][4])]
 
 
 def of_weight(name: str, original: Collection[str]) -> bool:

@@ -22,6 +22,7 @@ from minillm_lab.jobs.files import OPENVINO, check_space, weight_files, written_
 from minillm_lab.runtimes.openvino_library import openvino
 
 INPUTS = ("input_ids", "attention_mask", "position_ids", "logits_to_keep")
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 PAST, NEW = 3, 2  # tokens with which the model is traced
 
 
@@ -99,6 +100,8 @@ def shapes_of_cache(model: Any) -> list[tuple[int, int]]:
     kinds |= {"state"} if model._is_stateful else set()
     if others := kinds - {"full_attention"}:
         raise ValueError(f"its layers of {sorted(others)[0]} keep no cache of every token")
+    if any(getattr(config, key, None) for key in EXPERTS):
+        raise ValueError("it is a mixture of experts")
     rope = str(getattr(config, "rope_parameters", None))
     if any(kind in rope for kind in ("dynamic", "longrope")):
         raise ValueError("it turns keys by the length so far")
