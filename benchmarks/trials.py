@@ -81,13 +81,13 @@ def take(plan: Plan, pair: str, number: int, folder: Path) -> None:
     subprocess.run(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}, check=True)
 
 
-def run(folder: Path, minutes: float) -> None:
+def run(folder: Path, minutes: float, pairs: list[str]) -> None:
     plan = default_plan()
     for variant in ("fp16", "f16", "q4_k_m"):
         made(plan.weights(variant))
     folder.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + 60 * minutes
-    order = [name for name, pair in PAIRS.items() for _ in range(pair[3])]
+    order = [name for name in pairs for _ in range(PAIRS[name][3])]
     numbers = {p: len([*folder.glob(f"{p}.*.json")]) for p in PAIRS}
     shuffle = random.Random(sum(numbers.values()))
     while True:
@@ -160,7 +160,9 @@ def draw(path: Path, trials: list[tuple[str, Trial]]) -> None:
 
 
 def main(given: argparse.Namespace) -> None:
-    run(given.folder, given.minutes) if given.what == "run" else show(given.folder, given.size)
+    run(given.folder, given.minutes, given.pairs) if given.what == "run" else show(
+        given.folder, given.size
+    )
 
 
 if __name__ == "__main__":
@@ -168,5 +170,6 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=("run", "show"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--size", type=int, default=5, help="trials in a comparison")
+    parser.add_argument("--pairs", nargs="+", choices=PAIRS, default=[*PAIRS], help="of run")
+    parser.add_argument("--size", type=int, default=6, help="trials in a comparison")
     run_command(main, parser)
