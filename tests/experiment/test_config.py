@@ -24,6 +24,11 @@ BAD = {
     "a typo on top": ("promt", "x", "did you mean 'prompt'"),
     "an unknown type": ("variants.q4_k_m.quantization", "Q4_K_XXL", "'Q4_K_XXL' is not one of"),
     "an unknown runtime": ("variants.q4_k_m.runtime", "vllm", "'vllm' is not one of"),
+    "a reference in a runtime that gives none": (
+        "quality.reference",
+        {"runtime": "mlx"},
+        "'mlx' is not one of 'transformers', 'llama.cpp'",
+    ),
     "a missing model": ("variants.q4_k_m.model", "nope", "no model 'nope'"),
     "a missing baseline": ("baseline", "nope", "no variant 'nope'"),
     "a reserved name": ("variants.comparison", {"runtime": "transformers"}, "reserved"),

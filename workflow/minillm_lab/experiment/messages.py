@@ -30,6 +30,8 @@ def described(origin: str, error: Any, allowed: list[str]) -> str:
             value = error["input"]
             if error["type"] == "union_tag_invalid":
                 key, value = f"{key}.runtime", context["tag"]
+                runtimes = [tag for tag in expected.split(", ") if " " not in tag]
+                expected = ", ".join(runtimes)  # not what stands in place of a runtime
             text = f"{shown(value)} is not one of {expected}"
         case "union_tag_not_found":
             text = "runtime is missing; add it, such as 'transformers' or 'llama.cpp'"

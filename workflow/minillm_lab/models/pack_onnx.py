@@ -120,6 +120,8 @@ def build(safetensors: Path, output: Path, precision: str, options: dict[str, An
         raise MemoryError(f"the model builder was ended by signal {-done.returncode}")
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+        if missed := re.fullmatch(r"KeyError: (.+)", last):
+            raise RuntimeError(f"the model builder misses {missed[1]} in the model's config")
         raise RuntimeError(re.sub(r"^\w+(Error|Exception): ", "", last))
 
 
