@@ -10,6 +10,7 @@ from minillm_lab.jobs.files import OPENVINO
 Tensors = list[tuple[str, str, int, int, int]]  # name, type, elements, bytes, row length
 OWN = "self.model."  # how names of constants begin
 BASES = ("model", "transformer", "gpt_neox")  # where a checkpoint is of a base model alone
+FLOATS = ("F32", "F16", "BF16")  # of norms, which some models have for each head
 HALVES = "._openvino_orig_"  # in those of 16 bits, before weight or bias
 
 
@@ -46,7 +47,9 @@ def openvino_tensors(folder: Path, original: Tensors) -> Tensors:
         if name in stored and stored[name][1] == elements:
             found.append((name, stored[name][0], elements, size[name], row))
             continue
-        alike = next((one for one in nameless if one[1] == elements), None)
+        alike = next(
+            (t for t in nameless if t[1] == elements and (row == elements or t[0] in FLOATS)), None
+        )
         if alike:
             nameless.remove(alike)
         elif row < elements:
