@@ -133,7 +133,7 @@ def test_every_size_that_a_file_can_have_is_made_and_no_room_is_wasted(
     least = baker.bytes(smallest)
     assert baker.fitted(least, 1.0) == smallest
     random = np.random.default_rng(1)
-    for _ in range(20):
+    for _ in range(8):
         types = tuple(random.choice([*g.types]) for g in found.groups)
         size, loss = baker.bytes(types), sum(map(loss_of, found.groups, types))
         best = baker.fitted(size, 1.0)
