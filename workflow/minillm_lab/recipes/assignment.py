@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from math import prod
 from pathlib import Path
 
@@ -97,6 +98,8 @@ class Baker:
     def __init__(self, weights: Path, imatrix: Path | None, found: Sensitivity) -> None:
         self.weights, self.imatrix, self.found = weights, imatrix, found
         self.own = as_they_are(Quantizer(weights, ANY))
+        self.bytes = cache(self._bytes)  # a dry run of the quantizer each
+        self.smallest = tuple(min(g.types, key=lambda t: g.types[t].bytes) for g in found.groups)
 
     def quantizer(self, types: Sequence[str]) -> Quantizer:
         """For the type of each group."""
@@ -116,15 +119,13 @@ class Baker:
 
         Raises LabError if even the smallest types take more.
         """
-        smallest = [min(g.types, key=lambda t: g.types[t].bytes) for g in self.found.groups]
-        least = sum(g.types[t].bytes for g, t in zip(self.found.groups, smallest, strict=True))
-        quantizer = self.quantizer(smallest)
-        whole = quantizer.size(quantizer.types())
+        least, whole = self.of_groups(self.smallest), self.bytes(self.smallest)
         alone = [g.tensors for g in self.found.groups]
         alone += [[*self.own.keys() - {name for tensors in alone for name in tensors}]]
         lines = [patterns(dict.fromkeys(tensors, "IQ3_XXS")) for tensors in alone]
         longest = sum(len(p) + LINE for made in lines for p in made)  # if no two groups share one
-        longest -= sum(len(pattern) for pattern in quantizer.tensors)  # which ``whole`` counts
+        counted = self.quantizer(self.smallest).tensors  # by ``whole``
+        longest -= sum(len(pattern) for pattern in counted)
         if whole > size:
             raise LabError(
                 f"the file cannot be as small as {size:,} bytes: with the smallest of these types"
@@ -132,18 +133,22 @@ class Baker:
             )
         return max(least, size - (whole - least) - longest)
 
-    def fitted(self, size: int, power: float) -> tuple[str, ...]:
-        """The best assignment for a file of at most ``size`` bytes.
+    def fitted(self, size: int, room: int, power: float) -> tuple[str, ...]:
+        """The best assignment for a file of at most ``size`` bytes, with ``room`` for its groups.
 
         How long the header is depends on the assignment: room that the first one leaves is used.
+        Where types take equal bytes, the header alone may be too long for the first.
         """
         groups = self.found.groups
-        first = tuple(assigned(groups, self.room(size), power))
-        taken = sum(g.types[t].bytes for g, t in zip(groups, first, strict=True))
-        second = tuple(assigned(groups, size - (self.bytes(first) - taken), power))
-        return second if self.bytes(second) <= size else first
+        first = tuple(assigned(groups, room, power))
+        second = tuple(assigned(groups, size - (self.bytes(first) - self.of_groups(first)), power))
+        return next(t for t in (second, first, self.smallest) if self.bytes(t) <= size)
 
-    def bytes(self, types: Sequence[str]) -> int:
+    def of_groups(self, types: Sequence[str]) -> int:
+        """Bytes of the groups by an assignment."""
+        return sum(g.types[t].bytes for g, t in zip(self.found.groups, types, strict=True))
+
+    def _bytes(self, types: tuple[str, ...]) -> int:
         """Bytes of the file by an assignment."""
         quantizer = self.quantizer(types)
         return quantizer.size(quantizer.types())
@@ -167,16 +172,17 @@ def recipe(
     """
     groups = [only_of(group, types) for group in found.groups]
     baker = Baker(weights, imatrix, found.model_copy(update={"groups": groups}))
+    room = baker.room(size)
     chosen: dict[tuple[str, ...], float] = {}
     for power in POWERS:
-        chosen.setdefault(baker.fitted(size, power), power)
+        chosen.setdefault(baker.fitted(size, room, power), power)
     check_space(scratch, 2 * max(map(baker.bytes, chosen)))  # one is written beside another
     calibration = Text(weights, text, threads)
     candidates: list[tuple[Candidate, Quantizer, tuple[str, ...]]] = []
     with scratch_folder(scratch) as folder:
         for assignment, power in chosen.items():
             quantizer = baker.quantizer(assignment)
-            if (taken := quantizer.size(quantizer.types())) > size:
+            if (taken := baker.bytes(assignment)) > size:
                 raise LabError(f"a file of {taken:,} bytes was chosen, of {size:,}; report this")
             file = folder / "candidate.gguf"
             quantizer.write(file)
