@@ -141,16 +141,21 @@ def test_every_size_that_a_file_can_have_is_made_and_no_room_is_wasted(
         assert sum(map(loss_of, found.groups, best)) <= loss * (1 + 1e-6)
 
 
-def test_the_smallest_file_is_made_of_types_that_take_equal_bytes(
+def test_a_header_that_is_too_long_gives_way_where_types_take_equal_bytes(
     tiny_gguf: Path, tmp_path: Path
 ) -> None:
-    """Which of them loses least differs by group, and each change of type is a line of header."""
-    types = ("Q4_0", "IQ4_NL", "Q4_K")
-    searched_ = searched(tiny_gguf, tmp_path / "measured", types)
-    baker = Baker(tiny_gguf, None, searched_)
+    """Each group loses least in another type than the one before: each is a line of the header."""
+    types = ("Q4_0", "IQ4_NL")
+    found = searched(tiny_gguf, tmp_path / "measured", types).model_copy(deep=True)
+    for number, group in enumerate(found.groups):
+        for type_, choice in group.types.items():
+            choice.loss = float(type_ != types[number % 2])
+    baker = Baker(tiny_gguf, None, found)
     least = baker.bytes(baker.smallest)
-    made = recipe(tiny_gguf, None, searched_, TEXT, least, types, 1, tmp_path / "scratch")
-    assert made.bytes <= least
+    best = tuple(types[number % 2] for number in range(len(found.groups)))
+    assert baker.of_groups(best) == baker.of_groups(baker.smallest)
+    assert baker.bytes(best) > least
+    assert baker.fitted(least, baker.room(least), 1.0) == baker.smallest
 
 
 def loss_of(group: GroupLoss, type_: str) -> float:

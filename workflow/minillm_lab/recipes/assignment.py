@@ -141,7 +141,8 @@ class Baker:
         """
         groups = self.found.groups
         first = tuple(assigned(groups, room, power))
-        second = tuple(assigned(groups, size - (self.bytes(first) - self.of_groups(first)), power))
+        left = size - (self.bytes(first) - self.of_groups(first))
+        second = tuple(assigned(groups, max(room, left), power))
         return next(t for t in (second, first, self.smallest) if self.bytes(t) <= size)
 
     def of_groups(self, types: Sequence[str]) -> int:
