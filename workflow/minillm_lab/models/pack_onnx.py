@@ -50,7 +50,7 @@ def pack(safetensors: Path, form: str, output: Path) -> None:
         check_known(safetensors)
         with written_whole(output) as part:
             build(safetensors, part, precision, options)
-            about = {"precision": precision, **options, **contents(part / ONNX)}
+            about = {**options, **contents(part / ONNX)}
             (part / CONTENTS).write_text(json.dumps(about) + "\n", "utf-8")
             AutoTokenizer.from_pretrained(
                 safetensors, local_files_only=True, trust_remote_code=False

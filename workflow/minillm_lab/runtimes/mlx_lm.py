@@ -36,8 +36,9 @@ class Mlx:
         except Exception as error:  # the library raises errors of every kind for a broken file
             raise LabError(f"{weights}: MLX cannot load it: {first_line(error)}") from error
         self.model.eval()
+        self.clear()
         window = window_of(config)
-        keeps = any(isinstance(one, RotatingKVCache) for one in make_prompt_cache(self.model))
+        keeps = any(isinstance(one, RotatingKVCache) for one in self.cache)
         if window and not keeps and options.context > window:
             raise LabError(
                 f"{weights}: its layers see the last {window} tokens, which mlx-lm does not keep"
@@ -45,7 +46,6 @@ class Mlx:
             )
         self.weights, self.context = weights, options.context
         self.dtype, self.quantization = config["dtype"], config.get("quantization")
-        self.clear()
 
     def unload(self) -> None:
         self.model = self.cache = self._logits = None

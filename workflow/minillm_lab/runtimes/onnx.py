@@ -15,7 +15,6 @@ from minillm_lab.runtimes import STEP, Options, Passage, one_by_one, replied
 from minillm_lab.runtimes.tokens import Tokenizer
 
 PAGE = 4096  # bytes
-NO_SETTINGS = ("tensors", "precision")  # the second is the builder's word for the quantization
 
 
 class Onnx:
@@ -62,7 +61,7 @@ class Onnx:
         self.generator = self.model = None
 
     def facts(self) -> dict[str, Any]:
-        made = {key: value for key, value in self.about.items() if key not in NO_SETTINGS}
+        made = {key: value for key, value in self.about.items() if key != "tensors"}
         exact = made.get("accuracy_level", 1) == 1
         return {
             "backend": "CPU",
