@@ -164,7 +164,8 @@ FILES = {
     "a list of itself": (BASE + "x: &x [*x]\n", "holds the alias itself"),
     "a mapping of itself": (BASE + "x: &x {a: *x}\n", "holds the alias itself"),
     "brackets without end": (BASE + "x: " + "[" * 5000, "not YAML"),
-    "a tab": ("a:\n\tb: 1\n", "not YAML"),
+    "a tab": ("a:\n\tb: 1\n", "line 2: not YAML"),
+    "a line too far to the right": ("a:\n  b: 1\nc: 2\n  d: 3\n", "line 4: not YAML"),
     "Python by a key": ("__use_yte__: true\n" + BASE, "would run Python"),
 }
 

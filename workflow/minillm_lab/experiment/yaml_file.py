@@ -25,6 +25,13 @@ def check_config_file(path: Path) -> None:
             )
     except OSError as error:
         raise LabError(f"{path}: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f"line {mark.line + 1}: " if mark else ""
+        raise LabError(
+            f"{path}: {line}not YAML that can be read: {error.problem or error.context}; check the"
+            " indentation and the punctuation there and just before"
+        ) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise LabError(f"{path}: not YAML that can be read: {first_line(error)}") from error
 
