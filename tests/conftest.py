@@ -1,6 +1,5 @@
 """What the tests share: a tiny real model, a folder in which the real snakemake runs."""
 
-import copy
 import json
 import os
 import re
@@ -75,7 +74,7 @@ class Lab:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        ignore = shutil.ignore_patterns("__pycache__")
+        ignore = shutil.ignore_patterns("*.pyc.*")  # half written; whole ones save seconds
         shutil.copytree(ROOT / "workflow", self.folder / "workflow", ignore=ignore)
         shutil.copytree(ROOT / "envs", self.folder / "envs", ignore=ignore)
         shutil.copy(ROOT / "Snakefile", self.folder)
@@ -194,26 +193,12 @@ def tiny_config(path: Path | None = None, **changes: Any) -> dict[str, Any]:
 SMOLLM2 = yaml.safe_load((ROOT / "config.yaml").read_text())
 
 
-def default_experiment(**changes: Any) -> dict[str, Any]:
-    """The default experiment on the real SmolLM2, with few and short rounds and trials."""
-    short = {
-        "trials": 1,
-        "trial_seconds": 0.3,
-        "rounds": 1,
-        "repetitions": 1,
-        "warmups": 0,
-        "depths": [128],
-        "threads": 1,
-    }
-    short["quality"] = SMOLLM2["quality"] | {"chunks": 2, "context": 128, "questions": None}
-    return copy.deepcopy(SMOLLM2) | short | changes
-
-
 @pytest.fixture(scope="session")
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """Three variants of the default experiment, their quality not measured; not yet run."""
     variants = {name: SMOLLM2["variants"][name] for name in ("fp16", "f16", "q4_k_m")}
-    config = default_experiment(variants=variants, quality=None)
-    lab = Lab(tmp_path_factory.mktemp("smollm2") / "lab", config)
+    short = {"rounds": 1, "trials": 1, "trial_seconds": 0.3, "repetitions": 1, "warmups": 0}
+    short |= {"depths": [128], "threads": 1, "quality": None, "variants": variants}
+    lab = Lab(tmp_path_factory.mktemp("smollm2") / "lab", SMOLLM2 | short)
     shutil.copy(ROOT / "README.md", lab.folder)
     return lab
