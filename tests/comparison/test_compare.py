@@ -55,6 +55,20 @@ def test_a_tie_is_no_winner() -> None:
     assert any("no measurable change of decode speed" in line for line in learnings(comparison))
 
 
+def test_the_speed_up_told_is_that_of_one_that_is_measurably_faster() -> None:
+    noisy = [[26.0] * 3, [33.0] * 3, [41.0] * 3]
+    others = [made_up(f"v{i}", quantization=f"Q{i}_K", decode=around(20)) for i in (2, 3, 5, 6)]
+    steady = made_up("q8", quantization="Q8_0", decode=around(30))
+    wild = made_up("q4", quantization="Q4_K_M", decode=noisy)
+    comparison = compared(F16, *others, steady, wild, baseline="f16")
+    ratios = {n: comparison.ratios[n]["decode_tokens_per_second"] for n in ("q8", "q4")}
+    assert ratios["q4"].value > ratios["q8"].value > 1
+    assert ratios["q4"].tie and not ratios["q8"].tie
+    said = learnings(comparison)
+    assert any(line.startswith("`q8` decodes ×1.50 ") for line in said)
+    assert not any("No variant decodes measurably faster" in line for line in said)
+
+
 def test_a_mixture_is_no_stock_type_and_no_other_mixture() -> None:
     def mixture(variant: str, tensors: dict[str, str], **conditions: Any) -> Result:
         types = {"Q5_0": 0.6, "Q4_K": 0.4}

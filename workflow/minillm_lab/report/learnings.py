@@ -58,16 +58,26 @@ def cause(factor: Factor) -> str:
 
 
 def speedup(comparison: Comparison) -> list[str]:
-    """Where the fastest variant's speed comes from, each factor of its own."""
-    fastest = comparison.best.get("decode_tokens_per_second", [])
-    others = [n for n in fastest if comparison.factors.get(n)]
-    if not others:
+    """Where the speed of the fastest comes from, each factor of its own.
+
+    It is the fastest of those that are measurably faster than the baseline: with few trials, a
+    still faster one may be tied with it.
+    """
+    metric = "decode_tokens_per_second"
+    if not [n for n in comparison.best.get(metric, []) if comparison.factors.get(n)]:
         return []
-    name = max(others, key=lambda n: comparison.ratios[n]["decode_tokens_per_second"].value)
-    total = comparison.ratios[name]["decode_tokens_per_second"]
-    if total.tie:
+    found = {
+        name: ratios[metric]
+        for name, ratios in comparison.ratios.items()
+        if comparison.factors.get(name)
+        and metric in ratios
+        and not comparison.results[name].output.flaw
+    }
+    faster = {name: ratio for name, ratio in found.items() if not ratio.tie and ratio.value > 1}
+    if not faster:
         return [f"No variant decodes measurably faster than `{comparison.baseline}`."]
-    steps = comparison.factors[name]
+    name = max(faster, key=lambda n: faster[n].value)
+    total, steps = faster[name], comparison.factors[name]
     text = f"`{name}` decodes {times(total)} as fast as `{comparison.baseline}`"
     if len(steps) == 1:
         text += f", from {cause(steps[0])}."
