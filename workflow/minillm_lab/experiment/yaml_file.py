@@ -26,13 +26,14 @@ def check_config_file(path: Path) -> None:
     except OSError as error:
         raise LabError(f"{path}: {error.strerror}") from error
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f"line {mark.line + 1}: " if mark else ""
+        at, begun = error.problem_mark, error.context_mark  # begun: an open quote, bracket, block
+        line = f"line {at.line + 1}: " if at else ""
+        within = f" (in what begins in line {begun.line + 1})" if begun else ""
         raise LabError(
-            f"{path}: {line}not YAML that can be read: {error.problem or error.context}; check the"
-            " indentation and the punctuation there and just before"
+            f"{path}: {line}not YAML that can be read: {error.problem or error.context}{within};"
+            " check the quotes, brackets and indentation"
         ) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise LabError(f"{path}: not YAML that can be read: {first_line(error)}") from error
 
 
