@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two kinds of node need two cores"),
 ]
 CORES = {"large": 2, "small": 1}
-VARIANTS = ["fp16", "f16", "q8_0", *(f"q4_k_m-{kind}" for kind in CORES)]
+VARIANTS = ["fp16", "f16", "q8_0", "q5_k_m", *(f"q4_k_m-{kind}" for kind in CORES)]
 ROUNDS = {f"results/rounds/{variant}.{n}.json" for variant in VARIANTS for n in (1, 2)}
 BESIDE_THE_BASELINE = [v for v in VARIANTS if v not in ("f16", "q4_k_m-small")]
 TRIALS = {f"results/trials/{variant}.{n}.json" for variant in BESIDE_THE_BASELINE for n in (1,)}
@@ -98,6 +98,7 @@ def lab(cluster: Slurm, tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactor
     config["variants"] |= {
         "fp16": {"runtime": "transformers"},
         "q8_0": {"runtime": "llama.cpp", "quantization": "Q8_0"},
+        "q5_k_m": {"runtime": "llama.cpp", "quantization": "Q5_K_M"},
     }
     for variant in config["variants"].values():
         variant["node"] = "large"

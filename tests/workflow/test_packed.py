@@ -16,13 +16,14 @@ BITS |= {MLX: (4, 6)}  # of the embedding too
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, tiny_gguf: Path) -> Lab:
-    """A finished experiment: each method, beside F16 in llama.cpp."""
-    config = tiny_config(tiny_gguf, rounds=1, trials=1, repetitions=1, warmups=0)
+    """A finished experiment: each method, and float32 in Transformers."""
+    config = tiny_config(tiny_gguf, rounds=1, trials=1)
     config["quality"] = {"chunks": 2, "context": 64, "questions": None}
-    config["variants"] = {"f16": config["variants"]["f16"]} | {
+    config["variants"] = {"fp32": {"runtime": "transformers", "dtype": "float32"}} | {
         method: {"runtime": "transformers", "quantization": method} for method in PACKED
     }
     config["variants"][MLX] = {"runtime": "mlx", "bits": 4, "dtype": "float32"}
+    config["baseline"] = "fp32"
     lab = Lab(tmp_path_factory.mktemp("packed") / "lab", config)
     lab.run()
     return lab
@@ -31,7 +32,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, tiny_gguf: Path) -> Lab:
 @pytest.mark.parametrize("method", FORMS)
 def test_the_result_says_what_the_file_holds(done: Lab, method: str) -> None:
     result = done.json(f"results/{method}.json")
-    model, original = result["model"], done.json("results/f16.json")["model"]
+    model, original = result["model"], done.json("results/fp32.json")["model"]
     assert model["quantization"] == method
     assert model["parameters"] == original["parameters"]
     least, most = BITS[method]
@@ -46,8 +47,8 @@ def test_the_result_says_what_the_file_holds(done: Lab, method: str) -> None:
 
 def test_what_is_quantized_loses_something_and_more_at_four_bits(done: Lab) -> None:
     loss = {n: done.json(f"results/{n}.json")["quality"]["kld_mean"]["value"] for n in FORMS}
-    unquantized = done.json("results/f16.json")["quality"]["kld_mean"]["value"]
-    assert unquantized < 1e-4 < min(loss.values())
+    exact = done.json("results/fp32.json")["quality"]["kld_mean"]["value"]
+    assert exact < 1e-6 < min(loss.values())
     assert max(loss["bnb-int8"], loss["torchao-int8"]) < loss["bnb-nf4"]
 
 
@@ -55,7 +56,7 @@ def test_the_table_names_the_method_and_what_it_computes_in(done: Lab) -> None:
     page = done.path("RESULTS.md").read_text()
     (weights,) = [line for line in page.splitlines() if line.startswith("| Weights")]
     assert sorted(cell.strip() for cell in weights.split("|")[2:-1]) == sorted(
-        ["F16", MLX, *(f"{method}, float32" for method in PACKED)]
+        ["float32", MLX, *(f"{method}, float32" for method in PACKED)]
     )
 
 
