@@ -63,17 +63,14 @@ def speedup(comparison: Comparison) -> list[str]:
     It is the fastest of those that are measurably faster than the baseline: with few trials, a
     still faster one may be tied with it.
     """
-    metric = "decode_tokens_per_second"
-    if not [n for n in comparison.best.get(metric, []) if comparison.factors.get(n)]:
+    if not any(comparison.factors.get(name) for name in comparison.best.get(DECODE, [])):
         return []
-    found = {
-        name: ratios[metric]
-        for name, ratios in comparison.ratios.items()
-        if comparison.factors.get(name)
-        and metric in ratios
-        and not comparison.results[name].output.flaw
+    faster = {
+        name: ratio
+        for name, steps in comparison.factors.items()
+        if (ratio := comparison.ratios[name].get(DECODE)) and not ratio.tie and ratio.value > 1
+        if steps and not comparison.results[name].output.flaw
     }
-    faster = {name: ratio for name, ratio in found.items() if not ratio.tie and ratio.value > 1}
     if not faster:
         return [f"No variant decodes measurably faster than `{comparison.baseline}`."]
     name = max(faster, key=lambda n: faster[n].value)
