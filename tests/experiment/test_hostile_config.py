@@ -166,6 +166,7 @@ FILES = {
     "brackets without end": (BASE + "x: " + "[" * 5000, "not YAML"),
     "a tab": ("a:\n\tb: 1\n", "line 2: not YAML"),
     "a quote without end": ('a: 1\nb: "x\n\nc: 2\n', "(in what begins in line 2)"),
+    "an anchor twice": (BASE + "x: &x 1\ny: &x 2\n", "found duplicate anchor"),
     "a character that is none": ('a: "\\UFFFFFFFF"\n', "not YAML"),
     "a line too far to the right": ("a:\n  b: 1\nc: 2\n  d: 3\n", "line 4: not YAML"),
     "Python by a key": ("__use_yte__: true\n" + BASE, "would run Python"),

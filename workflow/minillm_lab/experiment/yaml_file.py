@@ -29,8 +29,9 @@ def check_config_file(path: Path) -> None:
         at, begun = error.problem_mark, error.context_mark  # begun: an open quote, bracket, block
         line = f"line {at.line + 1}: " if at else ""
         within = f" (in what begins in line {begun.line + 1})" if begun else ""
+        what = ", ".join(filter(None, (error.context, error.problem)))
         raise LabError(
-            f"{path}: {line}not YAML that can be read: {error.problem or error.context}{within};"
+            f"{path}: {line}not YAML that can be read: {what}{within};"
             " check the quotes, brackets and indentation"
         ) from error
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
