@@ -29,6 +29,22 @@ def test_the_weights_keep_their_type_and_range(
     assert largest < 1000 if type_ == "F16" else largest == 2.0**17
 
 
+def test_the_header_is_read_once(
+    tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    reader = gguf.GGUFReader
+
+    def counted(path: str) -> gguf.GGUFReader:
+        read.append(path)
+        return reader(path)
+
+    monkeypatch.setattr(gguf, "GGUFReader", counted)
+    write_safetensors(tiny_gguf, tmp_path / "out")
+    assert read == [str(tiny_gguf)]
+    assert gguf.GGUFReader is counted
+
+
 def with_a_large_weight(file: Path, bits: int) -> None:
     """Give the first weight of the embeddings the float32 of these bits."""
     reader = gguf.GGUFReader(file, "r+")

@@ -1,8 +1,13 @@
 """Safetensors for Transformers, from the unquantized GGUF of a model that ships none."""
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
+import gguf as gguf_package
 import torch
 import transformers
 from safetensors import SafetensorError
@@ -14,6 +19,21 @@ from minillm_lab.jobs.errors import LabError, first_line
 from minillm_lab.jobs.files import check_space, written_whole
 
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+
+
+@contextmanager
+def read_once() -> Iterator[None]:
+    """Let Transformers read a GGUF's header once.
+
+    It makes a reader, which takes seconds for a vocabulary, for the config, the weights and the
+    tokenizer each, and the map of all tensors' names for each module anew.
+    """
+    reader, names = cache(gguf_package.GGUFReader), cache(gguf_package.get_tensor_name_map)
+    with (
+        patch.object(gguf_package, "GGUFReader", reader),
+        patch.object(gguf_package, "get_tensor_name_map", names),
+    ):
+        yield
 
 
 def write_safetensors(gguf: Path, output: Path) -> None:
@@ -35,10 +55,11 @@ def write_safetensors(gguf: Path, output: Path) -> None:
         "trust_remote_code": False,
     }
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            **source, quantization_config=GgufConfig(dequantize=True), dtype=dtype
-        )
-        tokenizer = AutoTokenizer.from_pretrained(**source)
+        with read_once():
+            model = AutoModelForCausalLM.from_pretrained(
+                **source, quantization_config=GgufConfig(dequantize=True), dtype=dtype
+            )
+            tokenizer = AutoTokenizer.from_pretrained(**source)
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         raise LabError(f"{gguf}: Transformers cannot read it: {first_line(error)}") from error
     try:
