@@ -358,6 +358,12 @@ def test_a_mixture_that_cannot_be_made_is_refused(settings: dict[str, Any], said
         ({"size": "90MB", "types": ["MXFP4"]}, "a recipe cannot choose MXFP4"),
         ({"size": "90MB", "tensors": {"ffn": "Q8_0"}}, "chooses the types of tensors itself"),
         ({"size": "90MB", "quantization": "Q4_K_M"}, "are those of a recipe"),
+        ({"time": "20ms", "quantization": "Q4_K_M"}, "are those of a recipe"),
+        ({"time": 20}, "write a unit behind 20, such as 20ms"),
+        ({"time": "0ms"}, "no token takes no time; name a longer one"),
+        ({"time": "20min"}, "must match"),
+        ({"time": {"of": "fp16"}}, "time.of: 'fp16' is no file of a type in llama.cpp"),
+        ({"time": "20ms", "device": "gpu"}, "time is measured on the CPU"),
     ],
 )
 def test_a_recipe_that_cannot_be_made_is_refused(settings: dict[str, Any], said: str) -> None:
@@ -398,6 +404,23 @@ def test_a_recipe_is_named_by_the_file_whose_size_it_takes() -> None:
     types = ["Q8_0", "Q4_K"]
     assert weights("stock", "Q6_K", types) != weights("stock", "Q3_K_M", types)
     assert weights("stock", "Q6_K", types) == weights("q6", "Q6_K", [*reversed(types)])
+
+
+def test_a_recipe_s_time_and_its_threads_make_another_file_and_no_time_does_not() -> None:
+    def weights(**more: Any) -> str:
+        recipe = {"runtime": "llama.cpp", "quantization": "recipe", "size": "90MB"}
+        config = changed("variants.mine", recipe | more)
+        config["variants"]["stock"] = {"runtime": "llama.cpp", "quantization": "Q3_K_M"}
+        return Plan(load_experiment(config), "").weights("mine")
+
+    timed = [
+        weights(),
+        weights(time="20ms"),
+        weights(time={"of": "q4_k_m"}),
+        weights(time={"of": "stock"}),
+        weights(time={"of": "stock"}, threads=1),
+    ]
+    assert len({*timed}) == len(timed) and weights(threads=1) == timed[0]
 
 
 def test_a_sweep_over_sizes_names_recipes_by_them() -> None:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from minillm_lab.jobs.errors import LabError
-from minillm_lab.recipes.assignment import assigned, only_of
+from minillm_lab.recipes.assignment import only_of
 from minillm_lab.recipes.sensitivity import predicted, to_measure, worth_it
 from minillm_lab.recipes.shapes import Choice, GroupLoss
+from minillm_lab.recipes.solver import Limit, TooSlowError, assigned
 
 
 def groups_with(seed: int, groups: int = 6, types: int = 4) -> list[GroupLoss]:
@@ -40,6 +41,32 @@ def test_no_other_assignment_of_that_size_loses_less(seed: int) -> None:
         if sum(c.bytes for c in chosen) <= room:
             every[types] = sum(c.loss for c in chosen)
     assert every[tuple(found)] == pytest.approx(min(every.values()), rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_other_assignment_within_the_limits_loses_less(seed: int) -> None:
+    groups, random = groups_with(seed), np.random.default_rng(seed)
+    sizes = [[c.bytes for c in g.types.values()] for g in groups]
+    room = int(np.mean([sum(map(min, sizes)), sum(map(max, sizes))]))
+    limits = []
+    for _ in range(2):
+        costs = [{t: random.uniform(-0.1, 0.1) for t in g.types} for g in groups]
+        limits.append(Limit(costs, -0.05))
+    every = {}
+    for types in itertools.product(*(g.types for g in groups)):
+        chosen = [g.types[t] for g, t in zip(groups, types, strict=True)]
+        fast = all(cost(limit, types) <= limit.most for limit in limits)
+        if fast and sum(c.bytes for c in chosen) <= room:
+            every[types] = sum(c.loss for c in chosen)
+    found = tuple(assigned(groups, room, 1.0, limits))
+    assert every[found] == pytest.approx(min(every.values()), rel=1e-6)
+    least = min(cost(limits[0], types) for types in every)
+    with pytest.raises(TooSlowError, match="name a larger size, a longer time, or more types"):
+        assigned(groups, room, 1.0, [Limit(limits[0].costs, least - 1), limits[1]])
+
+
+def cost(limit: Limit, types: tuple[str, ...]) -> float:
+    return sum(by_type[t] for by_type, t in zip(limit.costs, types, strict=True))
 
 
 def test_an_assignment_fits_to_the_byte() -> None:

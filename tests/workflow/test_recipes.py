@@ -1,4 +1,4 @@
-"""Recipes through the real workflow: within their size, as their file says, and staleness."""
+"""Recipes through the real workflow: within their bounds, as their file says, and staleness."""
 
 import copy
 import json
@@ -29,6 +29,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, tiny_gguf: Any) -> Lab:
         "stock": {"runtime": "llama.cpp", "quantization": "Q4_K_M"},
         "same": RECIPE | {"size": {"of": "stock"}},
         "bits": RECIPE | {"bits_per_weight": 7.0, "imatrix": "none"},
+        "timed": RECIPE | {"time": "10s"},
     }
     config["quality"] = {"chunks": 2, "questions": None, "reference": "f16"}
     lab = Lab(tmp_path_factory.mktemp("lab") / "lab", config)
@@ -64,6 +65,17 @@ def test_a_recipe_is_within_its_size_and_holds_the_types_that_its_file_names(don
         assert (model["imatrix"] is not None) == (name == "same")
 
 
+def test_a_recipe_within_a_time_says_so(done: Lab) -> None:
+    recipe = done.json("results/timed.json")["model"]["recipe"]
+    assert (recipe["size"], recipe["time"]) == (None, "10000 ms a token")
+    assert {g["type"] for g in recipe["groups"]} == {"Q8_0"}  # it has time for the finest
+    assert all(0 < one["times"]["decode"] < 1 for one in recipe["candidates"])
+    page = done.path("RESULTS.md").read_text()
+    assert re.search(
+        r"Recipe, `timed`: the types of \d+ groups .* in 10000 ms a token by its", page
+    )
+
+
 def test_table_and_pages_set_a_recipe_against_the_stock_type_of_its_size(done: Lab) -> None:
     page = done.path("RESULTS.md").read_text()
     (weights,) = [line for line in page.splitlines() if line.startswith("| Weights")]
@@ -94,6 +106,12 @@ def test_another_size_repeats_the_assignment_and_another_text_nothing_of_it(done
         assert {done.planned()[rule] for rule in ("sensitivity", "recipe", "bake")} == {1}
     with changed(done, search="2min"):
         assert done.planned()["sensitivity"] == 2
+    timed = {"timed": RECIPE | {"time": "20s"}}
+    with changed(done, variants=done.config["variants"] | timed):
+        assert done.planned() == {"recipe": 1, "bake": 1} | MEASURED
+    more = {"timed": RECIPE | {"time": "10s", "threads": 2}}
+    with changed(done, variants=done.config["variants"] | more):
+        assert done.planned() == {"times": 1, "recipe": 1, "bake": 1} | MEASURED
     assert done.planned() == {}
 
 

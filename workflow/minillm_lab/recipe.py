@@ -17,6 +17,13 @@ class Candidate(Record):
     bytes: int
     predicted: float = Field(description="The losses of its groups have this sum, in nats.")
     measured: float = Field(description="Its mean divergence on the calibration text, in nats.")
+    times: dict[str, float] = Field(
+        {}, description="Its times for decoding and prefill, over those that it may take."
+    )
+
+    @property
+    def in_time(self) -> bool:
+        return all(share <= 1 for share in self.times.values())
 
 
 class Chosen(Record):
@@ -31,11 +38,12 @@ class Chosen(Record):
 
 
 class Recipe(Record):
-    """Types of a model's tensors for a size."""
+    """Types of a model's tensors for a size, a time, or both."""
 
     schema_version: Literal[1] = 1
     lab: str = Field(description="This version of the lab made it.")
-    size: int = Field(description="The file was to take at most this many bytes.")
+    size: int | None = Field(description="The file was to take at most this many bytes, if any.")
+    time: str | None = Field(None, description="It was to take at most this long, if any.")
     bytes: int
     type: str = Field(description="The file says in its header that it is of this type.")
     tensors: dict[str, str] = Field(description="The type of each tensor, by pattern of its name.")
@@ -47,6 +55,12 @@ class Recipe(Record):
         " choice for all."
     )
     groups: list[Chosen]
+
+    @property
+    def bounds(self) -> str:
+        """The size and the time that it was made for."""
+        size = [f"{self.size} bytes"] if self.size else []
+        return " and ".join([*size, *([self.time] if self.time else [])])
 
 
 def told(tensors: Mapping[str, str], lab: str) -> dict[str, str | int]:

@@ -9,6 +9,7 @@ out  models/<model>/source/…          as shipped: <file>.gguf, safetensors/, t
      models/<model>/<type>+imatrix.gguf, <type>.gguf   quantized here, with it or without; a
                                       mixture's name goes on with +tensors-<checksum>
      models/<model>/sensitivity….json what each group of tensors loses by type
+     models/<model>/times….json       what types of tensors cost in time on this machine
      models/<model>/recipe….json      the types that lose least at a size, and recipe….gguf
      models/<model>/safetensors/      written here, where the source ships none
      models/<model>/<method>/         as another library than llama.cpp reads it
@@ -240,6 +241,41 @@ rule sensitivity:
         " --log {log:q}"
 
 
+rule times:
+    input:
+        weights=lambda w: PLAN.models.unquantized(PLAN.known_model(w.model)),
+        sensitivity="models/{model}/sensitivity{of}{types}.json",
+        imatrix=lambda w: PLAN.imatrix(w.model, f"recipe{w.of}"),
+        text=lambda w: RECIPES.text(w.of),
+        code=code("recipes.times"),
+    output:
+        "models/{model}/times{of}{types}+threads-{threads_used}.json",
+    log:
+        "logs/recipes/{model}.times{of}{types}+threads-{threads_used}.log",
+    wildcard_constraints:
+        of=MATRIX,
+        types=r"(\+types-[0-9a-f]{8})?",
+        threads_used=r"auto|\d+",
+    priority: MODELS_FIRST
+    conda:
+        "../../envs/llama.cpp.yaml"
+    threads: ALL_CORES
+    resources:
+        **PLAN.reading_model(PLAN.tokens_of_calibration, minutes=10),
+    params:
+        imatrix=lambda w: PLAN.models.imatrix_stamp(f"recipe{w.of}"),
+        versions=runtime_build("llama.cpp"),
+    shell:
+        "watched python -m minillm_lab.recipes.times"
+        " --weights {input.weights:q}"
+        " --imatrix {input.imatrix:q}"
+        " --sensitivity {input.sensitivity:q}"
+        " --text {input.text:q}"
+        " --threads {wildcards.threads_used}"
+        " --output {output:q}"
+        " --log {log:q}"
+
+
 rule recipe:
     input:
         weights=lambda w: PLAN.models.unquantized(PLAN.known_model(w.model)),
@@ -247,6 +283,8 @@ rule recipe:
         sensitivity=lambda w: RECIPES.sensitivity(w.model, f"recipe{w.of}{w.size}"),
         text=lambda w: RECIPES.text(w.of),
         as_large_as=lambda w: RECIPES.as_large_as(f"recipe{w.of}{w.size}"),
+        times=lambda w: RECIPES.times(w.model, f"recipe{w.of}{w.size}"),
+        as_fast_as=lambda w: RECIPES.as_fast_as(f"recipe{w.of}{w.size}"),
         code=code("recipes.assignment"),
     output:
         "models/{model}/recipe{of}{size}.json",
@@ -264,6 +302,7 @@ rule recipe:
     params:
         imatrix=lambda w: PLAN.models.imatrix_stamp(f"recipe{w.of}"),
         size=lambda w: RECIPES.size(f"recipe{w.of}{w.size}"),
+        time=lambda w: RECIPES.time(f"recipe{w.of}{w.size}"),
         types=lambda w: RECIPES.types(f"recipe{w.of}{w.size}"),
         versions=runtime_build("llama.cpp"),
     shell:
@@ -274,6 +313,9 @@ rule recipe:
         " --text {input.text:q}"
         " {params.size}"
         " --size-of {input.as_large_as:q}"
+        " --times {input.times:q}"
+        " --as-fast-as {input.as_fast_as:q}"
+        " {params.time}"
         " --types {params.types}"
         " --output {output:q}"
         " --log {log:q}"

@@ -172,7 +172,7 @@ def published_variant(result: Result, states: list[StateFigures]) -> Variant:
     text = [*(quality.get(key) for key in keys), weights]
     return Variant(
         model=model.name,
-        quantization=f"{model.quantization} of {model.recipe.size} bytes"
+        quantization=f"{model.quantization} of {model.recipe.bounds}"
         if model.recipe
         else model.quantization,
         bytes=result.model.size,

@@ -19,7 +19,7 @@ from minillm_lab.experiment.messages import described
 from minillm_lab.experiment.onnx import OnnxVariant
 from minillm_lab.experiment.openvino import OpenVinoVariant
 from minillm_lab.experiment.quality import Quality
-from minillm_lab.experiment.recipes import SizeOf
+from minillm_lab.experiment.recipes import OfVariant
 from minillm_lab.experiment.reference import (
     PublishedFile,
     Reference,
@@ -51,7 +51,7 @@ from minillm_lab.experiment.variants import (
     Variant,
     can_have_file,
     fits_context,
-    has_a_size,
+    has_bounds,
 )
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.records import TOKENS_AT_DEPTH
@@ -201,7 +201,7 @@ class Experiment(Strict):
                 )
             can_have_file(f"variants.{name}", variant, self.models[model])
             fits_context(f"variants.{name}", variant, self.context)
-            has_a_size(f"variants.{name}", variant, self.variants, model, self.model)
+            has_bounds(f"variants.{name}", variant, self.variants, model, self.model)
             if variant.node is not None and variant.node not in self.nodes:
                 raise ValueError(
                     f"variants.{name}: no node {variant.node!r};"
@@ -245,7 +245,7 @@ class Experiment(Strict):
             if isinstance(reference := own.get(name, general), LlamaCppVariant):
                 key = f"models.{name}.reference" if name in own else "quality.reference"
                 can_have_file(key, reference, self.models[name])
-                has_a_size(key, reference, self.variants, name, self.model)
+                has_bounds(key, reference, self.variants, name, self.model)
         shared = (ReferenceFile, ReferenceOnHub)
         if isinstance(general, shared):
             general.serves("quality.reference", used - own.keys())
@@ -302,7 +302,8 @@ def keys_allowed(place: tuple[int | str, ...]) -> list[str]:
         "on the hub.hub": PublishedFile,
         "nodes": Node,
         "kv_cache": KvCache,
-        "size": SizeOf,
+        "size": OfVariant,
+        "time": OfVariant,
         "quality": Quality,
     }
     parents = [str(p) for p in place[:-1]]

@@ -1,10 +1,10 @@
-"""The files and settings of recipes: what is searched, by which text, for which size."""
+"""The files and settings of recipes: what is searched, by which text, for which size and time."""
 
 import sys
 from zlib import crc32
 
 from minillm_lab.experiment.plan import Plan
-from minillm_lab.experiment.recipes import TYPES, SizeOf, bytes_in
+from minillm_lab.experiment.recipes import TYPES, OfVariant, bytes_in, seconds_in
 from minillm_lab.experiment.sources import recipe_of, type_of
 
 
@@ -33,6 +33,17 @@ class Recipes:
         of = recipe_of(form)[0] + ending(self.types(form))
         return f"models/{model}/sensitivity{of}.json"
 
+    def threads(self, form: str) -> int | str:
+        """The threads that a recipe's time is measured with."""
+        return self.plan.models.recipe(form).threads or self.plan.experiment.threads
+
+    def times(self, model: str, form: str) -> str | list[str]:
+        """What types cost in time, if a recipe is bound by it: for its search and its threads."""
+        if not self.plan.models.recipe(form).time:
+            return []
+        of = recipe_of(form)[0] + ending(self.types(form))
+        return f"models/{model}/times{of}+threads-{self.threads(form)}.json"
+
     def types_searched(self, ending_: str) -> list[str]:
         """The types that a search measures, by the end of its file's name."""
         for recipe in self.plan.models.recipes.values():
@@ -53,7 +64,19 @@ class Recipes:
     def as_large_as(self, form: str) -> str | list[str]:
         """The file whose bytes a recipe may take, if it names another variant's."""
         size = self.plan.models.recipe(form).size
-        return self.plan.weights(size.of) if isinstance(size, SizeOf) else []
+        return self.plan.weights(size.of) if isinstance(size, OfVariant) else []
+
+    def as_fast_as(self, form: str) -> str | list[str]:
+        """The file that a recipe is to be as fast as, if it names another variant's."""
+        time = self.plan.models.recipe(form).time
+        return self.plan.weights(time.of) if isinstance(time, OfVariant) else []
+
+    def time(self, form: str) -> str:
+        """A recipe's time and threads as the command takes them; empty if it has no time."""
+        time, threads = self.plan.models.recipe(form).time, f"--threads {self.threads(form)}"
+        if isinstance(time, str):
+            return f"--seconds {seconds_in(time):g} {threads}"
+        return threads if time else ""
 
     def size(self, form: str) -> str:
         """A recipe's size as the command takes it; empty if it is that of another file."""

@@ -1,4 +1,4 @@
-"""Recipes as a config asks for them: a size, and the types to choose from."""
+"""Recipes as a config asks for them: a size, a time, and the types to choose from."""
 
 import re
 from typing import Annotated
@@ -9,6 +9,7 @@ from minillm_lab.experiment.mixtures import TensorType, is_of_a_tensor
 from minillm_lab.experiment.sources import Name, Strict
 
 UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+SECONDS = {"ms": 1e-3, "s": 1.0}
 # What a recipe chooses from unless it names types, down to 2.6 bits.
 TYPES = (
     "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "Q3_K",
@@ -33,6 +34,20 @@ def is_a_size(size: str) -> str:
     return size
 
 
+def has_a_unit_of_time(time: object) -> object:
+    """A time, unless it is a bare number: then a ValueError says what to write."""
+    if isinstance(time, int | float):
+        raise ValueError(f"write a unit behind {time}, such as 20ms")
+    return time
+
+
+def is_a_time(time: str) -> str:
+    """A time, unless it is none: then a ValueError."""
+    if not seconds_in(time):
+        raise ValueError("no token takes no time; name a longer one")
+    return time
+
+
 def can_be_chosen(type_: str) -> str:
     """A type that a recipe can choose."""
     if type_ in UNKNOWN:
@@ -40,10 +55,10 @@ def can_be_chosen(type_: str) -> str:
     return type_
 
 
-class SizeOf(Strict):
-    """A recipe may take as many bytes as another variant's file."""
+class OfVariant(Strict):
+    """A recipe is bound by another variant's file."""
 
-    of: Name = Field(description="The file is at most as large as that of this variant.")
+    of: Name = Field(description="The file is at most as large, or as slow, as this variant's.")
     _form: str = PrivateAttr("")
 
     @property
@@ -62,9 +77,20 @@ FileSize = Annotated[
         AfterValidator(is_a_size),
         Tag("a size"),
     ]
-    | Annotated[SizeOf, Tag("of a variant")],
+    | Annotated[OfVariant, Tag("of a variant")],
     Discriminator(lambda given: "a size" if isinstance(given, str) else "of a variant"),
     BeforeValidator(has_a_unit),
+]
+TokenTime = Annotated[
+    Annotated[
+        str,
+        Field(pattern=r"^([0-9]+|[0-9]+\.[0-9]+)(ms|s)$", max_length=40),
+        AfterValidator(is_a_time),
+        Tag("a time"),
+    ]
+    | Annotated[OfVariant, Tag("of a variant")],
+    Discriminator(lambda given: "a time" if isinstance(given, str) else "of a variant"),
+    BeforeValidator(has_a_unit_of_time),
 ]
 Types = Annotated[
     list[Annotated[TensorType, BeforeValidator(is_of_a_tensor), AfterValidator(can_be_chosen)]],
@@ -76,3 +102,9 @@ def bytes_in(size: str) -> int:
     """The bytes of a size such as 105MB."""
     number, unit = re.fullmatch(r"([\d.]+)(\w+)", size).groups()  # type: ignore[union-attr]
     return round(float(number) * UNITS[unit])
+
+
+def seconds_in(time: str) -> float:
+    """The seconds of a time such as 20ms."""
+    number, unit = re.fullmatch(r"([\d.]+)(\w+)", time).groups()  # type: ignore[union-attr]
+    return float(number) * SECONDS[unit]

@@ -11,7 +11,7 @@ from minillm_lab.experiment.libraries import Packed, library_of
 from minillm_lab.experiment.mixtures import TENSOR_TYPES, Mixture
 from minillm_lab.experiment.onnx import OnnxVariant
 from minillm_lab.experiment.openvino import OpenVinoVariant
-from minillm_lab.experiment.recipes import TYPES, FileSize, SizeOf, Types
+from minillm_lab.experiment.recipes import TYPES, FileSize, OfVariant, TokenTime, Types
 from minillm_lab.experiment.settings import Settings, Threads
 from minillm_lab.experiment.sources import (
     IMATRIX_IGNORED,
@@ -85,7 +85,9 @@ def switched(given: object) -> object:
 class LlamaCppVariant(Settings):
     """A variant of this kind runs a GGUF file in llama.cpp through llama-cpp-python."""
 
-    OF_THE_FILE = frozenset({"file", "imatrix", "tensors", "size", "bits_per_weight", "types"})
+    OF_THE_FILE = frozenset(
+        {"file", "imatrix", "tensors", "size", "bits_per_weight", "time", "types"}
+    )
     runtime: Literal["llama.cpp"] = Field(description="The runtime is llama.cpp.")
     quantization: Literal[QuantizationType, "recipe"] | None = Field(
         None,
@@ -119,6 +121,11 @@ class LlamaCppVariant(Settings):
         le=32,
         description="In place of size: the file of a recipe takes at most this many bits for each"
         " of the model's weights.",
+    )
+    time: TokenTime | None = Field(
+        None,
+        description="The file of a recipe decodes a token within this time on this machine, such as"
+        " 20ms; or it decodes and reads a prompt at least as fast as the file of another variant.",
     )
     types: Types | None = Field(
         None,
@@ -164,13 +171,16 @@ class LlamaCppVariant(Settings):
             raise ValueError("name either a quantization or a file of the model")
         sizes = sum(given is not None for given in (self.size, self.bits_per_weight))
         if self.quantization == "recipe":
-            if sizes != 1:
-                raise ValueError("a recipe takes either a size or bits_per_weight")
+            if sizes > 1 or not (sizes or self.time):
+                raise ValueError("a recipe takes either a size or bits_per_weight, or a time alone")
+            if self.time and self.device != "cpu":
+                raise ValueError("time is measured on the CPU; leave time out, or device")
             if self.tensors:
                 raise ValueError("a recipe chooses the types of tensors itself; leave tensors out")
-        elif sizes or self.types:
+        elif sizes or self.time or self.types:
             raise ValueError(
-                "size, bits_per_weight and types are those of a recipe; write quantization: recipe"
+                "size, bits_per_weight, time and types are those of a recipe; write"
+                " quantization: recipe"
             )
         v = self.kv_cache if isinstance(self.kv_cache, str) else self.kv_cache.v
         if "q" in v and self.flash_attention == "off":
@@ -195,7 +205,7 @@ class LlamaCppVariant(Settings):
         of = "" if self.imatrix == "own" else f"-{crc32(self.imatrix.encode()):08x}"
         matrix = "" if self.imatrix == "none" or self.ignores_imatrix else f"+imatrix{of}"
         if self.quantization == "recipe":
-            return matrix + f"+size-{crc32(self.asked_size.encode()):08x}"
+            return matrix + f"+size-{crc32(self.bounds.encode()):08x}"
         mixture = json.dumps([*self.tensors.items()])  # their order matters
         return matrix + (f"+tensors-{crc32(mixture.encode()):08x}" if self.tensors else "")
 
@@ -205,10 +215,14 @@ class LlamaCppVariant(Settings):
         return sorted({*(self.types or TYPES)}, key=TENSOR_TYPES.index)
 
     @property
-    def asked_size(self) -> str:
+    def bounds(self) -> str:
         """What a recipe's file depends on besides the model and the matrix, as JSON."""
-        size = {"of": self.size.form} if isinstance(self.size, SizeOf) else self.size
-        return json.dumps([size, self.bits_per_weight, self.chosen_from])
+        size, time = (
+            {"of": one.form} if isinstance(one, OfVariant) else one
+            for one in (self.size, self.time)
+        )
+        timed = [time, self.threads] if time else []
+        return json.dumps([size, self.bits_per_weight, self.chosen_from, *timed])
 
 
 class MlxVariant(Settings):
@@ -284,31 +298,34 @@ def can_have_file(place: str, settings: AnyVariant, model: Model) -> None:
         )
 
 
-def has_a_size(
+def has_bounds(
     place: str,
     settings: AnyVariant,
     others: Mapping[str, Settings],
     model: str | None,
     usual: str | None,
 ) -> None:
-    """Raise ValueError if a recipe's size is that of a variant that it cannot be.
+    """Raise ValueError if a recipe's size or time is that of a variant that it cannot be.
 
     ``model``: that of ``settings``. ``usual``: that of variants that name none. What file that
-    variant runs is kept with the size, so that a recipe is named by it.
+    variant runs is kept with the bound, so that a recipe is named by it.
     """
-    if not isinstance(settings, LlamaCppVariant) or not isinstance(settings.size, SizeOf):
+    if not isinstance(settings, LlamaCppVariant):
         return
-    name, other = settings.size.of, others.get(settings.size.of)
-    if other is None:
-        raise ValueError(f"{place}.size.of: no variant {name!r}; variants: {', '.join(others)}")
-    if not isinstance(other, LlamaCppVariant) or other.quantization == "recipe":
-        raise ValueError(
-            f"{place}.size.of: {name!r} is no file of a type in llama.cpp; name a variant that is,"
-            " or a size such as 105MB"
-        )
-    if (other.model or usual) != model:
-        raise ValueError(f"{place}.size.of: {name!r} is of another model; name one of the same")
-    settings.size.found(other.form + other.recipe)
+    for key, such in (("size", "a size such as 105MB"), ("time", "a time such as 20ms")):
+        if not isinstance(bound := getattr(settings, key), OfVariant):
+            continue
+        at, name, other = f"{place}.{key}.of", bound.of, others.get(bound.of)
+        if other is None:
+            raise ValueError(f"{at}: no variant {name!r}; variants: {', '.join(others)}")
+        if not isinstance(other, LlamaCppVariant) or other.quantization == "recipe":
+            raise ValueError(
+                f"{at}: {name!r} is no file of a type in llama.cpp; name a variant that is, or"
+                f" {such}"
+            )
+        if (other.model or usual) != model:
+            raise ValueError(f"{at}: {name!r} is of another model; name one of the same")
+        bound.found(other.form + other.recipe)
 
 
 Variant = Annotated[AnyVariant, Discriminator("runtime")]

@@ -2,22 +2,18 @@
 
 The losses of groups add up nearly, so the least sum at a size is an integer program, which SciPy's
 solver (HiGHS) solves exactly. How far they add up is measured: a few whole files, each the solution
-for losses to another power, are scored on the calibration text, and the best is taken.
+for losses to another power, are scored on the calibration text, and the best is taken. Times add up
+as well; a whole file that takes longer than it may is solved for again with less time.
 """
 
 import argparse
-import os
-import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 from math import prod
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import lil_array
 
 from minillm_lab import __version__
 from minillm_lab.experiment.sources import UNQUANTIZED
@@ -30,56 +26,17 @@ from minillm_lab.recipe import Candidate, Chosen, Recipe, told
 from minillm_lab.recipes.errors import ANY, as_they_are, scratch_folder
 from minillm_lab.recipes.groups import patterns
 from minillm_lab.recipes.sensitivity import Text
-from minillm_lab.recipes.shapes import GroupLoss, Sensitivity
+from minillm_lab.recipes.shapes import GroupLoss, Sensitivity, Times
+from minillm_lab.recipes.solver import Limit, TooSlowError, assigned
+from minillm_lab.recipes.times import Bound, threads_in
 from minillm_lab.records import read_record, write_record
 
 POWERS = (1.0, 0.75, 1.35)  # of the losses, a solution for each
+TRIES = 3  # most solutions for a power, each with less time, where a file took too long
+SPARE = 0.005  # of the time that such a file takes; the next takes so much less than it may
+ANY_SIZE = 1 << 60  # bytes
 WHOLE = {"Q6_K": "Q6_K", "Q5_K": "Q5_K_M", "Q4_K": "Q4_K_M", "Q3_K": "Q3_K_M"}  # a file's type
 LINE = 64  # bytes of a header's line at most, beside a pattern
-SCALE = 1e4  # of the worst sum of losses, so that the solver's tolerance is far below differences
-
-
-def assigned(groups: Sequence[GroupLoss], room: int, power: float = 1) -> list[str]:
-    """The type of each group that makes the sum of losses to a power least in ``room`` bytes.
-
-    The groups must fit into it in their smallest types.
-    """
-    choices = [(i, t, c) for i, group in enumerate(groups) for t, c in group.types.items()]
-    losses = np.array([choice.loss**power for _, _, choice in choices])
-    worst = sum(max(c.loss for c in group.types.values()) ** power for group in groups)
-    of_group = lil_array((len(groups), len(choices)))
-    for column, (i, _, _) in enumerate(choices):
-        of_group[i, column] = 1
-    sizes = np.array([[choice.bytes for _, _, choice in choices]]) / 1e6
-    with silent():
-        found = milp(
-            losses * (SCALE / worst if worst else 1),
-            integrality=np.ones(len(choices)),
-            bounds=Bounds(0, 1),
-            constraints=[
-                LinearConstraint(of_group.tocsr(), 1, 1),
-                LinearConstraint(sizes, ub=room / 1e6),
-            ],
-            options={"mip_rel_gap": 0, "time_limit": 60},
-        )
-    if found.x is None:
-        raise LabError(f"no assignment was found: {found.message}")
-    taken = {i: t for (i, t, _), x in zip(choices, found.x, strict=True) if x > 0.5}
-    return [taken[i] for i in range(len(groups))]
-
-
-@contextmanager
-def silent() -> Iterator[None]:
-    """Nothing goes to standard output meanwhile; SciPy's solver leaves lines of its own there."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def named(types: dict[str, int]) -> str:
@@ -133,16 +90,18 @@ class Baker:
             )
         return max(least, size - (whole - least) - longest)
 
-    def fitted(self, size: int, room: int, power: float) -> tuple[str, ...]:
+    def fitted(
+        self, size: int, room: int, power: float, limits: Sequence[Limit] = ()
+    ) -> tuple[str, ...]:
         """The best assignment for a file of at most ``size`` bytes, with ``room`` for its groups.
 
         How long the header is depends on the assignment: room that the first one leaves is used.
         Where types take equal bytes, the header alone may be too long for the first.
         """
         groups = self.found.groups
-        first = tuple(assigned(groups, room, power))
+        first = tuple(assigned(groups, room, power, limits))
         left = size - (self.bytes(first) - self.of_groups(first))
-        second = tuple(assigned(groups, max(room, left), power))
+        second = tuple(assigned(groups, max(room, left), power, limits))
         return next(t for t in (second, first, self.smallest) if self.bytes(t) <= size)
 
     def of_groups(self, types: Sequence[str]) -> int:
@@ -155,60 +114,119 @@ class Baker:
         return quantizer.size(quantizer.types())
 
 
+class Tasting:
+    """Whole files by assignments: what they lose on the calibration text, and their time."""
+
+    def __init__(
+        self, baker: Baker, text: str, threads: str | int, scratch: Path, bound: Bound | None
+    ) -> None:
+        self.baker, self.groups, self.bound = baker, baker.found.groups, bound
+        self.calibration, self.scratch = Text(baker.weights, text, threads), scratch
+        self.taken: dict[tuple[str, ...], Candidate] = {}
+
+    def taste(self, assignment: tuple[str, ...], size: int, power: float) -> Candidate:
+        """A file by an assignment, which is made for it."""
+        if assignment in self.taken:
+            return self.taken[assignment]
+        if (taken := self.baker.bytes(assignment)) > size:
+            raise LabError(f"a file of {taken:,} bytes was chosen, of {size:,}; report this")
+        check_space(self.scratch, 2 * taken)  # one is written beside another
+        with scratch_folder(self.scratch) as folder:
+            file = folder / "candidate.gguf"
+            self.baker.quantizer(assignment).write(file)
+            times = self.bound.taken(file) if self.bound else {}
+            found = Candidate(
+                power=power,
+                bytes=taken,
+                predicted=sum(
+                    g.types[t].loss for g, t in zip(self.groups, assignment, strict=True)
+                ),
+                measured=float(np.mean(self.calibration.losses(file))),
+                times=times,
+            )
+        said = "".join(f", {share:.1%} of the time for {kind}" for kind, share in times.items())
+        say(
+            f"candidate {len(self.taken) + 1}: {taken:,} bytes, loses {found.measured:.4f} nats,"
+            f" {found.predicted:.4f} predicted{said}"
+        )
+        self.taken[assignment] = found
+        return found
+
+    def search(self, size: int, room: int, power: float) -> None:
+        """The best file by losses to a power, and again with less time if it takes too long.
+
+        Raises TooSlowError if nothing is predicted to be fast enough.
+        """
+        bound = self.bound
+        costs = {kind: bound.costs(kind, self.groups) for kind in bound.most} if bound else {}
+        most = dict(bound.most) if bound else {}
+        for _ in range(TRIES if bound else 1):
+            limits = [Limit(costs[kind], most[kind] - 1) for kind in most]
+            try:
+                assignment = self.baker.fitted(size, room, power, limits)
+            except TooSlowError:
+                if self.taken:
+                    return
+                raise
+            found = self.taste(assignment, size, power)
+            if found.in_time:
+                return
+            for kind, share in found.times.items():
+                if share > 1:
+                    added = zip(costs[kind], assignment, strict=True)
+                    predicted = 1 + sum(by_type[t] for by_type, t in added)
+                    most[kind] = min(most[kind], predicted) / share - SPARE
+
+    def best(self) -> tuple[tuple[str, ...], Candidate]:
+        """The file that loses least of those that take no longer than they may.
+
+        Raises LabError if all take longer.
+        """
+        in_time = {a: found for a, found in self.taken.items() if found.in_time}
+        if not in_time:
+            nearest = min(max(found.times.values()) for found in self.taken.values())
+            raise LabError(
+                f"no file was found that takes {self.bound}: the fastest takes {nearest:.3g} times"
+                " as long; name a larger size, a longer time, or more types"
+            )
+        return min(in_time.items(), key=lambda one: one[1].measured)
+
+
 def recipe(
     weights: Path,
     imatrix: Path | None,
     found: Sensitivity,
     text: str,
-    size: int,
+    size: int | None,
     types: Sequence[str],
     threads: str | int,
     scratch: Path,
+    bound: Bound | None = None,
 ) -> Recipe:
     """The best of a few assignments of ``types`` for a file of at most ``size`` bytes.
 
-    ``scratch``: a folder for their files, which is removed.
+    ``scratch``: a folder for their files, which is removed. ``bound``: how fast it is to be.
 
-    Raises LabError if no assignment is that small.
+    Raises LabError if no assignment is that small and that fast.
     """
     groups = [only_of(group, types) for group in found.groups]
     baker = Baker(weights, imatrix, found.model_copy(update={"groups": groups}))
-    room = baker.room(size)
-    chosen: dict[tuple[str, ...], float] = {}
+    room = baker.room(size or ANY_SIZE)
+    tasting = Tasting(baker, text, threads, scratch, bound)
     for power in POWERS:
-        chosen.setdefault(baker.fitted(size, room, power), power)
-    check_space(scratch, 2 * max(map(baker.bytes, chosen)))  # one is written beside another
-    calibration = Text(weights, text, threads)
-    candidates: list[tuple[Candidate, Quantizer, tuple[str, ...]]] = []
-    with scratch_folder(scratch) as folder:
-        for assignment, power in chosen.items():
-            quantizer = baker.quantizer(assignment)
-            if (taken := baker.bytes(assignment)) > size:
-                raise LabError(f"a file of {taken:,} bytes was chosen, of {size:,}; report this")
-            file = folder / "candidate.gguf"
-            quantizer.write(file)
-            candidate = Candidate(
-                power=power,
-                bytes=taken,
-                predicted=sum(g.types[t].loss for g, t in zip(groups, assignment, strict=True)),
-                measured=float(np.mean(calibration.losses(file))),
-            )
-            say(
-                f"candidate {len(candidates) + 1} of {len(chosen)}: {taken:,} bytes, loses"
-                f" {candidate.measured:.4f} nats, {candidate.predicted:.4f} predicted"
-            )
-            candidates.append((candidate, quantizer, assignment))
-    best, quantizer, assignment = min(candidates, key=lambda one: one[0].measured)
-    same = same_type(found.groups)
+        tasting.search(size or ANY_SIZE, room, power)
+    assignment, best = tasting.best()
+    quantizer, same = baker.quantizer(assignment), same_type(found.groups)
     return Recipe(
         lab=__version__,
         size=size,
+        time=str(bound) if bound else None,
         bytes=best.bytes,
         type=quantizer.type_,
         tensors=dict(quantizer.tensors),
         predicted=best.predicted,
         measured=best.measured,
-        candidates=[candidate for candidate, _, _ in candidates],
+        candidates=[*tasting.taken.values()],
         same=same,
         groups=[
             Chosen(
@@ -242,31 +260,38 @@ def only_of(group: GroupLoss, types: Sequence[str]) -> GroupLoss:
     return group.model_copy(update={"types": kept})
 
 
-def size_asked(arguments: argparse.Namespace) -> int:
-    """The most bytes that the file may take."""
+def size_asked(arguments: argparse.Namespace) -> int | None:
+    """The most bytes that the file may take, if there is a bound."""
     if arguments.size_of:
         return sum(file.stat().st_size for file in gguf_files(arguments.size_of))
     if arguments.bits_per_weight:
         header = Quantizer(arguments.weights, ANY).header
         weights = sum(prod(tensor.shape) for tensor in header.tensors)
         return int(arguments.bits_per_weight * weights / 8)
-    if arguments.size is None:
-        raise LabError("name a size, a file of that size, or bits per weight")
-    return int(arguments.size)
+    return None if arguments.size is None else int(arguments.size)
 
 
 def main(arguments: argparse.Namespace) -> None:
-    size = size_asked(arguments)
-    say(f"recipe for {size:,} bytes of {arguments.weights}")
+    size, text = size_asked(arguments), calibration_text(arguments.text)
+    if size is None and not arguments.times:
+        raise LabError("name a size, a file of that size, bits per weight, or a time")
+    bound = None
+    if arguments.times:
+        times = read_record(arguments.times, Times)
+        asked = arguments.as_fast_as or arguments.seconds
+        bound = Bound(times, arguments.weights, asked, text, arguments.threads)
+    bounds = [f"{size:,} bytes"] if size else []
+    say(f"recipe for {' and '.join([*bounds, *([str(bound)] if bound else [])])}")
     found = recipe(
         arguments.weights,
         arguments.imatrix,
         read_record(arguments.sensitivity, Sensitivity),
-        calibration_text(arguments.text),
+        text,
         size,
         arguments.types,
         "auto",
         arguments.output.with_name(f".{arguments.output.stem}.scratch"),
+        bound,
     )
     write_record(arguments.output, found)
 
@@ -280,6 +305,10 @@ if __name__ == "__main__":
     parser.add_argument("--size", type=int, help="the most bytes of the file")
     parser.add_argument("--size-of", type=Path, nargs="?", help="or as many as this GGUF takes")
     parser.add_argument("--bits-per-weight", type=float, help="or the most bits for each weight")
+    parser.add_argument("--times", type=Path, nargs="?", help="what types cost in time, its file")
+    parser.add_argument("--as-fast-as", type=Path, nargs="?", help="a GGUF; the file is to be so")
+    parser.add_argument("--seconds", type=float, help="or the most for a token")
+    parser.add_argument("--threads", type=threads_in, default="auto", help="times are taken with")
     parser.add_argument("--types", nargs="+", required=True, help="the types to choose from")
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

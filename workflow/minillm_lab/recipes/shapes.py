@@ -1,4 +1,4 @@
-"""The file of a search: what groups of tensors lose by type."""
+"""The files of a search: what groups of tensors lose by type, and what types cost in time."""
 
 from typing import Literal
 
@@ -38,3 +38,31 @@ class Sensitivity(Record):
     parts: int = Field(description="The layers were cut into this many parts.")
     minutes: float
     groups: list[GroupLoss]
+
+
+class Pace(Record):
+    """A file's times over those of another."""
+
+    decode: float
+    prefill: float = Field(description="For a prompt of 128 tokens.")
+    seconds: float = Field(description="The file decoded a token in this time.")
+
+
+class Alike(Record):
+    """Tensors with rows of one length, and the model's times with them in a type.
+
+    The times are those over the unquantized model's.
+    """
+
+    tensors: list[str]
+    weights: dict[str, int] = Field(description="The type stores so many of the weights.")
+    types: dict[str, Pace]
+
+
+class Times(Record):
+    """What types of tensors cost in time."""
+
+    schema_version: Literal[1] = 1
+    threads: int
+    unquantized: str = Field(description="The other tensors were stored in this type.")
+    alike: list[Alike]

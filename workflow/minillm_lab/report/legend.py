@@ -4,6 +4,7 @@ from string import ascii_uppercase
 
 from minillm_lab.comparison.shapes import Comparison, Precision, StateFigures
 from minillm_lab.estimates import LEVEL
+from minillm_lab.recipe import Recipe
 from minillm_lab.report import quality
 from minillm_lab.report.table import ROWS, drawn, shown, unranked_line
 from minillm_lab.result import Result, depths
@@ -161,11 +162,17 @@ def recipes(results: dict[str, Result]) -> list[str]:
     """What recipes were chosen by."""
     return [
         f"- Recipe, `{name}`: the types of {len(recipe.groups)} groups of tensors that lose"
-        f" least in {recipe.size / 1e6:.1f} MB by its search: {number(recipe.measured)} nats on the"
+        f" least in {bounds(recipe)} by its search: {number(recipe.measured)} nats on the"
         f" calibration text, {number(recipe.predicted)} predicted"
         for name, result in results.items()
         if (recipe := result.model.recipe)
     ]
+
+
+def bounds(recipe: Recipe) -> str:
+    """The size, in MB, and the time that a recipe was made for."""
+    size = [f"{recipe.size / 1e6:.1f} MB"] if recipe.size else []
+    return " and ".join([*size, *([inert(recipe.time)] if recipe.time else [])])
 
 
 def precision_line(precision: Precision) -> str:

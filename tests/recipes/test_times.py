@@ -1,0 +1,169 @@
+"""What types cost in time, and recipes that are bound by it, on a tiny model.
+
+Times are taken for real where no test hangs on their values; elsewhere a machine is made up, which
+takes a time for each tensor by its type.
+"""
+
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+
+import pytest
+
+from minillm_lab.header import read_gguf
+from minillm_lab.jobs.errors import LabError
+from minillm_lab.models import imatrix as matrices
+from minillm_lab.models.quantize import Quantizer
+from minillm_lab.recipes import times as module
+from minillm_lab.recipes.assignment import recipe
+from minillm_lab.recipes.sensitivity import search
+from minillm_lab.recipes.shapes import Pace, Sensitivity
+from minillm_lab.recipes.times import Bound, Turns, times
+
+TYPES = ("Q8_0", "Q5_0", "Q4_0")
+TEXT = (Path(matrices.__file__).parent / "calibration.txt").read_text()
+SPEED = {"F16": 2.0, "Q8_0": 1.0, "Q5_0": 1.4, "Q4_0": 0.7}  # times for a weight
+
+
+@pytest.fixture(scope="module")
+def found(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Sensitivity:
+    kept = tmp_path_factory.mktemp("search") / "measured"
+    return search(tiny_gguf, None, TEXT, "a text", TYPES, 60.0, 1, kept)
+
+
+def time_of(file: Path, beyond: float = 1.0) -> float:
+    """A file's time on the machine; ``beyond``: times that if it mixes quantized types."""
+    matrices = [t for t in read_gguf(file).tensors if t.type in SPEED]
+    quantized = {t.type for t in matrices} - {"F16"}
+    whole = sum(prod(t.shape) * SPEED[t.type] for t in matrices if t.name != "token_embd.weight")
+    return whole * (beyond if len(quantized) > 1 else 1)
+
+
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes the machine up, whose prompts take the time of decoding."""
+
+    def make(beyond: float = 1.0) -> None:
+        def pace(self: Turns) -> Pace:
+            over = time_of(self.files[0], beyond) / time_of(self.files[1], beyond)
+            return Pace(decode=over, prefill=over, seconds=1e-9 * time_of(self.files[0], beyond))
+
+        monkeypatch.setattr(Turns, "pace", pace)
+
+    return make
+
+
+def test_every_group_has_a_time_in_each_of_its_types(
+    found: Sensitivity, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    timed = times(tiny_gguf, None, found.groups, TEXT, 1, tmp_path / "measured")
+    assert timed.threads == 1
+    bound = Bound(timed, tiny_gguf, 1e9, TEXT, 1)
+    for costs, group in zip(bound.costs("decode", found.groups), found.groups, strict=True):
+        assert costs.keys() == group.types.keys() and all(cost > -1 for cost in costs.values())
+    rows = {t.name: t.shape[0] for t in read_gguf(tiny_gguf).tensors}
+    assert all(
+        len({rows[name] for name in each.tensors}) == 1 and {*each.types} == {*TYPES}
+        for each in timed.alike
+    )
+    assert [*tmp_path.iterdir()] == [tmp_path / "measured"]
+
+
+def test_what_was_timed_before_a_kill_is_not_timed_again(
+    found: Sensitivity,
+    tiny_gguf: Path,
+    tmp_path: Path,
+    made_up: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made_up()
+    kept, taken = tmp_path / "measured", list[Path]()
+    first = times(tiny_gguf, None, found.groups, TEXT, 1, kept)
+    lines = kept.read_text().splitlines()
+    kept.write_text("\n".join(lines[:-2]) + "\n" + lines[-2][:10])  # killed while it wrote
+    pace = Turns.pace
+    monkeypatch.setattr(Turns, "pace", lambda self: taken.append(self.files[0]) or pace(self))
+    again = times(tiny_gguf, None, found.groups, TEXT, 1, kept)
+    assert len(taken) == 2 and again.alike[0] == first.alike[0]
+    times(tiny_gguf, None, found.groups, TEXT, 2, kept)
+    assert len(taken) == 2 + len(lines) - 1  # with other threads it is all taken anew
+
+
+def test_sums_of_costs_are_the_times_of_whole_files(
+    found: Sensitivity, tiny_gguf: Path, tmp_path: Path, made_up: Callable[..., None]
+) -> None:
+    made_up()
+    timed = times(tiny_gguf, None, found.groups, TEXT, 1, tmp_path / "measured")
+    bound = Bound(timed, tiny_gguf, 1e9, TEXT, 1)
+    whole = sum(costs["Q4_0"] for costs in bound.costs("decode", found.groups))
+    quantized = sum(g.weights for g in found.groups if g.tensors != ["token_embd.weight"])
+    expected = quantized * (SPEED["Q4_0"] - SPEED["F16"]) / time_of(tiny_gguf)
+    assert whole == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("beyond", [1.0, 1.05])
+def test_a_recipe_is_as_fast_as_the_file_that_it_names_where_times_do_not_add_up_too(
+    beyond: float,
+    found: Sensitivity,
+    tiny_gguf: Path,
+    tmp_path: Path,
+    made_up: Callable[..., None],
+) -> None:
+    made_up(beyond)
+    timed = times(tiny_gguf, None, found.groups, TEXT, 1, tmp_path / "measured")
+    as_fast_as = tmp_path / "other.gguf"
+    scratch = tmp_path / "scratch"
+    other = recipe(tiny_gguf, None, found, TEXT, None, ("Q8_0",), 1, scratch)
+    write(tiny_gguf, other.tensors, as_fast_as)
+    size = round(0.8 * other.bytes)
+    free = recipe(tiny_gguf, None, found, TEXT, size, TYPES, 1, scratch)
+    bound = Bound(timed, tiny_gguf, as_fast_as, TEXT, 1)
+    made = recipe(tiny_gguf, None, found, TEXT, size, TYPES, 1, scratch, bound)
+    file = tmp_path / "made.gguf"
+    write(tiny_gguf, made.tensors, file)
+    assert time_of(file, beyond) <= time_of(as_fast_as, beyond) and made.bytes <= size
+    assert made.time == "the time of other.gguf"
+    write(tiny_gguf, free.tensors, file)
+    assert time_of(file, beyond) > time_of(as_fast_as, beyond)  # so the bound changed something
+    assert (beyond == 1) == made.candidates[0].in_time
+
+
+def write(weights: Path, tensors: dict[str, str], file: Path) -> None:
+    Quantizer(weights, "Q8_0", None, tensors).write(file)
+
+
+def test_a_time_that_no_types_reach_is_one_line(
+    found: Sensitivity, tiny_gguf: Path, tmp_path: Path, made_up: Callable[..., None]
+) -> None:
+    made_up()
+    timed = times(tiny_gguf, None, found.groups, TEXT, 1, tmp_path / "measured")
+    fastest = 1e-9 * time_of(tiny_gguf) * SPEED["Q4_0"] / SPEED["F16"]
+    bound = Bound(timed, tiny_gguf, 0.5 * fastest, TEXT, 1)
+    with pytest.raises(LabError, match="no file of these types is as small and as fast") as error:
+        recipe(tiny_gguf, None, found, TEXT, None, TYPES, 1, tmp_path / "scratch", bound)
+    assert "\n" not in str(error.value)
+    made_up(beyond=3.0)  # what is predicted is not what whole files take
+    bound = Bound(timed, tiny_gguf, 1.2 * fastest, TEXT, 1)
+    with pytest.raises(LabError, match=r"the fastest takes [\d.]+ times as long; name a larger"):
+        recipe(tiny_gguf, None, found, TEXT, None, TYPES, 1, tmp_path / "scratch", bound)
+
+
+def test_an_embedding_from_which_no_output_is_computed_takes_no_time(
+    found: Sensitivity, tiny_gguf: Path, tmp_path: Path, made_up: Callable[..., None]
+) -> None:
+    made_up()
+    timed = times(tiny_gguf, None, found.groups, TEXT, 1, tmp_path / "measured")
+    names = {name for each in timed.alike for name in each.tensors}
+    assert "output.weight" in names and "token_embd.weight" not in names
+    bound = Bound(timed, tiny_gguf, 1e9, TEXT, 1)
+    (at,) = [i for i, g in enumerate(found.groups) if g.tensors == ["token_embd.weight"]]
+    assert {*bound.costs("decode", found.groups)[at].values()} == {0.0}
+
+
+def test_two_files_that_do_not_fit_into_memory_together_are_one_line(
+    found: Sensitivity, tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "memory_limit", lambda: tiny_gguf.stat().st_size + 1)
+    with pytest.raises(LabError, match="do not fit into memory together: they need") as error:
+        times(tiny_gguf, None, found.groups, TEXT, 1, tmp_path / "measured")
+    assert "\n" not in str(error.value)
