@@ -9,6 +9,7 @@ as well; a whole file that takes longer than it may is solved for again with les
 import argparse
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -32,8 +33,11 @@ from minillm_lab.recipes.times import Bound, threads_in
 from minillm_lab.records import read_record, write_record
 
 POWERS = (1.0, 0.75, 1.35)  # of the losses, a solution for each
-TRIES = 3  # most solutions for a power, each with less time, where a file took too long
-SPARE = 0.005  # of the time that such a file takes; the next takes so much less than it may
+TRIES = 5  # most solutions by the losses themselves, each with more time or less
+SPARE = (
+    0.005  # of the unquantized model's time; so much less than may be has the next of a slow one
+)
+NEAR = 0.01  # of that time; a longer one that is fast enough is not looked for closer
 ANY_SIZE = 1 << 60  # bytes
 WHOLE = {"Q6_K": "Q6_K", "Q5_K": "Q5_K_M", "Q4_K": "Q4_K_M", "Q3_K": "Q3_K_M"}  # a file's type
 LINE = 64  # bytes of a header's line at most, beside a pattern
@@ -123,6 +127,7 @@ class Tasting:
         self.baker, self.groups, self.bound = baker, baker.found.groups, bound
         self.calibration, self.scratch = Text(baker.weights, text, threads), scratch
         self.taken: dict[tuple[str, ...], Candidate] = {}
+        self.costs = {k: bound.costs(k, self.groups) for k in bound.most} if bound else {}
 
     def taste(self, assignment: tuple[str, ...], size: int, power: float) -> Candidate:
         """A file by an assignment, which is made for it."""
@@ -152,30 +157,59 @@ class Tasting:
         self.taken[assignment] = found
         return found
 
-    def search(self, size: int, room: int, power: float) -> None:
-        """The best file by losses to a power, and again with less time if it takes too long.
+    def search(self, size: int, room: int) -> None:
+        """Make the best files by the losses and their powers.
 
-        Raises TooSlowError if nothing is predicted to be fast enough.
+        Where the first takes too long, one of less time is made, and then those of times halfway
+        between the longest that was short enough and the shortest that was not. Raises
+        TooSlowError if no file is predicted to be fast enough.
         """
-        bound = self.bound
-        costs = {kind: bound.costs(kind, self.groups) for kind in bound.most} if bound else {}
-        most = dict(bound.most) if bound else {}
-        for _ in range(TRIES if bound else 1):
-            limits = [Limit(costs[kind], most[kind] - 1) for kind in most]
+        within = self.bound.most if self.bound else {}
+        enough, slow = dict[str, float](), dict[str, float]()
+        for _ in range(TRIES):
             try:
-                assignment = self.baker.fitted(size, room, power, limits)
+                found = self.solution(size, room, POWERS[0], within)
             except TooSlowError:
-                if self.taken:
-                    return
-                raise
-            found = self.taste(assignment, size, power)
-            if found.in_time:
-                return
-            for kind, share in found.times.items():
-                if share > 1:
-                    added = zip(costs[kind], assignment, strict=True)
-                    predicted = 1 + sum(by_type[t] for by_type, t in added)
-                    most[kind] = min(most[kind], predicted) / share - SPARE
+                if not self.taken:
+                    raise
+                enough = within
+            else:
+                if self.taken[found].in_time:
+                    enough = within
+                else:
+                    slow = within
+            if not slow or (enough and all(slow[k] - enough[k] < NEAR for k in slow)):
+                break
+            if enough:
+                within = {kind: (slow[kind] + enough[kind]) / 2 for kind in slow}
+            else:
+                within = self.less(found, slow)
+        for power in POWERS[1:]:
+            with suppress(TooSlowError):
+                self.solution(size, room, power, enough or within)
+
+    def solution(
+        self, size: int, room: int, power: float, within: dict[str, float]
+    ) -> tuple[str, ...]:
+        """The assignment by losses to a power, within times; its file is made and tasted.
+
+        ``within``: by kind of work, over the unquantized model's. Raises TooSlowError if no file
+        is predicted to be so fast.
+        """
+        limits = [Limit(self.costs[kind], most - 1) for kind, most in within.items()]
+        assignment = self.baker.fitted(size, room, power, limits)
+        self.taste(assignment, size, power)
+        return assignment
+
+    def less(self, assignment: tuple[str, ...], within: dict[str, float]) -> dict[str, float]:
+        """Less time than a file was made for, by how far it took longer than it may."""
+        found = dict(within)
+        for kind, share in self.taken[assignment].times.items():
+            if share > 1:
+                added = zip(self.costs[kind], assignment, strict=True)
+                predicted = 1 + sum(by_type[t] for by_type, t in added)
+                found[kind] = min(within[kind], predicted) / share - SPARE
+        return found
 
     def best(self) -> tuple[tuple[str, ...], Candidate]:
         """The file that loses least of those that take no longer than they may.
@@ -213,8 +247,7 @@ def recipe(
     baker = Baker(weights, imatrix, found.model_copy(update={"groups": groups}))
     room = baker.room(size or ANY_SIZE)
     tasting = Tasting(baker, text, threads, scratch, bound)
-    for power in POWERS:
-        tasting.search(size or ANY_SIZE, room, power)
+    tasting.search(size or ANY_SIZE, room)
     assignment, best = tasting.best()
     quantizer, same = baker.quantizer(assignment), same_type(found.groups)
     return Recipe(
