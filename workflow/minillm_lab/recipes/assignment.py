@@ -23,7 +23,7 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import check_space, gguf_files
 from minillm_lab.models.imatrix import calibration_text
 from minillm_lab.models.quantize import Quantizer
-from minillm_lab.recipe import Candidate, Chosen, Recipe, told
+from minillm_lab.recipe import JUST, Candidate, Chosen, Recipe, told
 from minillm_lab.recipes.errors import ANY, as_they_are, scratch_folder
 from minillm_lab.recipes.groups import patterns
 from minillm_lab.recipes.sensitivity import Text
@@ -205,7 +205,7 @@ class Tasting:
         """Less time than a file was made for, by how far it took longer than it may."""
         found = dict(within)
         for kind, share in self.taken[assignment].times.items():
-            if share > 1:
+            if share > JUST:
                 added = zip(self.costs[kind], assignment, strict=True)
                 predicted = 1 + sum(by_type[t] for by_type, t in added)
                 found[kind] = min(within[kind], predicted) / share - SPARE
