@@ -364,6 +364,7 @@ def test_a_mixture_that_cannot_be_made_is_refused(settings: dict[str, Any], said
         ({"time": "20min"}, "must match"),
         ({"time": {"of": "fp16"}}, "time.of: 'fp16' is no file of a type in llama.cpp"),
         ({"time": "20ms", "device": "gpu"}, "time is measured on the CPU"),
+        ({"time": "20ms", "node": "rome"}, "time is measured on whichever node makes the recipe"),
     ],
 )
 def test_a_recipe_that_cannot_be_made_is_refused(settings: dict[str, Any], said: str) -> None:

@@ -175,6 +175,10 @@ class LlamaCppVariant(Settings):
                 raise ValueError("a recipe takes either a size or bits_per_weight, or a time alone")
             if self.time and self.device != "cpu":
                 raise ValueError("time is measured on the CPU; leave time out, or device")
+            if self.time and self.node:
+                raise ValueError(
+                    "time is measured on whichever node makes the recipe; leave time out, or node"
+                )
             if self.tensors:
                 raise ValueError("a recipe chooses the types of tensors itself; leave tensors out")
         elif sizes or self.time or self.types:
