@@ -53,6 +53,13 @@ def test_what_a_larger_model_takes_grows_and_its_trials_stay_short() -> None:
     assert large["trials"] / (6 * 2) < 200  # some three minutes each, of a second a token
 
 
+def test_a_token_takes_a_while_however_few_the_weights() -> None:
+    """Without it a forecast counted millions of slices of a trial, one by one."""
+    settings = plan().variant("q4")
+    assert forecast.speeds(settings, 700, 350, RATES).token == forecast.TOKEN
+    assert forecast.speeds(settings, 1e9, 5e8, RATES).token == pytest.approx(0.1)
+
+
 def test_where_float16_is_slow_rounds_take_longer_and_scores_do_not() -> None:
     slow = Rates(RATES.decode, RATES.prefill | {"float16": 2e9, "float32": 2e9}, measured=True)
     usual, found = seconds(plan()), seconds(plan(), rates=slow)

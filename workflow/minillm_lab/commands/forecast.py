@@ -44,6 +44,7 @@ READ = 1e9  # bytes of weights per second in loading
 MADE = 4e7  # bytes per second of a file that is made here
 READING = 0.4  # seconds of both yardsticks
 AGAIN = 1.15  # times the blocks of a trial, since a change of state asks for more
+TOKEN = 5e-5  # least seconds of a token decoded; a model of 0.5 million weights took so long
 SCORED = 1.35  # times a token in scoring, with what is made of its logits
 IN_FLOAT32 = 0.7  # of the unquantized GGUF's rate: scoring in Transformers is at least so fast
 SHORT = 1.0  # seconds of each other job
@@ -125,7 +126,7 @@ def speeds(settings: Settings, size: float, weights: float, found: Rates) -> Spe
         scored = found.prefill[kind]
     return Speeds(
         START[settings.runtime] + size / READ,
-        size / found.decode[kind],
+        max(TOKEN, size / found.decode[kind]),
         2 * weights / found.prefill[kind],
         SCORED * 2 * weights / scored,
     )
