@@ -3,6 +3,7 @@
 import copy
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,50 +18,71 @@ def lab(tmp_path: Path, tiny_gguf: Path) -> Lab:
     return Lab(tmp_path / "lab", config)
 
 
-def test_one_variant_and_nothing_of_the_others(lab: Lab, tmp_path: Path) -> None:
-    (tmp_path / "another disk").mkdir()
-    lab.path("models").symlink_to(tmp_path / "another disk")  # which changes nothing
+@dataclass
+class Story:
+    """One folder from its first command to its last, and what each of them said."""
+
+    lab: Lab
+    fresh: str  # a dry run before anything ran
+    one_variant: set[str]  # the results there are after one variant was asked for
+    second_variant: str
+    whole: str
+    again: str
+    nothing_left: str  # a dry run after that
+    more_trials: str  # a dry run with two more
+    dag: str
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory, tiny_gguf: Path) -> Story:
+    folder = tmp_path_factory.mktemp("story")
+    config = tiny_config(tiny_gguf, rounds=1, trials=1, repetitions=1, warmups=0)
+    lab = Lab(folder / "lab", config)
+    (folder / "another disk").mkdir()
+    lab.path("models").symlink_to(folder / "another disk")  # which changes nothing
+    lab.path("RESULTS.md").write_text(f"mine above\n{BEGIN}\n{END}\nmine below\n")
+    fresh = lab.snakemake("-n").stderr
     lab.run("results/q4_k_m.json")
     made = {str(p.relative_to(lab.path("results"))) for p in lab.path("results").rglob("*.json")}
+    second, whole, again = (lab.run(*of).stderr for of in (["results/f16.json"], [], []))
+    nothing = lab.snakemake("-n").stderr
+    lab.config["trials"] = 3
+    lab.write_config()
+    more, dag = (lab.snakemake(option).stderr for option in ("-n", "--dag"))
+    return Story(lab, fresh, made, second, whole, again, nothing, more, dag)
+
+
+def test_one_variant_and_nothing_of_the_others(story: Story) -> None:
     of_it = {"q4_k_m.json", "rounds/q4_k_m.1.json", "trials/q4_k_m.1.json"}
-    assert made == of_it | {"models/tiny.Q4_K_M+imatrix.json", "prompts/tiny.json"}
-    assert lab.json("results/q4_k_m.json")["variant"] == "q4_k_m"
+    of_the_model = {"models/tiny.Q4_K_M+imatrix.json", "prompts/tiny.json"}
+    assert story.one_variant == of_it | of_the_model
+    assert story.lab.json("results/q4_k_m.json")["variant"] == "q4_k_m"
 
 
-def test_everything_and_then_nothing_to_do(lab: Lab) -> None:
-    page = lab.path("RESULTS.md")
-    page.write_text(f"mine above\n{BEGIN}\n{END}\nmine below\n")
-    lab.run()
+def test_everything_and_then_nothing_to_do(story: Story) -> None:
     assert {"comparison.md", "comparison.csv", "comparison.json", "f16.json"} <= {
-        p.name for p in lab.path("results").iterdir()
+        p.name for p in story.lab.path("results").iterdir()
     }
-    text = page.read_text()
+    text = story.lab.path("RESULTS.md").read_text()
     assert text.startswith("mine above\n") and text.endswith("mine below\n")
     assert "| q4_k_m" in text
-    again = lab.run().stderr
-    assert "Nothing to be done" in again
+    assert "Nothing to be done" in story.again
 
 
-def test_a_run_ends_with_what_to_take_and_where_to_read_on(lab: Lab) -> None:
-    lab.run("results/q4_k_m.json")
-    said = lab.run("results/f16.json").stderr.splitlines()
-    assert not [line for line in said if line.startswith("Recommended")]  # nothing is compared yet
-    said = lab.run().stderr.splitlines()
+def test_a_run_ends_with_what_to_take_and_where_to_read_on(story: Story) -> None:
+    assert "\nRecommended" not in story.second_variant  # nothing is compared yet
+    said = story.whole.splitlines()
     (told,) = [line for line in said if line.startswith("Recommended")]
     assert not set("`*\\") & set(told)  # text, not Markdown
     assert "README.md, RESULTS.md; minillm-lab pick answers for other limits." in said
 
 
-def test_a_dry_run_ends_with_how_long_it_takes_once_such_jobs_ran(lab: Lab) -> None:
-    fresh = lab.snakemake("-n").stderr.splitlines()[-1]
+def test_a_dry_run_ends_with_how_long_it_takes_once_such_jobs_ran(story: Story) -> None:
+    fresh, again = (said.splitlines()[-1] for said in (story.fresh, story.more_trials))
     assert re.fullmatch(r"Plan: \d+ jobs\. How long they take is known after .*", fresh)
-    lab.run()
-    assert "Plan:" not in lab.snakemake("-n").stderr
-    lab.config["trials"] = 3
-    lab.write_config()
-    again = lab.snakemake("-n").stderr.splitlines()[-1]
+    assert "Plan:" not in story.nothing_left
     assert re.fullmatch(r"Plan: \d+ jobs, about \d+ s, by the time .*", again)
-    assert "Plan:" not in lab.snakemake("--dag").stderr
+    assert "Plan:" not in story.dag
 
 
 def test_jobs_say_which_memory_they_need_where_somebody_asks(lab: Lab) -> None:
