@@ -346,8 +346,8 @@ def test_a_mixture_that_cannot_be_made_is_refused(settings: dict[str, Any], said
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({}, "a recipe takes either a size or bits_per_weight"),
-        ({"size": "90MB", "bits_per_weight": 4.0}, "a recipe takes either a size or"),
+        ({}, "a recipe takes a size, bits_per_weight or a time"),
+        ({"size": "90MB", "bits_per_weight": 4.0}, "and not the first two together"),
         ({"size": 105}, "write a unit behind 105, such as 105MB"),
         ({"size": "0.0MB"}, "no file is that small; name a larger size"),
         ({"size": {"of": "nobody"}}, "no variant 'nobody'"),
@@ -365,6 +365,8 @@ def test_a_mixture_that_cannot_be_made_is_refused(settings: dict[str, Any], said
         ({"time": {"of": "fp16"}}, "time.of: 'fp16' is no file of a type in llama.cpp"),
         ({"time": "20ms", "device": "gpu"}, "time is measured on the CPU"),
         ({"time": "20ms", "node": "rome"}, "time is measured on whichever node makes the recipe"),
+        ({"time": "20ms", "threads_batch": 2}, "llama.cpp runs without threads_batch; leave time"),
+        ({"time": []}, r"write it as 20ms, or as \{of: a variant\}"),
     ],
 )
 def test_a_recipe_that_cannot_be_made_is_refused(settings: dict[str, Any], said: str) -> None:

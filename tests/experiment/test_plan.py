@@ -11,6 +11,7 @@ from conftest import SMOLLM2, Lab, tiny_config
 from minillm_lab.experiment.config import load_experiment
 from minillm_lab.experiment.for_others import command
 from minillm_lab.experiment.plan import MODELS_FIRST, Plan, due
+from minillm_lab.experiment.recipe_files import Recipes
 
 
 def changed(key: str, value: Any) -> dict[str, Any]:
@@ -151,3 +152,35 @@ def test_each_model_may_have_a_reference_of_its_own() -> None:
     for model, name in (("packed", "x.Q4_1.gguf"), ("far", "y.Q8_0.gguf")):  # the same weights
         assert plan.models.fetched(model, name) == before.models.fetched(model, name)
         assert plan.models.provenance(model) == before.models.provenance(model)
+
+
+def test_a_recipe_is_held_to_the_file_of_its_own_model() -> None:
+    """Two models may name the same type, and then their recipes are named alike as well."""
+    stock = {"runtime": "llama.cpp", "quantization": "Q4_K_M"}
+    recipe = {"runtime": "llama.cpp", "quantization": "recipe"}
+    variants = {}
+    for model in ("one", "two"):
+        variants[f"{model}-stock"] = stock | {"model": model}
+        bounds = {key: {"of": f"{model}-stock"} for key in ("size", "time")}
+        variants[f"{model}-recipe"] = recipe | {"model": model} | bounds
+    shipped = {"path": "/data", "files": {"Q4_K_M": {"file": "two.Q4_K_M.gguf"}}}
+    models = {"one": {"path": "/data/one.gguf"}, "two": shipped}
+    config = tiny_config(variants=variants, models=models, baseline="one-stock")
+    plan = Plan(load_experiment(config), "")
+    recipes = Recipes(plan)
+    for model, file in (("one", "Q4_K_M+imatrix.gguf"), ("two", "source/two.Q4_K_M.gguf")):
+        form = plan.form(f"{model}-recipe")
+        assert recipes.as_large_as(model, form) == f"models/{model}/{file}"
+        assert recipes.as_fast_as(model, form) == f"models/{model}/{file}"
+
+
+def test_a_timed_recipe_is_named_by_its_threads_wherever_they_are_given() -> None:
+    recipe = {"runtime": "llama.cpp", "quantization": "recipe", "time": "20ms"}
+
+    def form(own: int | None, usual: int | str) -> str:
+        variants = {"a": recipe | ({"threads": own} if own else {})}
+        config = tiny_config(Path("/data/m.gguf"), variants=variants, baseline="a", threads=usual)
+        return Plan(load_experiment(config), "").form("a")
+
+    assert form(2, 1) == form(None, 2) == form(2, "auto")
+    assert len({form(None, 1), form(None, 2), form(None, "auto")}) == 3

@@ -282,9 +282,9 @@ rule recipe:
         imatrix=lambda w: PLAN.imatrix(w.model, f"recipe{w.of}{w.size}"),
         sensitivity=lambda w: RECIPES.sensitivity(w.model, f"recipe{w.of}{w.size}"),
         text=lambda w: RECIPES.text(w.of),
-        as_large_as=lambda w: RECIPES.as_large_as(f"recipe{w.of}{w.size}"),
+        as_large_as=lambda w: RECIPES.as_large_as(w.model, f"recipe{w.of}{w.size}"),
         times=lambda w: RECIPES.times(w.model, f"recipe{w.of}{w.size}"),
-        as_fast_as=lambda w: RECIPES.as_fast_as(f"recipe{w.of}{w.size}"),
+        as_fast_as=lambda w: RECIPES.as_fast_as(w.model, f"recipe{w.of}{w.size}"),
         code=code("recipes.assignment"),
     output:
         "models/{model}/recipe{of}{size}.json",

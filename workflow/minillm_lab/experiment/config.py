@@ -51,7 +51,6 @@ from minillm_lab.experiment.variants import (
     Variant,
     can_have_file,
     fits_context,
-    has_bounds,
 )
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.records import TOKENS_AT_DEPTH
@@ -201,7 +200,7 @@ class Experiment(Strict):
                 )
             can_have_file(f"variants.{name}", variant, self.models[model])
             fits_context(f"variants.{name}", variant, self.context)
-            has_bounds(f"variants.{name}", variant, self.variants, model, self.model)
+            self.check_bounds(f"variants.{name}", variant, model)
             if variant.node is not None and variant.node not in self.nodes:
                 raise ValueError(
                     f"variants.{name}: no node {variant.node!r};"
@@ -215,6 +214,31 @@ class Experiment(Strict):
                 )
         self.check_references()
         return self
+
+    def check_bounds(self, place: str, settings: Settings, model: str) -> None:
+        """Raise ValueError if a recipe's size or time is that of a variant that it cannot be.
+
+        A recipe is named by its bounds, so it is told here which of the model's files the other
+        variant runs, and how many threads it is timed with.
+        """
+        if not isinstance(settings, LlamaCppVariant):
+            return
+        settings.usual_threads(self.threads)
+        for key, such in (("size", "a size such as 105MB"), ("time", "a time such as 20ms")):
+            if not isinstance(bound := getattr(settings, key), OfVariant):
+                continue
+            at, name, other = f"{place}.{key}.of", bound.of, self.variants.get(bound.of)
+            if other is None:
+                raise ValueError(f"{at}: no variant {name!r}; variants: {', '.join(self.variants)}")
+            if not isinstance(other, LlamaCppVariant) or other.quantization == "recipe":
+                raise ValueError(
+                    f"{at}: {name!r} is no file of a type in llama.cpp; name a variant that is, or"
+                    f" {such}"
+                )
+            if (other.model or self.model) != model:
+                raise ValueError(f"{at}: {name!r} is of another model; name one of the same")
+            shipped = other.form in self.models[model].shipped_gguf
+            bound.found(other.form if shipped else other.form + other.recipe)
 
     def check_references(self) -> None:
         """Raise ValueError unless each model's reference can be its own."""
@@ -245,7 +269,7 @@ class Experiment(Strict):
             if isinstance(reference := own.get(name, general), LlamaCppVariant):
                 key = f"models.{name}.reference" if name in own else "quality.reference"
                 can_have_file(key, reference, self.models[name])
-                has_bounds(key, reference, self.variants, name, self.model)
+                self.check_bounds(key, reference, name)
         shared = (ReferenceFile, ReferenceOnHub)
         if isinstance(general, shared):
             general.serves("quality.reference", used - own.keys())

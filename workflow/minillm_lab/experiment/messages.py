@@ -10,7 +10,7 @@ def described(origin: str, error: Any, allowed: list[str]) -> str:
     """One of pydantic's errors in plain words. ``allowed`` are the keys that may stand there."""
     tags = {
         "transformers", "llama.cpp", "mlx", "openvino", "onnx", "a name", "a file", "on the hub",
-        "a checksum", "of each", "a word", "a number", "a size", "of a variant", "[key]",
+        "a checksum", "of each", "a word", "a number", "a size", "a time", "of a variant", "[key]",
     }  # fmt: skip
     place = [name if (name := str(p)).isprintable() else repr(name) for p in error["loc"]]
     place = [

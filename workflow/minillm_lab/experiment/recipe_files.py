@@ -35,7 +35,7 @@ class Recipes:
 
     def threads(self, form: str) -> int | str:
         """The threads that a recipe's time is measured with."""
-        return self.plan.models.recipe(form).threads or self.plan.experiment.threads
+        return self.plan.models.recipe(form).threads_timed
 
     def times(self, model: str, form: str) -> str | list[str]:
         """What types cost in time, if a recipe is bound by it: for its search and its threads."""
@@ -61,15 +61,15 @@ class Recipes:
         """The recipe that a form is made by, if it is one."""
         return f"models/{model}/{form}.json" if type_of(form) == "recipe" else []
 
-    def as_large_as(self, form: str) -> str | list[str]:
-        """The file whose bytes a recipe may take, if it names another variant's."""
+    def as_large_as(self, model: str, form: str) -> str | list[str]:
+        """The model's file whose bytes a recipe may take, if it names another variant's."""
         size = self.plan.models.recipe(form).size
-        return self.plan.weights(size.of) if isinstance(size, OfVariant) else []
+        return self.plan.models.path(model, size.form) if isinstance(size, OfVariant) else []
 
-    def as_fast_as(self, form: str) -> str | list[str]:
-        """The file that a recipe is to be as fast as, if it names another variant's."""
+    def as_fast_as(self, model: str, form: str) -> str | list[str]:
+        """The model's file that a recipe is to be as fast as, if it names another variant's."""
         time = self.plan.models.recipe(form).time
-        return self.plan.weights(time.of) if isinstance(time, OfVariant) else []
+        return self.plan.models.path(model, time.form) if isinstance(time, OfVariant) else []
 
     def time(self, form: str) -> str:
         """A recipe's time and threads as the command takes them; empty if it has no time."""

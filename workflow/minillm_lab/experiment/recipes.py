@@ -20,10 +20,12 @@ TYPES = (
 UNKNOWN = ("MXFP4", "NVFP4", "Q1_0")  # llama.cpp makes no file that is mostly of such a type
 
 
-def has_a_unit(size: object) -> object:
-    """A size, unless it is a bare number: then a ValueError says what to write."""
-    if isinstance(size, int | float):
-        raise ValueError(f"write a unit behind {size}, such as 105MB")
+def has_a_unit(size: object, such: str = "105MB") -> object:
+    """What may be a size or a time; a ValueError says what to write in place of anything else."""
+    if isinstance(size, int | float) and not isinstance(size, bool):
+        raise ValueError(f"write a unit behind {size}, such as {such}")
+    if not isinstance(size, str | dict | OfVariant):
+        raise ValueError(f"write it as {such}, or as {{of: a variant}}")
     return size
 
 
@@ -35,10 +37,8 @@ def is_a_size(size: str) -> str:
 
 
 def has_a_unit_of_time(time: object) -> object:
-    """A time, unless it is a bare number: then a ValueError says what to write."""
-    if isinstance(time, int | float):
-        raise ValueError(f"write a unit behind {time}, such as 20ms")
-    return time
+    """The same of a time."""
+    return has_a_unit(time, "20ms")
 
 
 def is_a_time(time: str) -> str:

@@ -11,7 +11,7 @@ from minillm_lab.jobs.errors import LabError
 MOST_VARIANTS = 100_000  # that one entry may stand for
 AXES = {
     "model": "", "quantization": "", "file": "", "imatrix": "imatrix-", "size": "",
-    "bits_per_weight": "bpw", "dtype": "",
+    "bits_per_weight": "bpw", "time": "", "dtype": "",
     "threads": "t", "context": "c", "kv_cache": "kv-", "flash_attention": "fa-",
     "micro_batch": "ub", "threads_batch": "tb", "mmap": "mmap-", "group": "g", "precision": "",
     "dynamic_quantization": "dq", "bits": "b",

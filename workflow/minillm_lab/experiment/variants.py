@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from zlib import crc32
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, PrivateAttr, Tag, model_validator
 
 from minillm_lab.experiment.libraries import Packed, library_of
 from minillm_lab.experiment.mixtures import TENSOR_TYPES, Mixture
@@ -165,6 +165,8 @@ class LlamaCppVariant(Settings):
         " a mapping gives k and v types of their own.",
     )
 
+    _usual_threads: int | str = PrivateAttr("auto")
+
     @model_validator(mode="after")
     def names_its_weights(self) -> "LlamaCppVariant":
         if (self.quantization is None) == (self.file is None):
@@ -172,13 +174,12 @@ class LlamaCppVariant(Settings):
         sizes = sum(given is not None for given in (self.size, self.bits_per_weight))
         if self.quantization == "recipe":
             if sizes > 1 or not (sizes or self.time):
-                raise ValueError("a recipe takes either a size or bits_per_weight, or a time alone")
-            if self.time and self.device != "cpu":
-                raise ValueError("time is measured on the CPU; leave time out, or device")
-            if self.time and self.node:
                 raise ValueError(
-                    "time is measured on whichever node makes the recipe; leave time out, or node"
+                    "a recipe takes a size, bits_per_weight or a time, and not the first two"
+                    " together"
                 )
+            if self.time:
+                self.can_be_timed()
             if self.tensors:
                 raise ValueError("a recipe chooses the types of tensors itself; leave tensors out")
         elif sizes or self.time or self.types:
@@ -192,6 +193,20 @@ class LlamaCppVariant(Settings):
                 f"a cache of values in {v} needs flash attention; leave flash_attention out"
             )
         return self
+
+    def can_be_timed(self) -> None:
+        """Raise ValueError if a recipe's time would be that of other settings than these."""
+        if self.device != "cpu":
+            raise ValueError("time is measured on the CPU; leave time out, or device")
+        if self.node:
+            raise ValueError(
+                "time is measured on whichever node makes the recipe; leave time out, or node"
+            )
+        for key in ("flash_attention", "micro_batch", "threads_batch", "kv_cache"):
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(
+                    f"time is measured as llama.cpp runs without {key}; leave time out, or {key}"
+                )
 
     @property
     def form(self) -> str:
@@ -214,6 +229,14 @@ class LlamaCppVariant(Settings):
         return matrix + (f"+tensors-{crc32(mixture.encode()):08x}" if self.tensors else "")
 
     @property
+    def threads_timed(self) -> int | str:
+        """The threads that a recipe's time is measured with; auto until the experiment is known."""
+        return self.threads or self._usual_threads
+
+    def usual_threads(self, threads: int | str) -> None:
+        self._usual_threads = threads
+
+    @property
     def chosen_from(self) -> list[str]:
         """The types that a recipe chooses from, in one order, so that one search serves it."""
         return sorted({*(self.types or TYPES)}, key=TENSOR_TYPES.index)
@@ -225,7 +248,7 @@ class LlamaCppVariant(Settings):
             {"of": one.form} if isinstance(one, OfVariant) else one
             for one in (self.size, self.time)
         )
-        timed = [time, self.threads] if time else []
+        timed = [time, self.threads_timed] if time else []
         return json.dumps([size, self.bits_per_weight, self.chosen_from, *timed])
 
 
@@ -300,36 +323,6 @@ def can_have_file(place: str, settings: AnyVariant, model: Model) -> None:
             f"{place}.imatrix: the file is taken as it was published, with a matrix or without;"
             " leave imatrix out"
         )
-
-
-def has_bounds(
-    place: str,
-    settings: AnyVariant,
-    others: Mapping[str, Settings],
-    model: str | None,
-    usual: str | None,
-) -> None:
-    """Raise ValueError if a recipe's size or time is that of a variant that it cannot be.
-
-    ``model``: that of ``settings``. ``usual``: that of variants that name none. What file that
-    variant runs is kept with the bound, so that a recipe is named by it.
-    """
-    if not isinstance(settings, LlamaCppVariant):
-        return
-    for key, such in (("size", "a size such as 105MB"), ("time", "a time such as 20ms")):
-        if not isinstance(bound := getattr(settings, key), OfVariant):
-            continue
-        at, name, other = f"{place}.{key}.of", bound.of, others.get(bound.of)
-        if other is None:
-            raise ValueError(f"{at}: no variant {name!r}; variants: {', '.join(others)}")
-        if not isinstance(other, LlamaCppVariant) or other.quantization == "recipe":
-            raise ValueError(
-                f"{at}: {name!r} is no file of a type in llama.cpp; name a variant that is, or"
-                f" {such}"
-            )
-        if (other.model or usual) != model:
-            raise ValueError(f"{at}: {name!r} is of another model; name one of the same")
-        bound.found(other.form + other.recipe)
 
 
 Variant = Annotated[AnyVariant, Discriminator("runtime")]
