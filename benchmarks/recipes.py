@@ -18,7 +18,7 @@ from tabulate import tabulate
 from lab import ROOT
 from minillm_lab.jobs.command import progress, run
 from minillm_lab.quality.intervals import ratio
-from minillm_lab.recipes.assignment import Baker
+from minillm_lab.recipes.candidates import Baker
 from minillm_lab.recipes.sensitivity import Text
 from minillm_lab.recipes.shapes import GroupLoss, Sensitivity
 from minillm_lab.recipes.solver import assigned

@@ -15,7 +15,8 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.models import imatrix as matrices
 from minillm_lab.models.quantize import Quantizer
 from minillm_lab.recipes import sensitivity
-from minillm_lab.recipes.assignment import Baker, recipe
+from minillm_lab.recipes.assignment import recipe
+from minillm_lab.recipes.candidates import Baker
 from minillm_lab.recipes.errors import ANY, can_hold, errors_of, only, stored
 from minillm_lab.recipes.sensitivity import Text, search
 from minillm_lab.recipes.shapes import GroupLoss, Sensitivity

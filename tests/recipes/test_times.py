@@ -4,6 +4,7 @@ Times are taken for real where no test hangs on their values; elsewhere a machin
 takes a time for each tensor by its type.
 """
 
+import argparse
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
@@ -15,14 +16,17 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.models import imatrix as matrices
 from minillm_lab.models.quantize import Quantizer
 from minillm_lab.recipe import JUST
+from minillm_lab.recipes import assignment
 from minillm_lab.recipes import times as module
 from minillm_lab.recipes.assignment import recipe
 from minillm_lab.recipes.sensitivity import search
 from minillm_lab.recipes.shapes import Pace, Sensitivity
 from minillm_lab.recipes.times import Bound, Turns, times
+from minillm_lab.records import write_record
 
 TYPES = ("Q8_0", "Q5_0", "Q4_0")
-TEXT = (Path(matrices.__file__).parent / "calibration.txt").read_text()
+CALIBRATION = Path(matrices.__file__).parent / "calibration.txt"
+TEXT = CALIBRATION.read_text()
 SPEED = {"F16": 2.0, "Q8_0": 1.0, "Q5_0": 1.4, "Q4_0": 0.7}  # times for a weight
 
 
@@ -142,13 +146,68 @@ def test_a_time_that_no_types_reach_is_one_line(
     timed = times(tiny_gguf, None, found.groups, TEXT, 1, tmp_path / "measured")
     fastest = 1e-9 * time_of(tiny_gguf) * SPEED["Q4_0"] / SPEED["F16"]
     bound = Bound(timed, tiny_gguf, 0.5 * fastest, TEXT, 1)
-    with pytest.raises(LabError, match="no file of these types is as small and as fast") as error:
+    said = r"no file was found that takes [\d.e-]+ ms a token: the fastest takes 2 times as long"
+    with pytest.raises(LabError, match=f"{said}; name a longer time, or more types") as error:
         recipe(tiny_gguf, None, found, TEXT, None, TYPES, 1, tmp_path / "scratch", bound)
     assert "\n" not in str(error.value)
-    made_up(beyond=3.0)  # what is predicted is not what whole files take
-    bound = Bound(timed, tiny_gguf, 1.2 * fastest, TEXT, 1)
-    with pytest.raises(LabError, match=r"the fastest takes [\d.]+ times as long; name a larger"):
-        recipe(tiny_gguf, None, found, TEXT, None, TYPES, 1, tmp_path / "scratch", bound)
+    as_fast_as = tmp_path / "other.gguf"
+    fast = dict.fromkeys([name for g in found.groups for name in g.tensors], "Q4_0")
+    write(tiny_gguf, fast, as_fast_as)
+    bound = Bound(timed, tiny_gguf, as_fast_as, TEXT, 1)
+    size = tiny_gguf.stat().st_size
+    with pytest.raises(LabError, match="name a larger size, a slower variant, or more types"):
+        recipe(tiny_gguf, None, found, TEXT, size, ("Q8_0",), 1, tmp_path / "scratch", bound)
+
+
+@pytest.mark.parametrize("beyond", [0.5, 2.0])
+def test_a_file_that_is_predicted_too_slow_is_tried_before_it_is_refused(
+    beyond: float,
+    found: Sensitivity,
+    tiny_gguf: Path,
+    tmp_path: Path,
+    made_up: Callable[..., None],
+) -> None:
+    """The times of types are noisy: the only file there is may be as fast as itself."""
+    made_up()
+    timed = times(tiny_gguf, None, found.groups, TEXT, 1, tmp_path / "measured")
+    for each in timed.alike:
+        for type_, pace in each.types.items():
+            off = {"decode": beyond * pace.decode, "prefill": beyond * pace.prefill}
+            each.types[type_] = pace.model_copy(update=off)
+    as_fast_as = tmp_path / "other.gguf"
+    scratch = tmp_path / "scratch"
+    same = recipe(tiny_gguf, None, found, TEXT, None, ("Q8_0",), 1, scratch)
+    write(tiny_gguf, same.tensors, as_fast_as)
+    bound = Bound(timed, tiny_gguf, as_fast_as, TEXT, 1)
+    made = recipe(tiny_gguf, None, found, TEXT, None, ("Q8_0",), 1, scratch, bound)
+    assert made.tensors == same.tensors and len(made.candidates) == 1
+
+
+def test_times_of_another_number_of_threads_are_refused(
+    found: Sensitivity,
+    tiny_gguf: Path,
+    tmp_path: Path,
+    made_up: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``auto`` is as many as there are, and there may be fewer the next time."""
+    made_up()
+    timed = times(tiny_gguf, None, found.groups, TEXT, 2, tmp_path / "measured")
+    write_record(tmp_path / "times.json", timed)
+    asked = {"size": None, "size_of": None, "bits_per_weight": None, "threads": 1}
+    asked |= {"text": CALIBRATION, "times": tmp_path / "times.json"}
+    with pytest.raises(LabError, match="with 2 threads, and now there are 1; delete it") as error:
+        assignment.main(argparse.Namespace(**asked))
+    assert "\n" not in str(error.value) and "times.json" in str(error.value)
+    taken = list[Path]()
+    pace = Turns.pace
+    monkeypatch.setattr(Turns, "pace", lambda self: taken.append(self.files[0]) or pace(self))
+    monkeypatch.setattr(module, "physical_cores", lambda: 2)
+    times(tiny_gguf, None, found.groups, TEXT, "auto", tmp_path / "measured")
+    assert not taken
+    monkeypatch.setattr(module, "physical_cores", lambda: 1)
+    times(tiny_gguf, None, found.groups, TEXT, "auto", tmp_path / "measured")
+    assert taken
 
 
 def test_an_embedding_from_which_no_output_is_computed_takes_no_time(

@@ -85,7 +85,7 @@ class ModelFacts(Record):
     )
     recipe: Recipe | None = Field(
         None,
-        description="The types of tensors were chosen to lose least at a size; null if they were"
+        description="The types of tensors were chosen to lose least at a size, in a time, or both; null if they were"
         " not.",
     )
     parameters: int

@@ -6,27 +6,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import lil_array
 
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.recipes.shapes import GroupLoss
 
+TOLERANCE = 1e-6  # the solver's, of its constraints
 SCALE = 1e4  # of the worst sum of losses, so that the solver's tolerance is far below differences
-
-
-class TooSlowError(LabError):
-    """No types are within the limits."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A sum over the groups that may be this much: what each costs, by its type."""
+    """A sum of at most ``most``: a ``base``, and what each group adds by its type."""
 
     costs: Sequence[Mapping[str, float]]
+    base: float
     most: float
+
+    def factor(self, types: Sequence[str]) -> float:
+        """The sum for types of the groups, over the most."""
+        added = sum(by_type[t] for by_type, t in zip(self.costs, types, strict=True))
+        return (self.base + added) / self.most
 
 
 def assigned(
@@ -34,42 +39,51 @@ def assigned(
 ) -> list[str]:
     """The type of each group that makes the sum of losses to a power least in ``room`` bytes.
 
-    The groups must fit into it in their smallest types. Raises TooSlowError if none that fit are
-    within the limits.
+    The groups must fit into it in their smallest types. Where none that fit are within the limits,
+    all limits are raised by the least factor that some are within.
     """
     choices = [(i, t, c) for i, group in enumerate(groups) for t, c in group.types.items()]
     losses = np.array([choice.loss**power for _, _, choice in choices])
     worst = sum(max(c.loss for c in group.types.values()) ** power for group in groups)
-    of_group = lil_array((len(groups), len(choices)))
+    of_group = lil_array((len(groups), len(choices) + 1))  # the last column is the limits' factor
     for column, (i, _, _) in enumerate(choices):
         of_group[i, column] = 1
-    sizes = np.array([[choice.bytes for _, _, choice in choices]]) / 1e6
-    with silent():
-        found = milp(
-            losses * (SCALE / worst if worst else 1),
-            integrality=np.ones(len(choices)),
-            bounds=Bounds(0, 1),
-            constraints=[
-                LinearConstraint(of_group.tocsr(), 1, 1),
-                LinearConstraint(sizes, ub=room / 1e6),
-                *(
-                    LinearConstraint(
-                        np.array([[limit.costs[i][t] for i, t, _ in choices]]), ub=limit.most
-                    )
-                    for limit in limits
-                ),
-            ],
-            options={"mip_rel_gap": 0, "time_limit": 60},
-        )
-    if found.x is None and limits:
-        raise TooSlowError(
-            "no file of these types is as small and as fast, by what types cost in time here; name"
-            " a larger size, a longer time, or more types"
-        )
-    if found.x is None:
-        raise LabError(f"no assignment was found: {found.message}")
-    taken = {i: t for (i, t, _), x in zip(choices, found.x, strict=True) if x > 0.5}
-    return [taken[i] for i in range(len(groups))]
+    sizes = np.array([[*(choice.bytes for _, _, choice in choices), 0]]) / 1e6
+    costs = [np.array([[*(o.costs[i][t] for i, t, _ in choices), -o.most]]) for o in limits]
+    constraints = [
+        LinearConstraint(of_group.tocsr(), 1, 1),
+        LinearConstraint(sizes, ub=room / 1e6),
+        *(LinearConstraint(c, ub=-o.base) for c, o in zip(costs, limits, strict=True)),
+    ]
+
+    def solved(objective: NDArray[np.float64], least: float, most: float) -> Any:
+        """The choices and the factor, between two, that make the objective least; None if none."""
+        low, high = np.zeros(len(choices) + 1), np.ones(len(choices) + 1)
+        low[-1], high[-1] = least, most
+        with silent():
+            return milp(
+                objective,
+                integrality=np.append(np.ones(len(choices)), 0),
+                bounds=Bounds(low, high),
+                constraints=constraints,
+                options={"mip_rel_gap": 0, "time_limit": 60},
+            ).x
+
+    def typed(found: NDArray[np.float64]) -> list[str]:
+        taken = {i: t for (i, t, _), x in zip(choices, found, strict=False) if x > 0.5}
+        return [taken[i] for i in range(len(groups))]
+
+    loss = np.append(losses * (SCALE / worst if worst else 1), 0)
+    found = solved(loss, 1, 1)
+    if found is None and limits:
+        found = solved(np.append(np.zeros(len(choices)), 1), 1, np.inf)
+        if found is not None:
+            least = max(limit.factor(typed(found)) for limit in limits)
+            better = solved(loss, 1, least + TOLERANCE)
+            found = found if better is None else better
+    if found is None:
+        raise LabError("no assignment was found; report this with the sensitivity's file")
+    return typed(found)
 
 
 @contextmanager

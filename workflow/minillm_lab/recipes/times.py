@@ -20,7 +20,7 @@ from typing import Any
 from minillm_lab.jobs.command import progress, run, say
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.files import check_space, gguf_files
-from minillm_lab.jobs.limits import memory_limit
+from minillm_lab.jobs.limits import memory_limit, physical_cores
 from minillm_lab.jobs.staleness import stamp
 from minillm_lab.models.imatrix import CHUNK, calibration_text, chunks_of
 from minillm_lab.models.quantize import Quantizer
@@ -36,7 +36,7 @@ PROMPT = 128  # tokens
 SLICES, SLICE = 6, 3  # of decoding after each prompt, and their tokens
 SECONDS = 5.0  # of turns for a file, in at least LEAST rounds and at most MOST
 LEAST, MOST = 3, 6
-WAY = 1  # of measuring; what was kept by another is measured again
+WAY = 2  # of measuring; what was kept by another is measured again
 
 
 class Turns:
@@ -129,6 +129,11 @@ def alike(
     return [*found.values()]
 
 
+def counted(threads: int | str) -> int:
+    """How many threads there are; ``auto`` is as many as this process may use cores."""
+    return physical_cores() if threads == "auto" else int(threads)
+
+
 def times(
     weights: Path,
     imatrix: Path | None,
@@ -144,10 +149,11 @@ def times(
     unquantized = Quantizer(weights, ANY, imatrix)
     shapes = {tensor.name: tensor.shape for tensor in unquantized.header.tensors}
     files = [file for file in [*gguf_files(weights), imatrix] if file]
-    of = [*(stamp(str(f)) for f in files), version("llama-cpp-python"), str(threads), WAY]
+    used = counted(threads)
+    of = [*(stamp(str(f)) for f in files), version("llama-cpp-python"), used, WAY]
     measured, scratch = Measured(kept, json.dumps(of)), kept.with_suffix(".scratch")
     check_space(scratch, sum(file.stat().st_size for file in gguf_files(weights)))
-    found, used = list[Alike](), 0
+    found = list[Alike]()
     every = alike(groups, shapes)
     total = sum(len({t for group in members for t in group.types}) for members in every)
     with progress("times of the types", total, "measurements") as advance:
@@ -161,8 +167,8 @@ def times(
                         file = folder / "one.gguf"
                         only(unquantized, dict.fromkeys(tensors, type_)).write(file)
                         with Turns(file, weights, text, threads) as turns:
-                            measured.keep(key, [turns.used, turns.pace().model_dump()])
-                used, pace = measured.found[key]
+                            measured.keep(key, turns.pace().model_dump())
+                pace = measured.found[key]
                 each.weights[type_] = sum(prod(shapes[name]) for name in tensors)
                 each.types[type_] = Pace.model_validate(pace)
                 advance(1, f"rows of {shapes[tensors[0]][0]} in {type_}")
@@ -200,6 +206,11 @@ class Bound:
         if isinstance(self.asked, Path):
             return f"the time of {self.asked.name}"
         return f"{1e3 * self.asked:g} ms a token"
+
+    @property
+    def longer(self) -> str:
+        """What to name in place of a time that no file takes."""
+        return "a slower variant" if isinstance(self.asked, Path) else "a longer time"
 
     def costs(self, kind: str, groups: Sequence[GroupLoss]) -> list[dict[str, float]]:
         """What each group in each type adds to the unquantized model's time, as a share of it."""
