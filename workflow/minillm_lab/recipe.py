@@ -1,4 +1,4 @@
-"""A recipe: the types of a model's tensors that lose least within its bounds, and what it was chosen by."""
+"""A recipe: the types of tensors that lose least within bounds, and what it was chosen by."""
 
 from collections.abc import Mapping
 from typing import Literal

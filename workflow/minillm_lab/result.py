@@ -85,8 +85,8 @@ class ModelFacts(Record):
     )
     recipe: Recipe | None = Field(
         None,
-        description="The types of tensors were chosen to lose least at a size, in a time, or both; null if they were"
-        " not.",
+        description="The types of tensors were chosen to lose least at a size, in a time, or both;"
+        " null if they were not.",
     )
     parameters: int
     bits_per_weight: float

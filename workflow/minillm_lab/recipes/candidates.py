@@ -21,6 +21,7 @@ from minillm_lab.recipes.shapes import Sensitivity
 from minillm_lab.recipes.solver import Limit, assigned
 from minillm_lab.recipes.times import Bound
 
+CHUNKS = 12  # of the calibration text; candidates differ by less than four of them tell
 POWERS = (1.0, 0.75, 1.35)  # of the losses, a solution for each
 TRIES = 5  # most solutions by the losses themselves, each with more time or less
 SPARE = 0.005  # of the time that a file may take; so much less than a slow one has the next
@@ -121,7 +122,7 @@ class Tasting:
         self.baker, self.groups, self.bound = baker, baker.found.groups, bound
         self.sized, self.size = size is not None, size or ANY_SIZE
         self.room = baker.room(self.size)
-        self.calibration, self.scratch = Text(baker.weights, text, threads), scratch
+        self.calibration, self.scratch = Text(baker.weights, text, threads, CHUNKS), scratch
         self.taken: dict[tuple[str, ...], Candidate] = {}
         self.most = bound.most if bound else {}
         self.costs = {kind: bound.costs(kind, self.groups) for kind in self.most} if bound else {}
