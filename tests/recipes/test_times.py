@@ -19,7 +19,7 @@ from minillm_lab.recipe import JUST
 from minillm_lab.recipes import assignment
 from minillm_lab.recipes import times as module
 from minillm_lab.recipes.assignment import recipe
-from minillm_lab.recipes.sensitivity import search
+from minillm_lab.recipes.sensitivity import Text, search
 from minillm_lab.recipes.shapes import Pace, Sensitivity
 from minillm_lab.recipes.times import Bound, Turns, times
 from minillm_lab.records import write_record
@@ -220,6 +220,37 @@ def test_an_embedding_from_which_no_output_is_computed_takes_no_time(
     bound = Bound(timed, tiny_gguf, 1e9, TEXT, 1)
     (at,) = [i for i, g in enumerate(found.groups) if g.tensors == ["token_embd.weight"]]
     assert {*bound.costs("decode", found.groups)[at].values()} == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("second", "taken"),
+    [
+        ([0.9, 1.09, 0.9, 1.09], 0),  # a little less in the mean, and by chance among chunks
+        ([0.9, 0.91, 0.9, 0.91], 1),
+        ([0.9], 0),  # one chunk tells nothing of chance
+        ([1.1, 1.1, 1.1, 1.1], 0),
+    ],
+)
+def test_a_recipe_is_the_first_candidate_unless_another_loses_less_than_by_chance(
+    second: list[float],
+    taken: int,
+    found: Sensitivity,
+    tiny_gguf: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scored = list[Path]()
+
+    def losses(self: Text, weights: Path) -> list[float]:
+        scored.append(weights)
+        return second if len(scored) == 2 else [1.0] * len(second)
+
+    monkeypatch.setattr(Text, "losses", losses)
+    size = sum(g.types["Q5_0"].bytes for g in found.groups) + 20_000
+    made = recipe(tiny_gguf, None, found, TEXT, size, TYPES, 1, tmp_path / "scratch")
+    assert len(made.candidates) > 1
+    assert made.measured == made.candidates[taken].measured
+    assert made.predicted == made.candidates[taken].predicted
 
 
 def test_two_files_that_do_not_fit_into_memory_together_are_one_line(

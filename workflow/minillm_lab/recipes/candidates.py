@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minillm_lab import __version__
 from minillm_lab.experiment.sources import UNQUANTIZED
@@ -21,7 +22,8 @@ from minillm_lab.recipes.shapes import Sensitivity
 from minillm_lab.recipes.solver import Limit, assigned
 from minillm_lab.recipes.times import Bound
 
-CHUNKS = 12  # of the calibration text; candidates differ by less than four of them tell
+CHUNKS = 12  # of the calibration text that candidates are scored on
+ERRORS = 2.0  # standard errors of its mean that a difference between two of them is to be apart
 POWERS = (1.0, 0.75, 1.35)  # of the losses, a solution for each
 TRIES = 5  # most solutions by the losses themselves, each with more time or less
 SPARE = 0.005  # of the time that a file may take; so much less than a slow one has the next
@@ -124,6 +126,7 @@ class Tasting:
         self.room = baker.room(self.size)
         self.calibration, self.scratch = Text(baker.weights, text, threads, CHUNKS), scratch
         self.taken: dict[tuple[str, ...], Candidate] = {}
+        self.losses: dict[tuple[str, ...], NDArray[np.float64]] = {}  # of each chunk
         self.most = bound.most if bound else {}
         self.costs = {kind: bound.costs(kind, self.groups) for kind in self.most} if bound else {}
 
@@ -136,13 +139,14 @@ class Tasting:
             file = folder / "candidate.gguf"
             self.baker.quantizer(assignment).write(file)
             times = self.bound.taken(file) if self.bound else {}
+            losses = self.losses[assignment] = np.array(self.calibration.losses(file))
             found = Candidate(
                 power=power,
                 bytes=taken,
                 predicted=sum(
                     g.types[t].loss for g, t in zip(self.groups, assignment, strict=True)
                 ),
-                measured=float(np.mean(self.calibration.losses(file))),
+                measured=float(losses.mean()),
                 times=times,
             )
         said = "".join(f", {share:.1%} of the time for {kind}" for kind, share in times.items())
@@ -208,8 +212,9 @@ class Tasting:
         }
 
     def best(self) -> tuple[tuple[str, ...], Candidate]:
-        """The file that loses least of those that take no longer than they may.
+        """The file of the least losses of those that take no longer than they may.
 
+        It is the one of the least sum, unless another loses less by more than chance among chunks.
         Raises LabError if all take longer.
         """
         in_time = {a: found for a, found in self.taken.items() if found.in_time}
@@ -220,4 +225,11 @@ class Tasting:
                 f"no file was found that takes {self.bound}: the fastest takes {nearest:.3g} times"
                 f" as long; name {larger}{self.bound.longer}, or more types"
             )
-        return min(in_time.items(), key=lambda one: one[1].measured)
+        first = min(in_time, key=lambda made: in_time[made].predicted)
+        better = {made: found for made, found in in_time.items() if self.beats(made, first)}
+        return min((better or {first: in_time[first]}).items(), key=lambda one: one[1].measured)
+
+    def beats(self, made: tuple[str, ...], other: tuple[str, ...]) -> bool:
+        """Whether a file loses less than another by more than chance among chunks."""
+        less = self.losses[other] - self.losses[made]
+        return len(less) > 1 and bool(less.mean() > ERRORS * less.std(ddof=1) / np.sqrt(len(less)))
