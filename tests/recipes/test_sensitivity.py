@@ -71,9 +71,7 @@ def test_a_measured_loss_is_that_of_a_file_with_the_group_alone_quantized(
     only(Quantizer(tiny_gguf, ANY), dict.fromkeys(group.tensors, type_)).write(file)
     types = {tensor.name: tensor.type for tensor in read_gguf(file).tensors}
     assert {n for n, t in types.items() if t == type_} == {*group.tensors}
-    assert np.mean(Text(tiny_gguf, TEXT, 1).losses(file)) == pytest.approx(
-        group.types[type_].loss
-    )
+    assert np.mean(Text(tiny_gguf, TEXT, 1).losses(file)) == pytest.approx(group.types[type_].loss)
 
 
 def test_a_search_that_was_killed_goes_on_where_it_was(
