@@ -159,6 +159,20 @@ def test_a_time_that_no_types_reach_is_one_line(
         recipe(tiny_gguf, None, found, TEXT, size, ("Q8_0",), 1, tmp_path / "scratch", bound)
 
 
+def test_a_file_that_is_faster_than_its_sum_is_followed_by_a_better_one_of_more_time(
+    found: Sensitivity, tiny_gguf: Path, tmp_path: Path, made_up: Callable[..., None]
+) -> None:
+    made_up(beyond=0.8)
+    timed = times(tiny_gguf, None, found.groups, TEXT, 1, tmp_path / "measured")
+    allowed = 1e-9 * time_of(tiny_gguf) * SPEED["Q4_0"] / SPEED["F16"] * 1.1
+    bound = Bound(timed, tiny_gguf, allowed, TEXT, 1)
+    made = recipe(tiny_gguf, None, found, TEXT, None, TYPES, 1, tmp_path / "scratch", bound)
+    first, second = made.candidates[:2]
+    assert first.in_time and first.times["decode"] < 0.95
+    assert second.predicted < first.predicted
+    assert first.times["decode"] < second.times["decode"]
+
+
 @pytest.mark.parametrize("beyond", [0.5, 2.0])
 def test_a_file_that_is_predicted_too_slow_is_tried_before_it_is_refused(
     beyond: float,
