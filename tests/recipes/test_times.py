@@ -58,6 +58,13 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return make
 
 
+def taken_from_now(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that take turns from now on."""
+    taken, pace = list[Path](), Turns.pace
+    monkeypatch.setattr(Turns, "pace", lambda self: taken.append(self.files[0]) or pace(self))
+    return taken
+
+
 def test_every_group_has_a_time_in_each_of_its_types(
     found: Sensitivity, tiny_gguf: Path, tmp_path: Path
 ) -> None:
@@ -82,12 +89,11 @@ def test_what_was_timed_before_a_kill_is_not_timed_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made_up()
-    kept, taken = tmp_path / "measured", list[Path]()
+    kept = tmp_path / "measured"
     first = times(tiny_gguf, None, found.groups, TEXT, 1, kept)
     lines = kept.read_text().splitlines()
     kept.write_text("\n".join(lines[:-2]) + "\n" + lines[-2][:10])  # killed while it wrote
-    pace = Turns.pace
-    monkeypatch.setattr(Turns, "pace", lambda self: taken.append(self.files[0]) or pace(self))
+    taken = taken_from_now(monkeypatch)
     again = times(tiny_gguf, None, found.groups, TEXT, 1, kept)
     assert len(taken) == 2 and again.alike[0] == first.alike[0]
     times(tiny_gguf, None, found.groups, TEXT, 2, kept)
@@ -213,9 +219,7 @@ def test_times_of_another_number_of_threads_are_refused(
     with pytest.raises(LabError, match="with 2 threads, and now there are 1; delete it") as error:
         assignment.main(argparse.Namespace(**asked))
     assert "\n" not in str(error.value) and "times.json" in str(error.value)
-    taken = list[Path]()
-    pace = Turns.pace
-    monkeypatch.setattr(Turns, "pace", lambda self: taken.append(self.files[0]) or pace(self))
+    taken = taken_from_now(monkeypatch)
     monkeypatch.setattr(module, "physical_cores", lambda: 2)
     times(tiny_gguf, None, found.groups, TEXT, "auto", tmp_path / "measured")
     assert not taken

@@ -51,6 +51,7 @@ from minillm_lab.experiment.variants import (
     Variant,
     can_have_file,
     fits_context,
+    form_in,
 )
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.records import TOKENS_AT_DEPTH
@@ -237,8 +238,7 @@ class Experiment(Strict):
                 )
             if (other.model or self.model) != model:
                 raise ValueError(f"{at}: {name!r} is of another model; name one of the same")
-            shipped = other.form in self.models[model].shipped_gguf
-            bound.found(other.form if shipped else other.form + other.recipe)
+            bound.found(form_in(other, self.models[model]))
 
     def check_references(self) -> None:
         """Raise ValueError unless each model's reference can be its own."""

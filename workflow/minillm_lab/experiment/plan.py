@@ -20,7 +20,7 @@ from minillm_lab.experiment.quality import Texts
 from minillm_lab.experiment.reference import ReferenceFile, ReferenceOnHub
 from minillm_lab.experiment.settings import Node
 from minillm_lab.experiment.sources import recipe_of
-from minillm_lab.experiment.variants import AnyVariant, LlamaCppVariant
+from minillm_lab.experiment.variants import AnyVariant, LlamaCppVariant, form_in
 from minillm_lab.jobs import cluster
 from minillm_lab.jobs.staleness import stamp
 from minillm_lab.records import TOKENS_AT_DEPTH
@@ -125,9 +125,7 @@ class Plan:
 
     def form_of(self, settings: AnyVariant, model: str) -> str:
         """The form of a model that its runtime reads with these settings."""
-        form = settings.form
-        shipped = self.experiment.models[model].shipped_gguf
-        return form if form in shipped else form + settings.recipe
+        return form_in(settings, self.experiment.models[model])
 
     def weights(self, variant: str) -> str:
         """The model file or folder that a variant runs."""

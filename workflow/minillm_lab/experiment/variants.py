@@ -283,6 +283,12 @@ class MlxVariant(Settings):
 AnyVariant = TransformersVariant | LlamaCppVariant | MlxVariant | OpenVinoVariant | OnnxVariant
 
 
+def form_in(settings: Settings, model: Model) -> str:
+    """The form of a model that a variant's runtime reads: a published one as it is, or one made."""
+    form = settings.form
+    return form if form in model.shipped_gguf else form + settings.recipe
+
+
 def fits_context(place: str, settings: AnyVariant, context: int) -> None:
     """Raise ValueError if a variant asks for a micro-batch that its context cannot hold."""
     asked = getattr(settings, "micro_batch", None)

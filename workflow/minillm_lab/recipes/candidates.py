@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -127,8 +128,10 @@ class Tasting:
         self.calibration, self.scratch = Text(baker.weights, text, threads, CHUNKS), scratch
         self.taken: dict[tuple[str, ...], Candidate] = {}
         self.losses: dict[tuple[str, ...], NDArray[np.float64]] = {}  # of each chunk
-        self.most = bound.most if bound else {}
-        self.costs = {kind: bound.costs(kind, self.groups) for kind in self.most} if bound else {}
+        self.limits = dict[str, Limit]()
+        if bound:
+            for kind, most in bound.most.items():  # over the unquantized model's time, which is 1
+                self.limits[kind] = Limit(bound.costs(kind, self.groups), 1.0, most)
 
     def taste(self, assignment: tuple[str, ...], power: float) -> Candidate:
         """A file by an assignment, which is made for it."""
@@ -163,7 +166,7 @@ class Tasting:
         no file is predicted to be so fast, it is one that is the least too slow.
         """
         limits = [
-            Limit(self.costs[kind], 1.0, share * self.most[kind]) for kind, share in within.items()
+            replace(limit, most=within[kind] * limit.most) for kind, limit in self.limits.items()
         ]
         assignment = self.baker.fitted(self.size, self.room, power, limits)
         if assignment not in self.taken:
@@ -176,7 +179,7 @@ class Tasting:
         After each, the next may be predicted to take more or less, by how far the last one's times
         were off, and less than any that was too slow.
         """
-        within = dict.fromkeys(self.most, 1.0)
+        within = dict.fromkeys(self.limits, 1.0)
         tried = {self.solution(POWERS[0], within): within}
         for _ in range(TRIES - 1):
             last = [*tried][-1]
@@ -206,10 +209,7 @@ class Tasting:
 
     def predicted(self, assignment: tuple[str, ...]) -> dict[str, float]:
         """The sum of the groups' times by kind of work, over what a file may take."""
-        return {
-            kind: Limit(costs, 1.0, self.most[kind]).factor(assignment)
-            for kind, costs in self.costs.items()
-        }
+        return {kind: limit.factor(assignment) for kind, limit in self.limits.items()}
 
     def best(self) -> tuple[tuple[str, ...], Candidate]:
         """The file of the least losses of those that take no longer than they may.

@@ -62,7 +62,6 @@ class Turns:
             if not chunks:
                 raise LabError(f"the calibration text has fewer than {CHUNK} tokens; name another")
             self.sides: list[Runtime] = [side.runtime for side in sides]
-            self.used = int(sides[0].facts["threads"])
             self.prompt, self.next = chunks[0][:PROMPT], chunks[0][PROMPT:]
             self.stack = stack.pop_all()
         return self
