@@ -19,7 +19,7 @@ TRIAL_CODE = code_by_runtime(
 
 rule round:
     input:
-        weights=lambda w: PLAN.weights(w.variant),
+        weights=PLAN.by_variant(PLAN.weights),
         prompt=PLAN.by_variant(lambda variant: f"{RESULTS}/prompts/{PLAN.model(variant)}.json"),
         code=PLAN.by_variant(lambda variant: ROUND_CODE[PLAN.runtime(variant)]),
     output:
@@ -33,7 +33,7 @@ rule round:
     resources:
         **PLAN.on_node(PLAN.tokens_of_round),
     params:
-        settings=lambda w: PLAN.settings(w.variant),
+        settings=PLAN.by_variant(PLAN.settings),
         versions=PLAN.by_variant(lambda variant: runtime_build(PLAN.runtime(variant))),
     shell:
         "watched python -m minillm_lab.benchmark.round"
@@ -48,7 +48,7 @@ rule round:
 
 rule trial:
     input:
-        weights=lambda w: [PLAN.weights(side) for side in PLAN.pair(w.variant)],
+        weights=PLAN.by_variant(lambda variant: [PLAN.weights(side) for side in PLAN.pair(variant)]),
         prompts=PLAN.by_variant(
             lambda variant: [
                 f"{RESULTS}/prompts/{PLAN.model(side)}.json" for side in PLAN.pair(variant)
@@ -67,7 +67,9 @@ rule trial:
         **PLAN.on_node(PLAN.tokens_of_trial, models=2),
     params:
         baseline=EXPERIMENT.baseline,
-        settings=lambda w: [PLAN.trial_settings(side) for side in PLAN.pair(w.variant)],
+        settings=PLAN.by_variant(
+            lambda variant: [PLAN.trial_settings(side) for side in PLAN.pair(variant)]
+        ),
         versions=PLAN.by_variant(
             lambda variant: [runtime_build(PLAN.runtime(side)) for side in PLAN.pair(variant)]
         ),
@@ -89,9 +91,11 @@ rule collect:
             f"{RESULTS}/rounds/{{{{variant}}}}.{{round}}.json",
             round=range(1, EXPERIMENT.rounds + 1),
         ),
-        trials=lambda w: PLAN.trials(w.variant),
-        facts=lambda w: f"{RESULTS}/models/{PLAN.model(w.variant)}.{PLAN.form(w.variant)}.json",
-        score=lambda w: PLAN.score(w.variant),
+        trials=PLAN.by_variant(PLAN.trials),
+        facts=PLAN.by_variant(
+            lambda variant: f"{RESULTS}/models/{PLAN.model(variant)}.{PLAN.form(variant)}.json"
+        ),
+        score=PLAN.by_variant(PLAN.score),
         answer=PLAN.by_variant(lambda variant: PLAN.answer(PLAN.model(variant))),
         recipe=PLAN.by_variant(
             lambda variant: RECIPES.file(PLAN.model(variant), PLAN.form(variant))
@@ -105,9 +109,9 @@ rule collect:
         "../../envs/transformers.yaml"
     params:
         model=PLAN.by_variant(PLAN.model),
-        source=lambda w: PLAN.models.provenance(PLAN.model(w.variant)),
-        form=lambda w: PLAN.form(w.variant),
-        tensors=lambda w: PLAN.models.mixture(PLAN.form(w.variant)),
+        source=PLAN.by_variant(lambda variant: PLAN.models.provenance(PLAN.model(variant))),
+        form=PLAN.by_variant(PLAN.form),
+        tensors=PLAN.by_variant(lambda variant: PLAN.models.mixture(PLAN.form(variant))),
     shell:
         "python -m minillm_lab.benchmark.collect"
         " --rounds {input.rounds:q}"

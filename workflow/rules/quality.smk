@@ -49,7 +49,7 @@ rule text:
 
 rule score:
     input:
-        weights=lambda w: PLAN.weights(w.variant),
+        weights=PLAN.by_variant(PLAN.weights),
         text=PLAN.by_variant(lambda variant: f"{RESULTS}/quality/texts/{PLAN.model(variant)}.json"),
         reference=lambda w: PLAN.reference_file(w.variant),
         code=PLAN.by_variant(lambda variant: SCORE_CODE[PLAN.runtime(variant)]),
@@ -65,7 +65,7 @@ rule score:
         **PLAN.on_node(PLAN.tokens_of_text),
     params:
         model=PLAN.by_variant(PLAN.model),
-        settings=lambda w: PLAN.runtime_settings(w.variant),
+        settings=PLAN.by_variant(PLAN.runtime_settings),
         shared=lambda w: PLAN.shared_reference(w.variant),
         versions=PLAN.by_variant(lambda variant: runtime_build(PLAN.runtime(variant))),
     shell:

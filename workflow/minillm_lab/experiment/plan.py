@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -145,10 +146,19 @@ class Plan:
         One value where all variants share it: Snakemake would ask a function for each of thousands
         of jobs. But it would read the braces of a text as wildcards.
         """
-        first, *others = map(found, self.experiment.variants)
-        if all(other == first for other in others) and "{" not in str(first):
+        values = {name: found(name) for name in self.experiment.variants}
+        first, *others = values.values()
+        texts = [first] if isinstance(first, str) else first
+        braces = any(isinstance(text, str) and "{" in text for text in texts)
+        if all(other == first for other in others) and not braces:
             return first
-        return lambda wildcards: found(wildcards.variant)
+
+        def of_job(wildcards: Any) -> Any:
+            name = wildcards.variant
+            return values[name] if name in values else found(name)
+
+        of_job.__signature__ = signature(of_job)  # type: ignore[attr-defined] # asked at each call
+        return of_job
 
     # How a variant is measured, as sorted JSON, and how often.
 
