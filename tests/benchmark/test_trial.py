@@ -279,6 +279,23 @@ def test_two_models_that_do_not_fit_together_are_no_trial_and_no_error(tmp_path:
     assert found.reason in line and "from rounds" in line
 
 
+def test_models_that_do_not_fit_into_the_gpu_together_are_no_trial(
+    twins: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text('#!/bin/sh\ncase "$*" in *memory.free*) echo 0; esac\n')  # MiB
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    done = start(tmp_path, twins, device="gpu")
+    found = read_trial(tmp_path / "trial.json")
+    assert isinstance(found, NoTrial), done.stderr
+    assert "v and b do not fit into the GPU's memory together" in found.reason
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    done = start(parts, twins, device="gpu", gpu_layers=1)
+    assert isinstance(read_trial(parts / "trial.json"), Trial), done.stderr
+
+
 CALM, OTHER = STEADY, Reading(compute_flops=1.3e11, memory_bytes_per_second=5e10)
 
 

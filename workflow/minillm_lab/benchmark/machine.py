@@ -43,10 +43,10 @@ def accelerators() -> list[dict[str, str]]:
     ]
 
 
-def accelerator_memory_free() -> int | None:
-    """Free bytes on the NVIDIA GPU that has most of them; None if there is no GPU."""
+def accelerator_memory_free() -> list[int]:
+    """Free bytes on each NVIDIA GPU."""
     free = ask_nvidia("memory.free", "csv,noheader,nounits")  # in MiB
-    return max((int(row[0]) << 20 for row in free if row[0].isdigit()), default=None)
+    return [int(row[0]) << 20 for row in free if row[0].isdigit()]
 
 
 def ask_nvidia(fields: str, format_: str) -> list[list[str]]:

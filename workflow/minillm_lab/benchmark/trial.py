@@ -200,19 +200,26 @@ def threads_of(settings: list[dict[str, Any]]) -> tuple[int, int]:
 
 
 def fits_twice(sides: dict[str, tuple[Path, dict[str, Any]]]) -> str | None:
-    """Why the two models do not fit into memory together; None if they do."""
-    sizes = {
-        name: size_in(weights, settings.get("dtype", "float16"))
-        for name, (weights, settings) in sides.items()
-        if settings["device"] == "cpu"
-    }
-    needed, there = SPARE * sum(sizes.values()), memory_limit()
-    if needed <= there:
-        return None
-    return (
-        f"{' and '.join(sizes)} do not fit into memory together: they need {needed / 1e6:.0f} MB of"
-        f" the {there / 1e6:.0f} MB there are"
-    )
+    """Why the two models do not fit into memory together, the machine's or its GPUs'; else None.
+
+    Two count nowhere: a model of which a GPU holds some layers, and one on a GPU that nvidia-smi
+    does not know.
+    """
+    free = machine.accelerator_memory_free()
+    for device, there in (("cpu", memory_limit()), ("gpu", sum(free) if free else math.inf)):
+        sizes = {
+            name: size_in(weights, settings.get("dtype", "float16"))
+            for name, (weights, settings) in sides.items()
+            if settings["device"] == device and settings.get("gpu_layers") is None
+        }
+        needed = SPARE * sum(sizes.values())
+        if needed > there:
+            kind = "the GPU's memory" if device == "gpu" else "memory"
+            return (
+                f"{' and '.join(sizes)} do not fit into {kind} together:"
+                f" they need {needed / 1e6:.0f} MB of the {there / 1e6:.0f} MB there are"
+            )
+    return None
 
 
 def measure_trial(

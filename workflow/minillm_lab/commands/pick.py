@@ -69,13 +69,11 @@ def main(arguments: argparse.Namespace) -> None:
         limits = replace(limits, memory=float(memory_available()))
         notes.append(f"at most the {number((limits.memory or 0) / 1e6)} MB of memory free here now")
     on_accelerator = any(r.runtime["backend"] != "CPU" for r in results.values())
-    if (
-        limits.accelerator is None
-        and on_accelerator
-        and (free := machine.accelerator_memory_free())
-    ):
-        limits = replace(limits, accelerator=float(free))
-        notes.append(f"at most the {number(free / 1e6)} MB of accelerator memory free here now")
+    free = machine.accelerator_memory_free() if on_accelerator else []
+    if limits.accelerator is None and free:
+        most = max(free)
+        limits = replace(limits, accelerator=float(most))
+        notes.append(f"at most the {number(most / 1e6)} MB of accelerator memory free here now")
     if limits.loss is None and (default := default_limits(results).loss):
         limits = replace(limits, loss=default, loss_is_assumed=True)
         notes.append(f"at most {default} loss")
