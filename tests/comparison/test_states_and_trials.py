@@ -104,7 +104,21 @@ def test_nothing_is_averaged_across_states() -> None:
 def test_one_state_has_one_table_and_is_said() -> None:
     text = tables.markdown(compared(measured("fp16", 10), measured("q8", 20)))
     (line,) = [line for line in text.splitlines() if line.startswith("- State")]
-    assert "one, 170 GF/s" in line and "**State" not in text
+    assert "one, 170 GF/s" in line and "**State" not in text and "unsteady" not in line
+
+
+def test_one_state_that_goes_up_and_down_is_called_unsteady() -> None:
+    results = with_trials([measured("fp16", 10, rounds=30), measured("q8", 20, rounds=30)], "fp16")
+    sides = [by_round(results[name]) for name in ("q8", "fp16")]
+    results["q8"].trials = [
+        trial(i, *both, before=STEADY.model_copy(update={"compute_flops": 1.2e11 * 1.02**i}))
+        for i, both in enumerate(zip(*sides, strict=True), 1)
+    ]
+    text = tables.markdown(compare(results, "fp16", "snakemake"))
+    (line,) = [line for line in text.splitlines() if line.startswith("- State")]
+    assert "unsteady: nine of ten readings within 1" in line and "32.0 to 32.0 GB/s" in line
+    low, high = map(float, line.partition("within ")[2].split(" GF/s")[0].split(" to "))
+    assert 120 < low < 135 and 190 < high < 220
 
 
 def test_a_speed_is_the_baselines_times_the_ratio_in_every_cell() -> None:

@@ -175,6 +175,8 @@ def state_figures(
     return StateFigures(
         compute_flops=state.state.compute_flops,
         memory_bytes_per_second=state.state.memory_bytes_per_second,
+        compute_range=state.state.compute_range,
+        memory_range=state.state.memory_range,
         share=state.state.share,
         trials={n: len(ts) for n, ts in state.trials.items()},
         metrics={

@@ -51,6 +51,14 @@ class StateFigures(Record):
     memory_bytes_per_second: float = Field(
         description="It is the median of the memory yardstick in this state."
     )
+    compute_range: tuple[float, float] | None = Field(
+        default=None,
+        description="Nine of ten readings of the compute yardstick in this state are within it.",
+    )
+    memory_range: tuple[float, float] | None = Field(
+        default=None,
+        description="Nine of ten readings of the memory yardstick in this state are within it.",
+    )
     share: float = Field(
         description="This share of all readings of the yardsticks is in the state."
     )

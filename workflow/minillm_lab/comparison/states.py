@@ -32,10 +32,12 @@ SHARE = 0.05  # of all readings
 
 @dataclass(frozen=True)
 class State:
-    """One state: the medians of its readings, and the share of all readings."""
+    """One state: the medians of its readings, where nine of ten of them lie, their share of all."""
 
     compute_flops: float
     memory_bytes_per_second: float
+    compute_range: tuple[float, float]
+    memory_range: tuple[float, float]
     share: float
 
 
@@ -55,8 +57,9 @@ def find_states(readings: Sequence[Reading]) -> tuple[list[State], list[int | No
     states = []
     for number in numbers:
         own = values[[label == number for label in labels]]
-        compute, memory = np.median(own, axis=0)
-        states.append(State(float(compute), float(memory), len(own) / len(values)))
+        low, (compute, memory), high = np.percentile(own, [5, 50, 95], axis=0).tolist()
+        ranges = [(a, b) for a, b in zip(low, high, strict=True)]
+        states.append(State(compute, memory, ranges[0], ranges[1], len(own) / len(values)))
     return states, [None if label is None else numbers.index(label) for label in labels]
 
 

@@ -10,6 +10,8 @@ from minillm_lab.report.table import ROWS, drawn, shown, unranked_line
 from minillm_lab.result import Result, depths
 from minillm_lab.wording import as_code, inert, number, without_folders
 
+UNSTEADY = 1.25  # the high end of nine tenths of a yardstick's readings over the low end
+
 
 def legend(comparison: Comparison) -> str:
     """How to read the table, and what made it: machine, versions, command, date."""
@@ -66,11 +68,16 @@ def state_lines(comparison: Comparison) -> list[str]:
 
 
 def described(state: StateFigures) -> str:
-    """A state by its yardsticks."""
-    return (
+    """A state by its yardsticks, and how far they went up and down where that is far."""
+    text = (
         f"{number(state.compute_flops / 1e9)} GF/s in cache,"
         f" {number(state.memory_bytes_per_second / 1e9)} GB/s from memory"
     )
+    ranges = [r for r in (state.compute_range, state.memory_range) if r]
+    if all(high < UNSTEADY * low for low, high in ranges):
+        return text
+    within = [" to ".join(number(end / 1e9) for end in ends) for ends in ranges]
+    return f"{text}, but unsteady: nine of ten readings within {within[0]} GF/s, {within[1]} GB/s"
 
 
 def other_states(comparison: Comparison) -> list[str]:
