@@ -51,7 +51,8 @@ rule trial:
         weights=PLAN.by_variant(lambda variant: [PLAN.weights(side) for side in PLAN.pair(variant)]),
         prompts=PLAN.by_variant(
             lambda variant: [
-                f"{RESULTS}/prompts/{PLAN.model(side)}.json" for side in PLAN.pair(variant)
+                f"{RESULTS}/prompts/{model}.json"
+                for model in dict.fromkeys(map(PLAN.model, PLAN.pair(variant)))
             ]
         ),
         code=PLAN.by_variant(lambda variant: TRIAL_CODE[PLAN.runtime(variant)]),

@@ -272,7 +272,7 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.trial,
         [arguments.variant, arguments.baseline],
         arguments.weights,
-        arguments.prompts,
+        arguments.prompts * (2 // len(arguments.prompts)),
         arguments.settings,
     )
     write_record(arguments.output, record)
@@ -286,7 +286,11 @@ if __name__ == "__main__":
     parser.add_argument("--baseline", required=True)
     parser.add_argument("--weights", type=Path, help="those of the variant and the baseline", **two)
     parser.add_argument(
-        "--prompts", type=Path, help="the prompts of their models, tokenized", **two
+        "--prompts",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="the prompts of their models, tokenized; one where it is one model",
     )
     parser.add_argument("--settings", help="the settings of each, as JSON", **two)
     parser.add_argument("--output", type=Path, required=True)
