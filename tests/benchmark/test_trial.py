@@ -296,6 +296,13 @@ def test_models_that_do_not_fit_into_the_gpu_together_are_no_trial(
     assert isinstance(read_trial(parts / "trial.json"), Trial), done.stderr
 
 
+def test_other_load_may_take_the_cores_that_a_model_on_a_gpu_leaves() -> None:
+    asked: dict[str, Any] = {"runtime": "llama.cpp", "device": "gpu", "threads": 2, "context": 64}
+    assert trial.cores_used(asked | {"gpu_layers": None}, {"backend": "CUDA"}) == 1
+    assert trial.cores_used(asked | {"gpu_layers": 5}, {"backend": "CUDA"}) == 2
+    assert trial.cores_used(asked | {"gpu_layers": None}, {"backend": "CPU"}) == 2
+
+
 CALM, OTHER = STEADY, Reading(compute_flops=1.3e11, memory_bytes_per_second=5e10)
 
 

@@ -193,10 +193,10 @@ def disturbance(load: float, threads: int) -> str | None:
     )
 
 
-def threads_of(settings: list[dict[str, Any]]) -> tuple[int, int]:
-    """The threads with which the variant decodes, and the most that either side uses."""
-    options = [resolved(of_side) for of_side in settings]
-    return options[0].threads, max(each.most_threads for each in options)
+def cores_used(settings: dict[str, Any], runtime: dict[str, Any]) -> int:
+    """The cores that a side computes on; only one where a GPU holds the whole model."""
+    on_gpu = runtime["backend"] != "CPU" and settings.get("gpu_layers") is None
+    return 1 if on_gpu else resolved(settings).most_threads
 
 
 def fits_twice(sides: dict[str, tuple[Path, dict[str, Any]]]) -> str | None:
@@ -234,14 +234,15 @@ def measure_trial(
         say(f"{names[0]}: {reason}; its ratios are taken from rounds")
         return NoTrial(trial=number, variant=names[0], baseline=names[1], reason=reason)
     measured_at = datetime.now(UTC).isoformat(timespec="seconds")
-    threads, used = threads_of(parsed)
     with ExitStack() as stack:
         sides = [
             stack.enter_context(Live(*of_side))
             for of_side in zip(names, weights, prompts, settings, strict=True)
         ]
-        read = stack.enter_context(yardsticks(threads))
+        read = stack.enter_context(yardsticks(resolved(parsed[0]).threads))
         facts = [side.loaded() for side in sides]
+        runtimes = [fact["runtime"] for fact in facts]
+        used = max(map(cores_used, parsed, runtimes))
         with progress(f"{names[0]} trial {number}", 1, "trials") as advance:
             for attempt in range(1, ATTEMPTS + 1):
                 taken, load = blocks(sides, parsed[0], used, read)
