@@ -41,6 +41,8 @@ def made_up(
 ) -> Result:
     samples = {name: [[1.0], [1.0], [1.0]] for name in UNITS}
     samples["decode_tokens_per_second"] = [list(r) for r in decode]
+    if backend == "CPU":
+        del samples["accelerator_memory_peak_bytes"]
     metrics = {}
     for name, rounds in samples.items():
         estimate = estimates.of_rounds(rounds)
@@ -82,6 +84,7 @@ def made_up(
             "memory_bytes": 2**33,
             "os": "Linux 6",
             "python": "3.11.7",
+            "accelerators": [],
         },
         protocol={
             "prompt_tokens": 10,

@@ -77,7 +77,7 @@ def metrics_of(rounds: list[Round]) -> dict[str, Metric]:
         )
         samples[f"decode_tokens_per_second_at_{tokens}"] = (
             "t/s",
-            [[len(d.decode_seconds) / sum(d.decode_seconds)] for d in at],
+            [[1 / median(d.decode_seconds)] for d in at],  # a GPU's first tokens take longer
         )
         samples[f"first_token_seconds_at_{tokens}"] = ("s", [[d.first_token_seconds] for d in at])
         held = [[float(d.memory.resident)] for d in at]

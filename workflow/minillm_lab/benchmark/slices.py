@@ -35,6 +35,9 @@ class Slices:
         self.runtime.load(weights, options)
         self.facts = described(settings["runtime"], options, self.runtime)
         self.start_over()
+        if self.facts["backend"] != "CPU":  # a GPU's kernels are chosen at each length's first use
+            while self.done < self.room:
+                self.step()
 
     def start_over(self) -> tuple[float, float]:
         """Process the prompt from an empty context; seconds without and with the first token."""

@@ -14,14 +14,22 @@ SETTINGS = {  # as a config names them: as a result does
 }
 
 
-def conditions(result: Result) -> tuple[str, str, int, int, str]:
+def layers_on_gpu(result: Result) -> int | None:
+    """The layers that a GPU computes, where it computes only some."""
+    settings = result.runtime["settings"]
+    offloaded: int = settings.get("gpu_layers") or 0
+    return offloaded if 0 < offloaded <= settings["layers"] else None  # the output is one more
+
+
+def conditions(result: Result) -> tuple[str, str, int, int, str, int | None]:
     """Conditions that must be equal for the effect of one change to be known."""
     settings = result.runtime["settings"]
     cache = settings.get("kv_cache", "").lower()
     quantized = cache if "q" in cache else ""
     threads: int = result.runtime["threads"]
     of_prompts = settings.get("threads_batch", threads)
-    return result.model.name, result.machine["fingerprint"], threads, of_prompts, quantized
+    machine, some = result.machine["fingerprint"], layers_on_gpu(result)
+    return result.model.name, machine, threads, of_prompts, quantized, some
 
 
 def same_conditions(one: Result, other: Result) -> bool:

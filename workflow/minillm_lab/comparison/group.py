@@ -22,6 +22,7 @@ MEMORY = (
     "memory_after_generation_bytes",
     "memory_model_bytes",
     "memory_peak_bytes",
+    "accelerator_memory_peak_bytes",
 )
 RESOLUTION = 0.02  # of memory; an allocator may take that much more or less
 HOUR = 3600.0  # seconds; two rounds farther apart form no ratio

@@ -154,8 +154,7 @@ class Plan:
             return first
 
         def of_job(wildcards: Any) -> Any:
-            name = wildcards.variant
-            return values[name] if name in values else found(name)
+            return values.get(wildcards.variant) or found(wildcards.variant)  # it may be unknown
 
         of_job.__signature__ = signature(of_job)  # type: ignore[attr-defined] # asked at each call
         return of_job

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from minillm_lab.comparison.group import by_machine
+from minillm_lab.comparison.limits import ACCELERATOR
 from minillm_lab.comparison.shapes import Comparison
 from minillm_lab.quality.verdict import verdict
 from minillm_lab.report import picture, quality
@@ -16,7 +17,17 @@ from minillm_lab.report.learnings import most_important
 from minillm_lab.report.legend import failed_lines
 from minillm_lab.report.page import details_of
 from minillm_lab.report.recommendation import recommendation
-from minillm_lab.report.table import cell, drawn, model_rows, shown, sizes, unranked, unranked_line
+from minillm_lab.report.table import (
+    ROWS,
+    cell,
+    drawn,
+    model_rows,
+    on_gpu,
+    shown,
+    sizes,
+    unranked,
+    unranked_line,
+)
 from minillm_lab.report.tables import with_failed
 from minillm_lab.result import Result
 
@@ -25,6 +36,7 @@ DOCS = {  # how the label of a row begins: where its figure is explained
     "Decode": "measurement.md#the-metrics",
     "Time": "measurement.md#the-metrics",
     "Memory, loaded · after generation": "measurement.md#the-metrics",
+    "Memory on the GPU, peak": "measurement.md#the-metrics",
     "Load, cold · warm": "measurement.md#a-round",
 }
 
@@ -69,6 +81,7 @@ def short(comparison: Comparison, names: list[str], page: Path) -> list[list[str
     results = {name: comparison.results[name] for name in names}
     tokens = "/".join(map(str, sorted({r.protocol["generated_tokens"] for r in results.values()})))
     size, out = sizes(comparison), unranked(comparison)
+    label = ", ".join(ROWS[ACCELERATOR])
 
     def figures(metric: str, unit: str) -> list[str]:
         return [cell(comparison, name, metric, unit) for name in names]
@@ -95,6 +108,7 @@ def short(comparison: Comparison, names: list[str], page: Path) -> list[list[str
         ],
         "Time to first token ↓, ms": figures("first_token_seconds", "ms"),
         "Memory, loaded · after generation ↓, MB": [memory(name) for name in names],
+        **({label: figures(ACCELERATOR, "MB")} if on_gpu(results) else {}),
         "Model size ↓, MB": [size[name] for name in names],
         "Load, cold · warm ↓, s": [loads(name) for name in names],
         "Backend": [f"{r.runtime['name']}, {r.runtime['backend']}" for r in results.values()],

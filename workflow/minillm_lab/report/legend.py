@@ -210,6 +210,7 @@ def machine_line(result: Result) -> str:
     return (
         f"- Machine {as_code(m['fingerprint'])}: {inert(m['cpu'])}, {m['cores']} cores,"
         f" {m['memory_bytes'] / 2**30:.0f} GiB, {inert(m['os'])}"
+        + "".join(f", {inert(gpu['name'])}" for gpu in m.get("accelerators", ()))
     )
 
 

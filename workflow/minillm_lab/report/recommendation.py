@@ -110,7 +110,11 @@ def in_brief(comparison: Comparison, name: str) -> str:
     if said and ratio and ratio.ci95 and not ratio.tie:
         said[0] += f" (×{number(ratio.value)})"
     said += [] if memory is None else [f"takes up to {number(memory / 1e6)} MB of memory"]
-    text, loss = f"**{as_code(name)}** {' and '.join(said)}", verdict(result.quality)
+    on_accelerator = result.metrics.get(ACCELERATOR)
+    if on_accelerator and (taken := on_accelerator.value or 0) > 0:
+        said.append(f"{number(taken / 1e6)} MB on the GPU")
+    listed = " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)
+    text, loss = f"**{as_code(name)}** {listed}", verdict(result.quality)
     return f"{text}, with {loss}" if loss else text
 
 

@@ -4,7 +4,9 @@ from tabulate import tabulate
 
 from minillm_lab.comparison.bound import read_share
 from minillm_lab.comparison.factors import SETTINGS as RECORDED
+from minillm_lab.comparison.factors import layers_on_gpu
 from minillm_lab.comparison.group import LOADS, by_machine, by_rounds, value_of
+from minillm_lab.comparison.limits import ACCELERATOR
 from minillm_lab.comparison.shapes import Comparison, Ratio
 from minillm_lab.estimates import LEVEL
 from minillm_lab.report import quality
@@ -19,6 +21,7 @@ ROWS = {  # metric: (label, unit); the arrow says which way is better
     "memory_after_generation_bytes": ("Memory after generation ↓", "MB"),
     "memory_peak_bytes": ("Memory, peak ↓", "MB"),
     "memory_model_bytes": ("Memory added by the model ↓", "MB"),
+    ACCELERATOR: ("Memory on the GPU, peak ↓", "MB"),
     "load_cold_seconds": ("Load, cold cache ↓", "s"),
     "load_warm_seconds": ("Load, warm cache ↓", "s"),
     "generate_seconds": ("Time for {tokens} tokens ↓", "s"),
@@ -118,9 +121,12 @@ def rows(comparison: Comparison, machine: str | None = None) -> list[list[str]]:
         ["Bits per weight", *(f"{r.model.bits_per_weight:.2f}" for r in results.values())],
         ["The file holds", *(holds(r) for r in results.values())],
         *cache_rows(results),
+        *layers_rows(results),
         *settings_rows(results),
     ]  # fmt: skip
     for metric, (label, unit) in (ROWS | depth_rows(results)).items():
+        if metric == ACCELERATOR and not on_gpu(results):
+            continue
         label = label.format(tokens="/".join(str(t) for t in sorted(tokens)))
         figures = (cell(comparison, n, metric, unit, n not in out.get(metric, ())) for n in results)
         body.append([f"{label}, {unit}", *figures])
@@ -157,6 +163,22 @@ def cache_rows(results: dict[str, Result]) -> list[list[str]]:
         size = settings.get("kv_cache_bytes")
         cells.append(f"{settings['kv_cache']}, {number(size / 1e6)}" if size else "–")
     return [["Cache of keys/values, type, MB", *cells]] if {*cells} - {"–"} else []
+
+
+def on_gpu(results: dict[str, Result]) -> bool:
+    """Whether any variant took memory on a GPU."""
+    return any((m := r.metrics.get(ACCELERATOR)) and m.value for r in results.values())
+
+
+def layers_rows(results: dict[str, Result]) -> list[list[str]]:
+    """The row of the layers on a GPU, where it computes only some of a variant's."""
+    some = [layers_on_gpu(result) for result in results.values()]
+    cells = []
+    for number_, result in zip(some, results.values(), strict=True):
+        settings = result.runtime["settings"]
+        known = settings.get("gpu_layers", "–")
+        cells.append(f"{number_} of {settings['layers'] + 1}" if number_ else str(known))
+    return [["Layers on the GPU", *cells]] if any(some) else []
 
 
 def threads(result: Result) -> str:
