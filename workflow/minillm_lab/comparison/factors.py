@@ -18,7 +18,9 @@ def layers_on_gpu(result: Result) -> int | None:
     """The layers that a GPU computes, where it computes only some."""
     settings = result.runtime["settings"]
     offloaded: int = settings.get("gpu_layers") or 0
-    return offloaded if 0 < offloaded <= settings["layers"] else None  # the output is one more
+    return (
+        offloaded if 0 < offloaded <= settings.get("layers", 0) else None
+    )  # the output is one more
 
 
 def conditions(result: Result) -> tuple[str, str, int, int, str, int | None]:
