@@ -6,11 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from builders import NOTHING, made_up_round
 from minillm_lab.benchmark import slices
-from minillm_lab.benchmark.collect import metrics_of
 from minillm_lab.benchmark.round import at_depth
-from minillm_lab.records import Depth
 
 SETTINGS = {"runtime": "llama.cpp", "device": "gpu", "threads": 1, "context": 64, "generate": 8}
 
@@ -61,20 +58,7 @@ def test_the_whole_answer_before_the_first_slice(
 @pytest.mark.parametrize("on_gpu", [False, True])
 def test_a_long_prompt_and_what_follows_it(on_gpu: bool) -> None:
     runtime: Any = Counting("CUDA" if on_gpu else "CPU")
-    depth = at_depth(runtime, [1, 2, 3], 600, on_gpu)
+    depth = at_depth(runtime, [1, 2, 3], 600)
     timed = [600, *range(601, 617)]
     assert runtime.lengths == (timed * 2 if on_gpu else [512, *timed])
     assert depth.prompt_tokens == 600 and len(depth.decode_seconds) == 16
-
-
-def test_a_slow_first_token_is_not_the_speed_after_a_long_prompt() -> None:
-    steps = [0.5, 0.4, *[0.1] * 14]
-    depth = Depth(
-        prompt_tokens=64,
-        prefill_seconds=1,
-        first_token_seconds=1,
-        decode_seconds=steps,
-        memory=NOTHING,
-    )
-    measured = made_up_round(1, [1.0]).model_copy(update={"depths": [depth]})
-    assert metrics_of([measured])["decode_tokens_per_second_at_64"].value == pytest.approx(10)

@@ -488,9 +488,9 @@ def test_what_is_free_in_a_container_and_on_the_accelerator_is_the_default_limit
     taken.value, taken.ci95, taken.samples = 3e9, None, [[3e9]] * 3
     write_record(tmp_path / "comparison.json", compared(BIG, MID, on_gpu))
     monkeypatch.setattr(pick, "memory_available", lambda: 500_000_000)
-    monkeypatch.setattr(machine, "accelerator_memory_free", lambda: [8 << 30])
+    monkeypatch.setattr(machine, "accelerator_memory", lambda _: [8 << 30])
     assert "Take `on_gpu`" in run(capsys, "--results", str(tmp_path))
-    monkeypatch.setattr(machine, "accelerator_memory_free", lambda: [2 << 30, 1 << 30])
+    monkeypatch.setattr(machine, "accelerator_memory", lambda _: [2 << 30, 1 << 30])
     text = run(capsys, "--results", str(tmp_path))
     assert "Take `mid`" in text and "at most the 500 MB of memory free here now" in text
     assert "`on_gpu` out: accelerator memory 3000 MB is over the 2147 MB asked for" in text

@@ -107,6 +107,17 @@ def test_one_state_has_one_table_and_is_said() -> None:
     assert "one, 170 GF/s" in line and "**State" not in text and "unsteady" not in line
 
 
+@pytest.mark.parametrize(("step", "unsteady"), [(1.007, False), (1.009, True)])
+def test_one_state_is_called_unsteady_from_a_quarter_on(step: float, unsteady: bool) -> None:
+    results = with_trials([measured("fp16", 10, rounds=30), measured("q8", 20, rounds=30)], "fp16")
+    sides = [by_round(results[name]) for name in ("q8", "fp16")]
+    results["q8"].trials = [
+        trial(i, *both, before=STEADY.model_copy(update={"compute_flops": 1.5e11 * step**i}))
+        for i, both in enumerate(zip(*sides, strict=True), 1)
+    ]
+    assert ("unsteady" in tables.markdown(compare(results, "fp16", "snakemake"))) == unsteady
+
+
 def test_one_state_that_goes_up_and_down_is_called_unsteady() -> None:
     results = with_trials([measured("fp16", 10, rounds=30), measured("q8", 20, rounds=30)], "fp16")
     sides = [by_round(results[name]) for name in ("q8", "fp16")]

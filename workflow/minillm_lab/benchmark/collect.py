@@ -33,6 +33,13 @@ from minillm_lab.result import Metric, ModelFacts, Result, TrialSample, quantize
 
 UNPACKED = "the source ships only quantized weights; F16 unpacked from them"
 
+
+def taken_on_accelerator(round_: Round) -> float | None:
+    """Bytes on the accelerator; None where it was shared and less was taken in the end."""
+    taken = round_.accelerator_memory_peak_bytes
+    return taken if taken is None or taken > 0 else None
+
+
 PER_ROUND: dict[str, tuple[str, Callable[[Round], float | None]]] = {
     "load_cold_seconds": ("s", lambda r: r.load_cold_seconds),
     "load_warm_seconds": ("s", lambda r: r.load_warm_seconds),
@@ -46,7 +53,7 @@ PER_ROUND: dict[str, tuple[str, Callable[[Round], float | None]]] = {
     ),
     "memory_anonymous_bytes": ("B", lambda r: r.memory_after_generation.anonymous),
     "memory_file_backed_bytes": ("B", lambda r: r.memory_after_generation.file_backed),
-    "accelerator_memory_peak_bytes": ("B", lambda r: r.accelerator_memory_peak_bytes),
+    "accelerator_memory_peak_bytes": ("B", taken_on_accelerator),
 }
 PER_REPETITION: dict[str, tuple[str, Callable[[Round, Repetition], float]]] = {
     "first_token_seconds": ("s", lambda r, x: x.first_token_seconds),
@@ -77,7 +84,7 @@ def metrics_of(rounds: list[Round]) -> dict[str, Metric]:
         )
         samples[f"decode_tokens_per_second_at_{tokens}"] = (
             "t/s",
-            [[1 / median(d.decode_seconds)] for d in at],  # a GPU's first tokens take longer
+            [[len(d.decode_seconds) / sum(d.decode_seconds)] for d in at],
         )
         samples[f"first_token_seconds_at_{tokens}"] = ("s", [[d.first_token_seconds] for d in at])
         held = [[float(d.memory.resident)] for d in at]

@@ -9,7 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 
@@ -43,10 +43,10 @@ def accelerators() -> list[dict[str, str]]:
     ]
 
 
-def accelerator_memory_free() -> list[int]:
-    """Free bytes on each NVIDIA GPU."""
-    free = ask_nvidia("memory.free", "csv,noheader,nounits")  # in MiB
-    return [int(row[0]) << 20 for row in free if row[0].isdigit()]
+def accelerator_memory(which: Literal["free", "total"]) -> list[int]:
+    """Bytes of each NVIDIA GPU, those that are free or all."""
+    found = ask_nvidia(f"memory.{which}", "csv,noheader,nounits")  # in MiB
+    return [int(row[0]) << 20 for row in found if row[0].isdigit()]
 
 
 def ask_nvidia(fields: str, format_: str) -> list[list[str]]:

@@ -109,12 +109,13 @@ def undisturbed(take: Callable[[], T], sample_name: str, warnings: list[str]) ->
     )
 
 
-def at_depth(runtime: Runtime, prompt: list[int], depth: int, on_gpu: bool) -> Depth:
+def at_depth(runtime: Runtime, prompt: list[int], depth: int) -> Depth:
     """Time a prompt of ``depth`` tokens (the prompt, repeated) and some tokens after it.
 
     A GPU's kernels are chosen at each length's first use, so there all of it is done before.
     """
     ids = (prompt * (depth // len(prompt) + 1))[:depth]
+    on_gpu = runtime.facts()["backend"] != "CPU"
     runtime.clear()
     runtime.prefill(ids if on_gpu else ids[:WARMUP_TOKENS])
     for token in ids[:TOKENS_AT_DEPTH] if on_gpu else ():
@@ -268,7 +269,7 @@ def measured(
         for depth in settings["depths"]:
             stage = f"prompt of {depth} tokens"
             advance(0, stage)
-            take = partial(at_depth, runtime, ids, depth, facts["backend"] != "CPU")
+            take = partial(at_depth, runtime, ids, depth)
             depths.append(undisturbed(take, stage, warnings))
             advance(1)
     memory_peak, accelerator_peak = limits.peak(), runtime.accelerator_memory_peak()

@@ -193,27 +193,28 @@ def disturbance(load: float, threads: int) -> str | None:
     )
 
 
-def cores_used(settings: dict[str, Any], runtime: dict[str, Any]) -> int:
-    """The cores that a side computes on; only one where a GPU holds the whole model."""
-    on_gpu = runtime["backend"] != "CPU" and settings.get("gpu_layers") is None
-    return 1 if on_gpu else resolved(settings).most_threads
+def threads_of(settings: list[dict[str, Any]]) -> tuple[int, int]:
+    """The threads with which the variant decodes, and the most that either side uses."""
+    options = [resolved(of_side) for of_side in settings]
+    return options[0].threads, max(each.most_threads for each in options)
 
 
 def fits_twice(sides: dict[str, tuple[Path, dict[str, Any]]]) -> str | None:
     """Why the two models do not fit into memory together, the machine's or its GPUs'; else None.
 
-    Two count nowhere: a model of which a GPU holds some layers, and one on a GPU that nvidia-smi
-    does not know.
+    Only weights count. A model whose layers a variant distributes by ``gpu_layers`` counts nowhere,
+    nor does one on a GPU that nvidia-smi does not know.
     """
-    free = machine.accelerator_memory_free()
-    for device, there in (("cpu", memory_limit()), ("gpu", sum(free) if free else math.inf)):
+    on_gpus = machine.accelerator_memory("total")
+    for device, there in (("cpu", memory_limit()), ("gpu", sum(on_gpus))):
         sizes = {
             name: size_in(weights, settings.get("dtype", "float16"))
             for name, (weights, settings) in sides.items()
             if settings["device"] == device and settings.get("gpu_layers") is None
         }
         needed = SPARE * sum(sizes.values())
-        if needed > there:
+        together = device == "cpu" or (on_gpus and len(sizes) == 2)
+        if together and needed > there:
             kind = "the GPU's memory" if device == "gpu" else "memory"
             return (
                 f"{' and '.join(sizes)} do not fit into {kind} together:"
@@ -234,15 +235,14 @@ def measure_trial(
         say(f"{names[0]}: {reason}; its ratios are taken from rounds")
         return NoTrial(trial=number, variant=names[0], baseline=names[1], reason=reason)
     measured_at = datetime.now(UTC).isoformat(timespec="seconds")
+    threads, used = threads_of(parsed)
     with ExitStack() as stack:
         sides = [
             stack.enter_context(Live(*of_side))
             for of_side in zip(names, weights, prompts, settings, strict=True)
         ]
-        read = stack.enter_context(yardsticks(resolved(parsed[0]).threads))
+        read = stack.enter_context(yardsticks(threads))
         facts = [side.loaded() for side in sides]
-        runtimes = [fact["runtime"] for fact in facts]
-        used = max(map(cores_used, parsed, runtimes))
         with progress(f"{names[0]} trial {number}", 1, "trials") as advance:
             for attempt in range(1, ATTEMPTS + 1):
                 taken, load = blocks(sides, parsed[0], used, read)

@@ -69,7 +69,7 @@ def main(arguments: argparse.Namespace) -> None:
         limits = replace(limits, memory=float(memory_available()))
         notes.append(f"at most the {number((limits.memory or 0) / 1e6)} MB of memory free here now")
     on_accelerator = any(r.runtime["backend"] != "CPU" for r in results.values())
-    free = machine.accelerator_memory_free() if on_accelerator else []
+    free = machine.accelerator_memory("free") if on_accelerator else []
     if limits.accelerator is None and free:
         most = max(free)
         limits = replace(limits, accelerator=float(most))

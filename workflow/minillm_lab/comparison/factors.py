@@ -63,6 +63,8 @@ def steps(name: str, baseline: str, results: dict[str, Result]) -> list[tuple[st
         return []  # they differ in model, machine or a setting, which is none of these changes
     if start_from.output.flaw or ours.output.flaw:
         return []
+    if layers_on_gpu(ours):
+        return []  # what its other layers cost is none of these changes
 
     def key(result: Result) -> tuple[str, str, str]:
         model = result.model  # files of one type may hold different weights

@@ -57,7 +57,9 @@ def find_states(readings: Sequence[Reading]) -> tuple[list[State], list[int | No
     states = []
     for number in numbers:
         own = values[[label == number for label in labels]]
-        low, (compute, memory), high = np.percentile(own, [5, 50, 95], axis=0).tolist()
+        compute, memory = np.median(own, axis=0).tolist()
+        low = np.percentile(own, 5, axis=0, method="lower").tolist()
+        high = np.percentile(own, 95, axis=0, method="higher").tolist()
         ranges = [(a, b) for a, b in zip(low, high, strict=True)]
         states.append(State(compute, memory, ranges[0], ranges[1], len(own) / len(values)))
     return states, [None if label is None else numbers.index(label) for label in labels]

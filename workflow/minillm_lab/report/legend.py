@@ -1,7 +1,9 @@
 """How to read the table, and what made it: machine, states, versions, command, warnings."""
 
+from collections import Counter
 from string import ascii_uppercase
 
+from minillm_lab.comparison.group import by_machine
 from minillm_lab.comparison.shapes import Comparison, Precision, StateFigures
 from minillm_lab.estimates import LEVEL
 from minillm_lab.recipe import Recipe
@@ -201,16 +203,21 @@ def precision_line(precision: Precision) -> str:
 
 def machine_lines(comparison: Comparison) -> list[str]:
     """Every machine that something was measured on."""
-    return list(dict.fromkeys(machine_line(r) for r in comparison.results.values()))
+    return [
+        machine_line([*results.values()]) for results in by_machine(comparison.results).values()
+    ]
 
 
-def machine_line(result: Result) -> str:
-    """The machine of a result in one line."""
-    m = result.machine
+def machine_line(results: list[Result]) -> str:
+    """The machine of results in one line, with its GPUs by nvidia-smi or by the runtime."""
+    m = results[0].machine
+    gpus = [gpu["name"] for gpu in m.get("accelerators", ())]
+    told = {r.runtime["device"] for r in results if r.runtime["backend"] != "CPU"}
+    names = Counter(gpus or sorted(told))
     return (
         f"- Machine {as_code(m['fingerprint'])}: {inert(m['cpu'])}, {m['cores']} cores,"
         f" {m['memory_bytes'] / 2**30:.0f} GiB, {inert(m['os'])}"
-        + "".join(f", {inert(gpu['name'])}" for gpu in m.get("accelerators", ()))
+        + "".join(f", {n} × {inert(g)}" if n > 1 else f", {inert(g)}" for g, n in names.items())
     )
 
 

@@ -112,7 +112,7 @@ def counted_cell(name: str, value: float, text: str) -> dict[str, str]:
 def summary(comparison: Comparison) -> dict[str, Any]:
     """Rows by machine, the columns that decide first, learnings and warnings."""
     results, first = comparison.results, deciding(comparison)
-    speed = table.ROWS | table.depth_rows(results)
+    speed = table.metric_rows(results)
     quality = {
         n: r for n, r in QUALITY.items() if any(n in (v.quality or {}) for v in results.values())
     }

@@ -124,9 +124,7 @@ def rows(comparison: Comparison, machine: str | None = None) -> list[list[str]]:
         *layers_rows(results),
         *settings_rows(results),
     ]  # fmt: skip
-    for metric, (label, unit) in (ROWS | depth_rows(results)).items():
-        if metric == ACCELERATOR and not on_gpu(results):
-            continue
+    for metric, (label, unit) in metric_rows(results).items():
         label = label.format(tokens="/".join(str(t) for t in sorted(tokens)))
         figures = (cell(comparison, n, metric, unit, n not in out.get(metric, ())) for n in results)
         body.append([f"{label}, {unit}", *figures])
@@ -163,6 +161,12 @@ def cache_rows(results: dict[str, Result]) -> list[list[str]]:
         size = settings.get("kv_cache_bytes")
         cells.append(f"{settings['kv_cache']}, {number(size / 1e6)}" if size else "–")
     return [["Cache of keys/values, type, MB", *cells]] if {*cells} - {"–"} else []
+
+
+def metric_rows(results: dict[str, Result]) -> dict[str, tuple[str, str]]:
+    """The rows of what was measured: label and unit of each metric."""
+    found = ROWS | depth_rows(results)
+    return {m: row for m, row in found.items() if m != ACCELERATOR or on_gpu(results)}
 
 
 def on_gpu(results: dict[str, Result]) -> bool:
