@@ -265,12 +265,15 @@ def test_no_process_outlives_the_one_that_conducts(
     assert not (tmp_path / "trial.json").exists()
 
 
-def test_two_models_that_do_not_fit_together_are_no_trial_and_no_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("layers", [None, 1], ids=["", "gpu_layers, which a CPU leaves"])
+def test_two_models_that_do_not_fit_together_are_no_trial_and_no_error(
+    layers: int | None, tmp_path: Path
+) -> None:
     weights = [tmp_path / f"{name}.gguf" for name in ("big", "bigger")]
     for path in weights:
         with path.open("wb") as file:
             file.truncate(int(0.6 * limits.memory_limit()))  # without a block on the disk
-    done = start(tmp_path, weights)
+    done = start(tmp_path, weights, gpu_layers=layers)
     assert done.returncode == 0, done.stderr
     found = read_trial(tmp_path / "trial.json")
     assert isinstance(found, NoTrial) and (found.variant, found.baseline) == ("v", "b")

@@ -205,20 +205,19 @@ def fits_twice(sides: dict[str, tuple[Path, dict[str, Any]]]) -> str | None:
     Only weights count. A model whose layers a variant distributes by ``gpu_layers`` counts nowhere,
     nor does one on a GPU that nvidia-smi does not know.
     """
-    on_gpus = machine.accelerator_memory("total")
-    for device, there in (("cpu", memory_limit()), ("gpu", sum(on_gpus))):
-        sizes = {
-            name: size_in(weights, settings.get("dtype", "float16"))
-            for name, (weights, settings) in sides.items()
-            if settings["device"] == device and settings.get("gpu_layers") is None
-        }
-        needed = SPARE * sum(sizes.values())
-        together = device == "cpu" or (on_gpus and len(sizes) == 2)
-        if together and needed > there:
-            kind = "the GPU's memory" if device == "gpu" else "memory"
+    sizes: dict[str, dict[str, int]] = {"cpu": {}, "gpu": {}}
+    for name, (weights, settings) in sides.items():
+        if settings["device"] == "cpu" or settings.get("gpu_layers") is None:
+            size = size_in(weights, settings.get("dtype", "float16"))
+            sizes[settings["device"]][name] = size
+    room = {"memory": (sizes["cpu"], memory_limit())}
+    if len(sizes["gpu"]) == 2 and (gpus := machine.accelerator_memory("total")):
+        room["the GPU's memory"] = sizes["gpu"], sum(gpus)
+    for kind, (held, there) in room.items():
+        if (needed := SPARE * sum(held.values())) > there:
             return (
-                f"{' and '.join(sizes)} do not fit into {kind} together:"
-                f" they need {needed / 1e6:.0f} MB of the {there / 1e6:.0f} MB there are"
+                f"{' and '.join(held)} do not fit into {kind} together: they need"
+                f" {needed / 1e6:.0f} MB of the {there / 1e6:.0f} MB there are"
             )
     return None
 

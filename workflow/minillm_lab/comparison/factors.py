@@ -18,28 +18,27 @@ def layers_on_gpu(result: Result) -> int | None:
     """The layers that a GPU computes, where it computes only some."""
     settings = result.runtime["settings"]
     offloaded: int = settings.get("gpu_layers") or 0
-    return (
-        offloaded if 0 < offloaded <= settings.get("layers", 0) else None
-    )  # the output is one more
+    layers = settings.get("layers", 0)  # without the output, which counts as one more there
+    return offloaded if 0 < offloaded <= layers else None
 
 
-def conditions(result: Result) -> tuple[str, str, int, int, str, int | None]:
+def conditions(result: Result) -> tuple[str, str, int, int, str]:
     """Conditions that must be equal for the effect of one change to be known."""
     settings = result.runtime["settings"]
     cache = settings.get("kv_cache", "").lower()
     quantized = cache if "q" in cache else ""
     threads: int = result.runtime["threads"]
     of_prompts = settings.get("threads_batch", threads)
-    machine, some = result.machine["fingerprint"], layers_on_gpu(result)
-    return result.model.name, machine, threads, of_prompts, quantized, some
+    return result.model.name, result.machine["fingerprint"], threads, of_prompts, quantized
 
 
 def same_conditions(one: Result, other: Result) -> bool:
     """Whether two results' conditions are equal, and their settings equal or the runtime's own.
 
-    What a runtime chooses itself belongs to the runtime and its device.
+    What a runtime chooses itself belongs to the runtime and its device. Of a model that a GPU
+    computes in part, it is not known what its other layers cost.
     """
-    if conditions(one) != conditions(other):
+    if conditions(one) != conditions(other) or layers_on_gpu(one) or layers_on_gpu(other):
         return False
     ours, theirs = one.runtime["settings"], other.runtime["settings"]
     chosen = {*ours.get("chosen", ()), *theirs.get("chosen", ())}
@@ -63,8 +62,6 @@ def steps(name: str, baseline: str, results: dict[str, Result]) -> list[tuple[st
         return []  # they differ in model, machine or a setting, which is none of these changes
     if start_from.output.flaw or ours.output.flaw:
         return []
-    if layers_on_gpu(ours):
-        return []  # what its other layers cost is none of these changes
 
     def key(result: Result) -> tuple[str, str, str]:
         model = result.model  # files of one type may hold different weights

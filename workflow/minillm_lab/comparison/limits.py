@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf, log
 
-from minillm_lab.comparison.group import RESOLUTION
+from minillm_lab.comparison.group import RESOLUTION, value_of
 from minillm_lab.quality.verdict import LEVELS, loss
 from minillm_lab.result import Metric, Result
 from minillm_lab.wording import number
@@ -25,6 +25,12 @@ class Limits:
     loss: str | None = None  # worst loss, one of LEVELS
     size: float | None = None  # most bytes of the file
     loss_is_assumed: bool = False  # nobody asked for that loss
+
+
+def taken_on_gpu(result: Result) -> float | None:
+    """Bytes that a variant took on a GPU; None where none was seen to be taken."""
+    taken = value_of(result, ACCELERATOR)
+    return taken if taken and taken > 0 else None
 
 
 def default_limits(results: dict[str, Result]) -> Limits:

@@ -3,13 +3,13 @@
 from minillm_lab.comparison.advice import Choice, choose
 from minillm_lab.comparison.group import Group, by_machine, group_of
 from minillm_lab.comparison.limits import (
-    ACCELERATOR,
     FAILED,
     MEMORY,
     SAFE,
     SPEED,
     Limits,
     default_limits,
+    taken_on_gpu,
 )
 from minillm_lab.comparison.shapes import Comparison
 from minillm_lab.quality.verdict import verdict
@@ -30,8 +30,7 @@ def in_short(name: str, result: Result) -> str:
     if memory.value is not None:
         text += f", takes {number(memory.value / 1e6)} MB of memory at most"
     text += f", {number(result.model.size / 1e6)} MB file"
-    on_accelerator = result.metrics.get(ACCELERATOR)
-    if on_accelerator and (taken := on_accelerator.value or 0) > 0:
+    if taken := taken_on_gpu(result):
         text += f", and {number(taken / 1e6)} MB on the accelerator"
     text += f", {verdict(result.quality) or 'quality not measured'}"
     if bits := (result.quality or {}).get("bits_per_byte"):
@@ -110,8 +109,7 @@ def in_brief(comparison: Comparison, name: str) -> str:
     if said and ratio and ratio.ci95 and not ratio.tie:
         said[0] += f" (×{number(ratio.value)})"
     said += [] if memory is None else [f"takes up to {number(memory / 1e6)} MB of memory"]
-    on_accelerator = result.metrics.get(ACCELERATOR)
-    if on_accelerator and (taken := on_accelerator.value or 0) > 0:
+    if taken := taken_on_gpu(result):
         said.append(f"{number(taken / 1e6)} MB on the GPU")
     listed = " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)
     text, loss = f"**{as_code(name)}** {listed}", verdict(result.quality)

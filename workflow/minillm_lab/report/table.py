@@ -6,7 +6,7 @@ from minillm_lab.comparison.bound import read_share
 from minillm_lab.comparison.factors import SETTINGS as RECORDED
 from minillm_lab.comparison.factors import layers_on_gpu
 from minillm_lab.comparison.group import LOADS, by_machine, by_rounds, value_of
-from minillm_lab.comparison.limits import ACCELERATOR
+from minillm_lab.comparison.limits import ACCELERATOR, taken_on_gpu
 from minillm_lab.comparison.shapes import Comparison, Ratio
 from minillm_lab.estimates import LEVEL
 from minillm_lab.report import quality
@@ -171,7 +171,7 @@ def metric_rows(results: dict[str, Result]) -> dict[str, tuple[str, str]]:
 
 def on_gpu(results: dict[str, Result]) -> bool:
     """Whether any variant took memory on a GPU."""
-    return any((m := r.metrics.get(ACCELERATOR)) and m.value for r in results.values())
+    return any(map(taken_on_gpu, results.values()))
 
 
 def layers_rows(results: dict[str, Result]) -> list[list[str]]:
