@@ -5,6 +5,7 @@ import gc
 import sys
 
 from pathlib import Path
+from tempfile import gettempdir
 
 from minillm_lab.experiment.config import RESERVED, load_experiment
 from minillm_lab.experiment.for_others import command
@@ -36,14 +37,16 @@ try:
 except LabError as error:
     sys.exit(f"error: {error}")
 
-# The plan of thousands of jobs is objects that all live on: looking for garbage among them less
-# often takes a fifth off a dry run (docs/scaling.md).
+# A plan's objects live on: to look for garbage less often takes a fifth off (docs/scaling.md).
 gc.freeze()
 gc.set_threshold(100_000)
 
-# Of 1,000 variants a tenth of a dry run went into the memory and time of jobs; nobody asks for them here.
-LIMITED = {*workflow.resource_settings.resources} - {"_cores", "_nodes"}
-PLAN = Plan(EXPERIMENT, LAB, asks=bool(LIMITED or workflow.resource_settings.nodes))
+# Where nobody asks for the memory and time of jobs, they are not evaluated for each, nor is the folder
+# of temporary files: that takes a seventh off a dry run.
+asked = workflow.resource_settings
+PLAN = Plan(EXPERIMENT, LAB, asks=bool({*asked.resources} - {"_cores", "_nodes"} or asked.nodes))
+if not PLAN.asks and asked.default_resources is None:
+    asked.default_resources = {"tmpdir": gettempdir()}
 RECIPES = Recipes(PLAN)
 RESULTS = EXPERIMENT.results
 RUNTIMES = {name: runtime_module(name) for name in PLAN.runtimes}
