@@ -51,7 +51,8 @@ def test_the_whole_answer_before_the_first_slice(
     side.prefill()
     for _ in range(3):
         side.decode(3)
-    assert ({*runtime.lengths} <= before) == (backend == "CUDA")
+    timed = {*runtime.lengths} - {1}  # one token wakes the process before a slice of prefill
+    assert (timed <= before) == (backend == "CUDA")
     assert before == ({3} if backend == "CPU" else {*range(3, 11)})
 
 

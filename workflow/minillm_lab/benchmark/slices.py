@@ -6,7 +6,7 @@ It reads commands from its standard input, one per line, and reports each with a
     decode N M    decode N more tokens of the answer, M tokens on; at its end it starts over
 
 Before a command the process was stopped: its threads are asleep and the caches hold the other
-side's data. So one token is decoded before the clock starts.
+side's data. So one token is computed before the clock starts.
 """
 
 import argparse
@@ -59,9 +59,8 @@ class Slices:
 
     def prefill(self) -> dict[str, float]:
         """Seconds for the prompt, without and with choosing the first token."""
-        if self.done >= self.room:
-            self.start_over()
-        self.step()
+        self.runtime.clear()
+        self.runtime.prefill([self.token])
         prefill, first = self.start_over()
         return {"prefill_seconds": prefill, "first_token_seconds": first}
 
