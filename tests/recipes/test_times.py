@@ -228,6 +228,32 @@ def test_times_of_another_number_of_threads_are_refused(
     assert taken
 
 
+def test_times_are_taken_again_where_their_file_was_deleted(
+    found: Sensitivity,
+    tiny_gguf: Path,
+    tmp_path: Path,
+    made_up: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made_up()
+    write_record(tmp_path / "sensitivity.json", found)
+    output = tmp_path / "times.json"
+    asked = argparse.Namespace(
+        weights=tiny_gguf,
+        imatrix=None,
+        sensitivity=tmp_path / "sensitivity.json",
+        text=CALIBRATION,
+        threads=1,
+        output=output,
+    )
+    module.main(asked)
+    assert {*tmp_path.iterdir()} == {tmp_path / "sensitivity.json", output}
+    taken = taken_from_now(monkeypatch)
+    output.unlink()
+    module.main(asked)
+    assert taken and output.exists()
+
+
 def test_an_embedding_from_which_no_output_is_computed_takes_no_time(
     found: Sensitivity, tiny_gguf: Path, tmp_path: Path, made_up: Callable[..., None]
 ) -> None:

@@ -235,15 +235,17 @@ class Bound:
 
 def main(arguments: argparse.Namespace) -> None:
     say(f"times of the types of {arguments.weights}, with threads: {arguments.threads}")
+    kept = arguments.output.with_name(f".{arguments.output.name}.measured")
     found = times(
         arguments.weights,
         arguments.imatrix,
         read_record(arguments.sensitivity, Sensitivity).groups,
         calibration_text(arguments.text),
         arguments.threads,
-        arguments.output.with_name(f".{arguments.output.name}.measured"),
+        kept,
     )
     write_record(arguments.output, found)
+    kept.unlink()  # whoever deletes the output wants other times
 
 
 def threads_in(argument: str) -> int | str:
