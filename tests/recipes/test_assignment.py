@@ -9,7 +9,7 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.recipes.assignment import only_of
 from minillm_lab.recipes.sensitivity import predicted, to_measure, worth_it
 from minillm_lab.recipes.shapes import Choice, GroupLoss
-from minillm_lab.recipes.solver import Limit, assigned
+from minillm_lab.recipes.solver import Limit, NoneLeftError, assigned
 
 
 def groups_with(seed: int, groups: int = 6, types: int = 4) -> list[GroupLoss]:
@@ -56,7 +56,7 @@ def test_no_other_assignment_within_the_limits_loses_less(seed: int) -> None:
     for types in itertools.product(*(g.types for g in groups)):
         chosen = [g.types[t] for g, t in zip(groups, types, strict=True)]
         if sum(c.bytes for c in chosen) <= room:
-            every[types] = sum(c.loss for c in chosen), max(o.factor(types) for o in limits)
+            every[types] = sum(c.loss for c in chosen), max(o.sum(types) / o.most for o in limits)
     found = tuple(assigned(groups, room, 1.0, limits))
     in_time = [loss for loss, factor in every.values() if factor <= 1]
     assert every[found][0] == pytest.approx(min(in_time), rel=1e-6)
@@ -64,6 +64,31 @@ def test_no_other_assignment_within_the_limits_loses_less(seed: int) -> None:
     tight = [Limit(o.costs, 1.0, 0.5 * least * o.most) for o in limits]  # none is so fast
     nearest = tuple(assigned(groups, room, 1.0, tight))
     assert every[nearest][1] == pytest.approx(least)
+
+
+@pytest.mark.parametrize("most", [-1.0, 0.0, 1e-12, 0.95, 1e25])
+def test_assignments_that_were_slow_are_not_taken_again_whatever_the_limit(most: float) -> None:
+    groups, random = groups_with(1, groups=3, types=3), np.random.default_rng(1)
+    costs = [{t: random.uniform(-0.3, -0.1) for t in g.types} for g in groups]
+    limit, slow = Limit(costs, 1.0, most), list[tuple[str, ...]]()
+    for _ in range(27):
+        slow.append(tuple(assigned(groups, 1 << 40, 1.0, [limit], (), slow)))
+    assert len({*slow}) == 27
+    if most < 0.1:  # where none is within the limit, the next is the one that is nearest
+        sums = [limit.sum(types) for types in slow]
+        assert sums == pytest.approx(sorted(sums), abs=2e-6)
+    with pytest.raises(NoneLeftError):
+        assigned(groups, 1 << 40, 1.0, [limit], (), slow)
+
+
+def test_a_fixed_limit_is_not_raised_with_the_others() -> None:
+    groups = groups_with(2, groups=3, types=3)
+    faster = [{t: -0.1 * k for k, t in enumerate(g.types)} for g in groups]
+    slower = [{t: 0.1 * k for k, t in enumerate(g.types)} for g in groups]
+    fixed, out_of_reach = Limit(slower, 1.0, 1.3), Limit(faster, 1.0, 0.5)
+    types = assigned(groups, 1 << 40, 1.0, [out_of_reach], [fixed])
+    assert fixed.sum(types) <= 1.3 + 1e-6
+    assert out_of_reach.sum(types) == pytest.approx(0.7)
 
 
 def test_an_assignment_fits_to_the_byte() -> None:

@@ -142,17 +142,18 @@ def test_every_size_that_a_file_can_have_is_made_and_no_room_is_wasted(
         assert sum(map(loss_of, found.groups, best)) <= loss * (1 + 1e-6)
 
 
+@pytest.mark.parametrize("types", [("Q4_0", "IQ4_NL"), ("IQ4_NL", "Q4_0")])
 def test_a_header_that_is_too_long_gives_way_where_types_take_equal_bytes(
-    tiny_gguf: Path, tmp_path: Path
+    types: tuple[str, str], tiny_gguf: Path, tmp_path: Path
 ) -> None:
     """Each group loses least in another type than the one before: each is a line of the header."""
-    types = ("Q4_0", "IQ4_NL")
     found = searched(tiny_gguf, tmp_path / "measured", types).model_copy(deep=True)
     for number, group in enumerate(found.groups):
         for type_, choice in group.types.items():
             choice.loss = float(type_ != types[number % 2])
     baker = Baker(tiny_gguf, None, found)
     least = baker.bytes(baker.smallest)
+    assert least == min(baker.bytes((type_,) * len(found.groups)) for type_ in types)
     best = tuple(types[number % 2] for number in range(len(found.groups)))
     assert baker.of_groups(best) == baker.of_groups(baker.smallest)
     assert baker.bytes(best) > least

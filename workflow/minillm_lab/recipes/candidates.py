@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,7 @@ from minillm_lab.recipes.errors import ANY, as_they_are, scratch_folder
 from minillm_lab.recipes.groups import patterns
 from minillm_lab.recipes.sensitivity import Text
 from minillm_lab.recipes.shapes import Sensitivity
-from minillm_lab.recipes.solver import Limit, assigned
+from minillm_lab.recipes.solver import Limit, NoneLeftError, assigned
 from minillm_lab.recipes.times import Bound
 
 CHUNKS = 12  # of the calibration text that candidates are scored on
@@ -51,7 +53,9 @@ class Baker:
         self.weights, self.imatrix, self.found = weights, imatrix, found
         self.own = as_they_are(Quantizer(weights, ANY))
         self.bytes = cache(self._bytes)  # a dry run of the quantizer each
-        self.smallest = tuple(min(g.types, key=lambda t: g.types[t].bytes) for g in found.groups)
+        self.smallest = tuple(
+            min(g.types, key=lambda t: (g.types[t].bytes, len(t), t)) for g in found.groups
+        )  # of types with equal bytes the one of the shorter name, which is in the header
 
     def quantizer(self, types: Sequence[str]) -> Quantizer:
         """For the type of each group."""
@@ -85,18 +89,17 @@ class Baker:
             )
         return max(least, size - (whole - least) - longest)
 
-    def fitted(
-        self, size: int, room: int, power: float, limits: Sequence[Limit] = ()
-    ) -> tuple[str, ...]:
+    def fitted(self, size: int, room: int, power: float, *limits: Any) -> tuple[str, ...]:
         """The best assignment for a file of at most ``size`` bytes, with ``room`` for its groups.
 
-        How long the header is depends on the assignment: room that the first one leaves is used.
-        Where types take equal bytes, the header alone may be too long for the first.
+        ``limits`` are those of ``assigned``, and what else it takes. How long the header is depends
+        on the assignment: room that the first one leaves is used. Where types take equal bytes, the
+        header alone may be too long for the first.
         """
         groups = self.found.groups
-        first = tuple(assigned(groups, room, power, limits))
+        first = tuple(assigned(groups, room, power, *limits))
         left = size - (self.bytes(first) - self.of_groups(first))
-        second = tuple(assigned(groups, max(room, left), power, limits))
+        second = tuple(assigned(groups, max(room, left), power, *limits))
         return next(t for t in (second, first, self.smallest) if self.bytes(t) <= size)
 
     def of_groups(self, types: Sequence[str]) -> int:
@@ -162,16 +165,39 @@ class Tasting:
     def solution(self, power: float, within: dict[str, float]) -> tuple[str, ...]:
         """The assignment by losses to a power; its file is made and tasted, if none was before.
 
-        ``within``: what it may be predicted to take, by kind of work, over what it may take. Where
-        no file is predicted to be so fast, it is one that is the least too slow.
+        It is none that was too slow. ``within``: what it may be predicted to take, by kind of work,
+        over what it may take. Where no file is predicted to be so fast, it is one that is the least
+        too slow. Raises NoneLeftError.
         """
-        limits = [
-            replace(limit, most=within[kind] * limit.most) for kind, limit in self.limits.items()
-        ]
-        assignment = self.baker.fitted(self.size, self.room, power, limits)
+        limits = [self.limit(kind, most) for kind, most in within.items()]
+        slow = [made for made, found in self.taken.items() if not found.in_time]
+        below = [self.limit(kind, most) for kind, most in self.slow_from().items()]
+        try:
+            assignment = self.baker.fitted(self.size, self.room, power, limits, below, slow)
+        except NoneLeftError:
+            assignment = self.baker.fitted(self.size, self.room, power, limits, (), slow)
         if assignment not in self.taken:
             self.taken[assignment] = self.taste(assignment, power)
         return assignment
+
+    def limit(self, kind: str, most: float) -> Limit:
+        """At most so much time for a kind of work, over what a file may take."""
+        return replace(self.limits[kind], most=most * self.limits[kind].most)
+
+    def slow_from(self) -> dict[str, float]:
+        """What a file may be predicted to take, by kind of work: less than any that was too slow.
+
+        One that was in time in a kind, though predicted to take more, shows that the sums of the
+        slow ones below it say nothing.
+        """
+        found = {}
+        for kind in self.limits:
+            sums = {made: self.predicted(made)[kind] for made in self.taken}
+            in_time = [s for made, s in sums.items() if self.taken[made].times[kind] <= JUST]
+            slow = [s for s in sums.values() if s > max(in_time, default=-np.inf)]
+            if slow:
+                found[kind] = min(slow) - SPARE
+        return found
 
     def search(self) -> None:
         """Make the best files by the losses and their powers.
@@ -181,35 +207,33 @@ class Tasting:
         """
         within = dict.fromkeys(self.limits, 1.0)
         tried = {self.solution(POWERS[0], within): within}
-        for _ in range(TRIES - 1):
-            last = [*tried][-1]
-            within = self.corrected(last, tried[last])
-            if within == tried[last] or (made := self.solution(POWERS[0], within)) in tried:
-                break
-            tried[made] = within
+        with suppress(NoneLeftError):
+            while len(tried) < TRIES:
+                last = [*tried][-1]
+                within = self.corrected(last, tried[last])
+                if self.taken[last].in_time and within == tried[last]:
+                    break
+                if (made := self.solution(POWERS[0], within)) in tried:
+                    break
+                tried[made] = within
         in_time = [made for made in tried if self.taken[made].in_time] or [*tried][-1:]
         best = min(in_time, key=lambda made: self.taken[made].measured)
-        for power in POWERS[1:]:
-            self.solution(power, tried[best])
+        with suppress(NoneLeftError):
+            for power in POWERS[1:]:
+                self.solution(power, tried[best])
 
     def corrected(self, made: tuple[str, ...], within: dict[str, float]) -> dict[str, float]:
         """What the next file may be predicted to take, after one that was made for ``within``."""
         found, last = {}, self.taken[made]
         for kind, share in last.times.items():
             enough = self.predicted(made)[kind] / share  # as much as would be just in time
-            if last.in_time:  # by so little more, it is not worth another
-                enough = enough if enough > within[kind] + NEAR else within[kind]
-            slow = [
-                self.predicted(other)[kind] - SPARE
-                for other, taken in self.taken.items()
-                if taken.times[kind] > JUST
-            ]
-            found[kind] = min([enough, *slow])
+            little = last.in_time and enough <= within[kind] + NEAR  # it is not worth another
+            found[kind] = within[kind] if little else enough
         return found
 
     def predicted(self, assignment: tuple[str, ...]) -> dict[str, float]:
         """The sum of the groups' times by kind of work, over what a file may take."""
-        return {kind: limit.factor(assignment) for kind, limit in self.limits.items()}
+        return {kind: limit.sum(assignment) / limit.most for kind, limit in self.limits.items()}
 
     def best(self) -> tuple[tuple[str, ...], Candidate]:
         """The file of the least losses of those that take no longer than they may.
@@ -222,7 +246,7 @@ class Tasting:
             nearest = min(max(found.times.values()) for found in self.taken.values())
             larger = "a larger size, " if self.sized else ""
             raise LabError(
-                f"no file was found that takes {self.bound}: the fastest takes {nearest:.3g} times"
+                f"no file was found that takes {self.bound}: the fastest takes {nearest:.5g} times"
                 f" as long; name {larger}{self.bound.longer}, or more types"
             )
         first = min(in_time, key=lambda made: in_time[made].predicted)

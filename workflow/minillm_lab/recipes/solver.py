@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,10 @@ TOLERANCE = 1e-6  # the solver's, of its constraints
 SCALE = 1e4  # of the worst sum of losses, so that the solver's tolerance is far below differences
 
 
+class NoneLeftError(LabError):
+    """There is no assignment that may be taken."""
+
+
 @dataclass(frozen=True)
 class Limit:
     """A sum of at most ``most``: a ``base``, and what each group adds by its type."""
@@ -28,38 +32,50 @@ class Limit:
     base: float
     most: float
 
-    def factor(self, types: Sequence[str]) -> float:
-        """The sum for types of the groups, over the most."""
-        added = sum(by_type[t] for by_type, t in zip(self.costs, types, strict=True))
-        return (self.base + added) / self.most
+    def sum(self, types: Sequence[str]) -> float:
+        """The sum for types of the groups."""
+        return self.base + sum(by_type[t] for by_type, t in zip(self.costs, types, strict=True))
 
 
 def assigned(
-    groups: Sequence[GroupLoss], room: int, power: float = 1, limits: Sequence[Limit] = ()
+    groups: Sequence[GroupLoss],
+    room: int,
+    power: float = 1,
+    limits: Sequence[Limit] = (),
+    fixed: Sequence[Limit] = (),
+    but: Collection[Sequence[str]] = (),
 ) -> list[str]:
     """The type of each group that makes the sum of losses to a power least in ``room`` bytes.
 
     The groups must fit into it in their smallest types. Where none that fit are within the limits,
-    all limits are raised by the least factor that some are within.
+    all limits are raised by the least that some are within; those in ``fixed`` are not. The
+    assignments in ``but`` are not taken. Raises NoneLeftError.
     """
     choices = [(i, t, c) for i, group in enumerate(groups) for t, c in group.types.items()]
     losses = np.array([choice.loss**power for _, _, choice in choices])
     worst = sum(max(c.loss for c in group.types.values()) ** power for group in groups)
-    of_group = lil_array((len(groups), len(choices) + 1))  # the last column is the limits' factor
+    of_group = lil_array((len(groups), len(choices) + 1))  # the last column raises the limits
     for column, (i, _, _) in enumerate(choices):
         of_group[i, column] = 1
     sizes = np.array([[*(choice.bytes for _, _, choice in choices), 0]]) / 1e6
-    costs = [np.array([[*(o.costs[i][t] for i, t, _ in choices), -o.most]]) for o in limits]
+    taken = np.array([[*(types[i] == t for i, t, _ in choices), 0] for types in but], float)
+
+    def within(limit: Limit, raised: float) -> LinearConstraint:
+        costs = [*(limit.costs[i][t] for i, t, _ in choices), -raised]
+        return LinearConstraint(np.array([costs]), ub=limit.most - limit.base)
+
     constraints = [
         LinearConstraint(of_group.tocsr(), 1, 1),
         LinearConstraint(sizes, ub=room / 1e6),
-        *(LinearConstraint(c, ub=-o.base) for c, o in zip(costs, limits, strict=True)),
+        *(within(limit, 1) for limit in limits),
+        *(within(limit, 0) for limit in fixed),
+        *([LinearConstraint(taken, ub=len(groups) - 1)] if but else []),
     ]
 
-    def solved(objective: NDArray[np.float64], least: float, most: float) -> Any:
-        """The choices and the factor, between two, that make the objective least; None if none."""
+    def solved(objective: NDArray[np.float64], raised: float) -> Any:
+        """The choices that make the objective least, with limits raised by at most so much."""
         low, high = np.zeros(len(choices) + 1), np.ones(len(choices) + 1)
-        low[-1], high[-1] = least, most
+        high[-1] = raised
         with silent():
             return milp(
                 objective,
@@ -74,16 +90,20 @@ def assigned(
         return [taken[i] for i in range(len(groups))]
 
     loss = np.append(losses * (SCALE / worst if worst else 1), 0)
-    found = solved(loss, 1, 1)
+    found = solved(loss, 0)
     if found is None and limits:
-        found = solved(np.append(np.zeros(len(choices)), 1), 1, np.inf)
+        found = solved(np.append(np.zeros(len(choices)), 1), np.inf)
         if found is not None:
-            least = max(limit.factor(typed(found)) for limit in limits)
-            better = solved(loss, 1, least + TOLERANCE)
+            nearest = max(limit.sum(typed(found)) - limit.most for limit in limits)
+            better = solved(loss, nearest + TOLERANCE)
             found = found if better is None else better
     if found is None:
-        raise LabError("no assignment was found; report this with the sensitivity's file")
-    return typed(found)
+        raise NoneLeftError("no assignment was found; report this with the sensitivity's file")
+    types = typed(found)
+    over = sum(g.types[t].bytes for g, t in zip(groups, types, strict=True)) - room
+    if over > 0:  # by less than the solver's tolerance, which is a byte
+        return assigned(groups, room - 1, power, limits, fixed, but)
+    return types
 
 
 @contextmanager
