@@ -184,10 +184,11 @@ def test_tensors_that_no_type_can_store_stay_unquantized_and_count(tmp_path: Pat
     searched_ = searched(weights, tmp_path / "measured", types)
     assert not any("ffn_down" in name for group in searched_.groups for name in group.tensors)
     sizes = [g.types[t].bytes for g in searched_.groups for t in types]
+    baker = Baker(weights, None, searched_)
     for size in range(600_000, weights.stat().st_size, max(sizes) // 2):
-        made = recipe(weights, None, searched_, TEXT, size, types, 1, tmp_path / "scratch")
-        stored_types = Quantizer(weights, made.type, None, made.tensors).types()
-        assert made.bytes <= size
+        chosen = baker.fitted(size, baker.room(size), 1.0)
+        stored_types = baker.quantizer(chosen).types()
+        assert baker.bytes(chosen) <= size
         assert {stored_types[f"blk.{n}.ffn_down.weight"] for n in range(2)} == {"F16"}
 
 
