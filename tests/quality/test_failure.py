@@ -17,9 +17,11 @@ if "minillm_lab.quality.reference" in sys.orig_argv:
 """
 
 
-@pytest.fixture
-def lab(tiny_gguf: Path, tmp_path: Path) -> Lab:
-    lab = Lab(tmp_path / "lab", tiny_config(tiny_gguf, rounds=1, trials=1, quality=QUALITY))
+@pytest.fixture(scope="module")
+def lab(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """Rounds and trials are those of the first test that runs: each ends where it began."""
+    config = tiny_config(tiny_gguf, rounds=1, trials=1, quality=QUALITY)
+    lab = Lab(tmp_path_factory.mktemp("failure") / "lab", config)
     lab.path("text.txt").write_text(TEXT)
     lab.path("questions.yaml").write_text(QUESTIONS)
     return lab
