@@ -190,6 +190,10 @@ def test_tensors_that_no_type_can_store_stay_unquantized_and_count(tmp_path: Pat
         stored_types = baker.quantizer(chosen).types()
         assert baker.bytes(chosen) <= size
         assert {stored_types[f"blk.{n}.ffn_down.weight"] for n in range(2)} == {"F16"}
+    made = recipe(weights, None, searched_, TEXT, size, types, 1, tmp_path / "scratch")
+    assert made.bytes <= size
+    stored_types = Quantizer(weights, made.type, None, made.tensors).types()
+    assert {stored_types[f"blk.{n}.ffn_down.weight"] for n in range(2)} == {"F16"}
 
 
 def test_without_a_matrix_the_types_that_need_one_are_no_choice(
