@@ -6,9 +6,11 @@ variants a class in ``experiment/variants.py``.
 
 from __future__ import annotations  # numpy is for type checkers only: the Snakefile imports this
 
+import gc
 import json
 import os
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -250,9 +252,21 @@ def runtime_module(name: str) -> str:
     return MODULES[name].partition(".")[2]
 
 
+@contextmanager
+def importing() -> Iterator[None]:
+    """Import a large library without looking for garbage, which takes a sixth of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def open_runtime(name: str) -> Runtime:
     """A runtime by its name; this imports its library."""
-    runtime: Runtime = import_module(MODULES[name]).RUNTIME()
+    with importing():
+        runtime: Runtime = import_module(MODULES[name]).RUNTIME()
     return runtime
 
 

@@ -19,6 +19,7 @@ from minillm_lab.runtimes import (
     Options,
     Passage,
     decoded,
+    importing,
     one_by_one,
     replied,
     runtime_versions,
@@ -55,6 +56,11 @@ class Transformers:
 
     def prepare(self, weights: Path, options: Options) -> None:
         torch.zeros(1, device=detect_device(options.device))  # starts the GPU's driver
+        with importing():
+            self._import(weights)
+
+    def _import(self, weights: Path) -> None:
+        """Import all that computes with these weights."""
         try:
             config = AutoConfig.from_pretrained(
                 weights, local_files_only=True, trust_remote_code=False
