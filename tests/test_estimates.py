@@ -61,6 +61,83 @@ def test_a_95_percent_interval_covers_the_truth(case: str, variants: int) -> Non
     assert np.mean(covered) >= 0.92
 
 
+def follow(
+    random: np.random.Generator, slope: float, correlation: float, variants: int = 3
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Trials that follow something that goes up and down by 10 %, and what it was beside each."""
+    x = trials(random, variants, TRIALS, correlation=correlation) * 0.1
+    x -= x.mean()
+    y = TRUE * np.exp(slope * x + SPREAD * trials(random, *x.shape, correlation=correlation))
+    return ({str(i): v.tolist() for i, v in enumerate(z)} for z in (y, x))
+
+
+@pytest.mark.parametrize("slope", [0, 0.2, 1])
+@pytest.mark.parametrize("correlation", [0, 0.3, 0.5])
+def test_an_interval_covers_the_truth_where_trials_follow_something(
+    slope: float, correlation: float
+) -> None:
+    random = np.random.default_rng(5)
+    covered = []
+    for _ in range(SIMULATIONS):
+        samples, beside = follow(random, slope, correlation)
+        covered += [not excludes(e, TRUE) for e in together(samples, beside).values()]
+    assert np.mean(covered) >= 0.92
+
+
+def test_what_trials_follow_does_not_widen_their_interval() -> None:
+    random = np.random.default_rng(6)
+    errors: dict[str, list[float]] = {"knowing": [], "not knowing": [], "nothing to know": []}
+    for _ in range(200):
+        samples, beside = follow(random, 1.0, 0)
+        steady, _ = follow(random, 0.0, 0)
+        for name, found in (
+            ("knowing", together(samples, beside)),
+            ("not knowing", together(samples)),
+            ("nothing to know", together(steady)),
+        ):
+            errors[name] += [e.error or 0 for e in found.values()]
+    median = {name: float(np.median(found)) for name, found in errors.items()}
+    assert median["knowing"] < 1.15 * median["nothing to know"] < 0.3 * median["not knowing"]
+
+
+@pytest.mark.parametrize("correlation", [0, 0.5])
+def test_a_variant_that_was_tried_at_another_time_is_covered_too(correlation: float) -> None:
+    """The slope is uncertain, and tells much of a variant that is far from the mean."""
+    random = np.random.default_rng(8)
+    covered = []
+    for _ in range(SIMULATIONS):
+        x = trials(random, 3, TRIALS, correlation=correlation) * 0.02
+        x[0] += 0.1
+        x -= x.mean()
+        y = 0.2 * x + SPREAD * trials(random, *x.shape, correlation=correlation)
+        beside = {str(i): v.tolist() for i, v in enumerate(x)}
+        samples = {str(i): (TRUE * np.exp(v)).tolist() for i, v in enumerate(y)}
+        covered.append(not excludes(together(samples, beside)["0"], TRUE))
+    assert np.mean(covered) >= 0.92
+
+
+def test_one_outlying_trial_hardly_turns_what_the_others_follow() -> None:
+    random = np.random.default_rng(9)
+    for _ in range(20):
+        samples, beside = follow(random, 1.0, 0)
+        before = together(samples, beside)
+        samples["0"][random.integers(TRIALS)] *= 3
+        after = together(samples, beside)
+        for name, spread in (("0", 2.0), ("1", 1.0), ("2", 1.0)):
+            assert after[name].value == pytest.approx(before[name].value, rel=spread * SPREAD)
+
+
+def test_what_hardly_changed_tells_no_slope() -> None:
+    samples, beside = follow(np.random.default_rng(10), 1.0, 0)
+    little = {name: [0.001 * x for x in of] for name, of in beside.items()}
+    assert together(samples, little) == together(samples) != together(samples, beside)
+
+
+def test_no_slope_is_taken_from_few_trials() -> None:
+    samples, beside = follow(np.random.default_rng(7), 1.0, 0, variants=1)
+    assert together(samples, beside) == together(samples)
+
+
 def test_one_outlying_trial_hardly_moves_an_estimate() -> None:
     steady = [0.99 * TRUE, 1.01 * TRUE, TRUE, 0.995 * TRUE, 1.005 * TRUE]
     without, with_ = (together({"": values})[""] for values in (steady, [*steady, 3 * TRUE]))

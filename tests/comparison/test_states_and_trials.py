@@ -101,6 +101,67 @@ def test_nothing_is_averaged_across_states() -> None:
         assert 0.95 * ratio < low < ratio < high < 1.05 * ratio
 
 
+def wide(found: Comparison, name: str) -> float:
+    """How far the interval of a decode ratio reaches, in parts of it."""
+    low, high = found.ratios[name][DECODE].ci95 or (0, 0)
+    return (high - low) / found.ratios[name][DECODE].value
+
+
+@pytest.mark.parametrize(
+    ("key", "other"), [("name", "transformers"), ("backend", "CUDA"), ("threads", 1)]
+)
+def test_variants_that_compute_in_another_way_have_a_spread_of_their_own(
+    key: str, other: str | int
+) -> None:
+    calm = [measured(name, speed) for name, speed in (("f16", 10), ("q8", 20), ("q4", 30))]
+    wild, like = measured("wild", 5, spread=0.2), measured("like", 5, spread=0.2)
+    wild.runtime[key] = other
+    alone, both = compared(*calm), compared(*calm, wild)
+    assert wide(both, "q8") == pytest.approx(wide(alone, "q8"))
+    assert wide(both, "wild") > 5 * wide(both, "q8")
+    assert wide(compared(*calm, like), "q8") > 3 * wide(alone, "q8")
+
+
+def test_few_trials_of_a_runtime_have_the_spread_of_all() -> None:
+    results = with_trials(
+        [measured(n, 10 * i) for i, n in enumerate(("f16", "q8", "q4"), 1)], "f16"
+    )
+    results["q4"].runtime["threads"] = 1
+    for left in (2, 1):
+        results["q4"].trials = results["q4"].trials[:left]
+        found = compare(results, "f16", "snakemake", goal=0.001)
+        assert 0.01 < wide(found, "q4") < 0.25 and found.best[DECODE] == ["q4"]
+        assert found.precision and found.precision.trials and found.precision.trials > 6
+
+
+@pytest.mark.parametrize("yardstick", ["compute_flops", "memory_bytes_per_second"])
+def test_ratios_follow_the_machine_within_a_state_and_are_those_at_its_mean(yardstick: str) -> None:
+    """The machine changes during the run, a variant gains, and the trials of q4 come later."""
+    results = with_trials(
+        [measured(n, 10 * i) for i, n in enumerate(("f16", "q8", "q4"), 1)], "f16"
+    )
+    at = {"q8": (0, 2, 4, 6, 8, 10), "q4": (3, 5, 7, 9, 11, 13)}
+    level = getattr(STEADY, yardstick)
+    for name, places in at.items():
+        sides = zip(by_round(results[name]), by_round(results["f16"]), strict=True)
+        results[name].trials = [
+            trial(
+                i,
+                {m: v * 1.02 ** (place - 6.5) for m, v in ours.items()},
+                theirs,
+                before=STEADY.model_copy(update={yardstick: level * 1.02 ** (place - aside)}),
+                after=STEADY.model_copy(update={yardstick: level * 1.02 ** (place + aside)}),
+            )
+            for i, (place, (ours, theirs)) in enumerate(zip(places, sides, strict=True))
+            for aside in [1.5 * (-1) ** i]
+        ]
+    found = compare(results, "f16", "snakemake")
+    assert len(found.states["aaaaaaaaaaaa"]) == 1
+    for name, ratio in (("q8", 2.0), ("q4", 3.0)):
+        assert found.ratios[name][DECODE].value == pytest.approx(ratio, rel=0.012)
+        assert wide(found, name) < 0.06  # 15 % and more by the trials as they come
+
+
 def test_one_state_has_one_table_and_is_said() -> None:
     text = tables.markdown(compared(measured("fp16", 10), measured("q8", 20)))
     (line,) = [line for line in text.splitlines() if line.startswith("- State")]

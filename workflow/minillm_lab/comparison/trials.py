@@ -3,10 +3,16 @@
 A ratio is estimated from those blocks of the variant's trials that began and ended in the state. A
 speed is the baseline's speed, from all trials in the state, times the variant's ratio, so a speed
 and the ratio beside it cannot contradict each other.
+
+Variants in one runtime share their spread where they have enough trials, and all do elsewhere.
+Within a state the machine still goes up and down, and ratios follow it, since a file that reads
+more memory gains where memory is faster. So ratios are those at the mean balance of compute to
+memory, over all trials in the state, where there are enough trials to tell.
 """
 
 from dataclasses import dataclass
 from math import exp, log
+from statistics import fmean
 
 from minillm_lab import estimates
 from minillm_lab.comparison.states import State, find_states
@@ -21,6 +27,7 @@ METRICS = {  # the metrics that trials measure, and their units
     "generate_seconds": "s",
     "generate_tokens_per_second": "t/s",
 }
+FEW = 4  # trials more than variants, below which a runtime's variants have no spread of their own
 Estimates = dict[str, dict[str, Estimate]]  # by metric, by variant
 
 
@@ -31,6 +38,7 @@ class Trial:
     speeds: dict[str, float]
     baseline_speeds: dict[str, float]
     ratios: dict[str, float]
+    balance: float  # logarithm of the compute yardstick over the memory yardstick
 
 
 @dataclass(frozen=True)
@@ -62,11 +70,17 @@ def by_state(results: dict[str, Result], baseline: str) -> list[InState]:
             before, after = next(of_trials)
             if before is not None and before == after:
                 found[before].setdefault(name, []).append(trial)
+    kinds = {name: kind(result) for name, result in results.items()}
     return [
-        figures(state, {n: combined(blocks) for n, blocks in of_state.items()}, baseline)
+        figures(state, {n: combined(bs) for n, bs in of_state.items()}, baseline, kinds)
         for state, of_state in zip(states, found, strict=True)
         if of_state
     ]
+
+
+def kind(result: Result) -> tuple[str, str, int]:
+    """What variants have in common whose ratios to the baseline scatter alike."""
+    return result.runtime["name"], result.runtime["backend"], result.runtime["threads"]
 
 
 def usable(result: Result) -> list[TrialSample]:
@@ -81,22 +95,43 @@ def combined(blocks: list[TrialSample]) -> list[Trial]:
     for block in blocks:
         by_trial.setdefault(block.trial, []).append(block)
 
-    def centres(kind: str, of_trial: list[TrialSample]) -> dict[str, float]:
-        found = [getattr(block, kind) for block in of_trial]
+    def centres(what: str, of_trial: list[TrialSample]) -> dict[str, float]:
+        found = [getattr(block, what) for block in of_trial]
         return {m: exp(estimates.centre([log(f[m]) for f in found])) for m in METRICS}
 
+    def balance(of_trial: list[TrialSample]) -> float:
+        readings = [reading for block in of_trial for reading in (block.before, block.after)]
+        return fmean(log(r.compute_flops / r.memory_bytes_per_second) for r in readings)
+
     return [
-        Trial(*(centres(kind, ts) for kind in ("speeds", "baseline_speeds", "ratios")))
-        for ts in by_trial.values()
+        Trial(
+            centres("speeds", of_trial),
+            centres("baseline_speeds", of_trial),
+            centres("ratios", of_trial),
+            balance(of_trial),
+        )
+        for of_trial in by_trial.values()
     ]
 
 
-def figures(state: State, trials: dict[str, list[Trial]], baseline: str) -> InState:
+def figures(
+    state: State,
+    trials: dict[str, list[Trial]],
+    baseline: str,
+    kinds: dict[str, tuple[str, str, int]],
+) -> InState:
     """Every metric's ratios and speeds in one state."""
     ratios: Estimates = {}
     speeds: Estimates = {}
+    mean = fmean(t.balance for ts in trials.values() for t in ts)
+    apart = {n: [t.balance - mean for t in ts] for n, ts in trials.items()}
+    alike = [[n for n in trials if kinds[n] == k] for k in dict.fromkeys(map(kinds.get, trials))]
+    few = [n for names in alike if sum(len(trials[n]) - 1 for n in names) < FEW for n in names]
     for metric in METRICS:
-        found = estimates.together({n: [t.ratios[metric] for t in ts] for n, ts in trials.items()})
+        samples = {n: [t.ratios[metric] for t in ts] for n, ts in trials.items()}
+        found = estimates.together(samples)
+        for names in alike:
+            found |= estimates.together({n: samples[n] for n in names if n not in few}, apart)
         every = [t.baseline_speeds[metric] for ts in trials.values() for t in ts]
         base = estimates.together({baseline: every})[baseline]
         ratios[metric] = {baseline: Estimate(1.0, None, len(every), 0.0), **found}
