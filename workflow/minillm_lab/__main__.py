@@ -3,20 +3,24 @@
 import argparse
 import os
 import sys
+from importlib import import_module
 
 from minillm_lab import __version__
-from minillm_lab.commands import diff, estimate, export, new, pick
 from minillm_lab.jobs.command import run
 
-COMMANDS = {"new": new, "pick": pick, "estimate": estimate, "diff": diff, "export": export}
+COMMANDS = ("new", "pick", "estimate", "diff", "export")
 
 
-def command_line() -> argparse.ArgumentParser:
-    """The commands with their arguments, and examples of each."""
+def command_line(asked: str | None = None) -> argparse.ArgumentParser:
+    """The commands with their arguments, and examples of each.
+
+    Only the one that is asked for is imported; all take a second longer.
+    """
     parser = argparse.ArgumentParser(prog="minillm-lab", description=main.__doc__)
     parser.add_argument("--version", action="version", version=f"minillm-lab {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, module in COMMANDS.items():
+    for name in [name for name in COMMANDS if name == asked] or COMMANDS:
+        module = import_module(f"minillm_lab.commands.{name}")
         about = (module.__doc__ or "").partition("\n\n")[0]
         command = commands.add_parser(
             name,
@@ -32,7 +36,7 @@ def command_line() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Write an experiment, or read the results of one; this program measures nothing itself."""
-    parser = command_line()
+    parser = command_line(*sys.argv[1:2])
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     try:
         run(lambda arguments: arguments.main(arguments), parser)
