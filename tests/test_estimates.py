@@ -106,7 +106,7 @@ def test_a_variant_that_was_tried_at_another_time_is_covered_too(correlation: fl
     random = np.random.default_rng(8)
     covered = []
     for _ in range(SIMULATIONS):
-        x = trials(random, 3, TRIALS, correlation=correlation) * 0.02
+        x = trials(random, 3, TRIALS, correlation=correlation) * 0.05
         x[0] += 0.1
         x -= x.mean()
         y = 0.2 * x + SPREAD * trials(random, *x.shape, correlation=correlation)
@@ -129,7 +129,7 @@ def test_one_outlying_trial_hardly_turns_what_the_others_follow() -> None:
 
 def test_what_hardly_changed_tells_no_slope() -> None:
     samples, beside = follow(np.random.default_rng(10), 1.0, 0)
-    little = {name: [0.001 * x for x in of] for name, of in beside.items()}
+    little = {name: [0.1 * x for x in of] for name, of in beside.items()}
     assert together(samples, little) == together(samples) != together(samples, beside)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from builders import STEADY, around, by_round, compared, made_up, trial, with_trials
+from minillm_lab import estimates
 from minillm_lab.comparison.compare import compare
 from minillm_lab.comparison.group import group_of
 from minillm_lab.comparison.shapes import Comparison
@@ -132,6 +133,21 @@ def test_few_trials_of_a_runtime_have_the_spread_of_all() -> None:
         found = compare(results, "f16", "snakemake", goal=0.001)
         assert 0.01 < wide(found, "q4") < 0.25 and found.best[DECODE] == ["q4"]
         assert found.precision and found.precision.trials and found.precision.trials > 6
+
+
+@pytest.mark.parametrize(("left", "own"), [(4, False), (5, True)])
+def test_a_runtime_has_a_spread_of_its_own_from_five_trials_of_one_variant_on(
+    left: int, own: bool
+) -> None:
+    results = with_trials(
+        [measured(n, 10 * i) for i, n in enumerate(("f16", "q8", "q4"), 1)], "f16"
+    )
+    results["q4"].runtime["threads"] = 1
+    results["q4"].trials = results["q4"].trials[:left]
+    samples = {n: [t.ratios[DECODE] for t in results[n].trials] for n in ("q8", "q4")}
+    pooled = estimates.together(samples if not own else {"q4": samples["q4"]})["q4"]
+    found = compare(results, "f16", "snakemake").ratios["q4"][DECODE]
+    assert found.ci95 == pytest.approx(pooled.ci95)
 
 
 @pytest.mark.parametrize("yardstick", ["compute_flops", "memory_bytes_per_second"])

@@ -32,7 +32,7 @@ Rounds = Sequence[Sequence[float]]  # samples[round][repetition]
 ALLOWANCE = 1.6  # times the plain standard error
 LEVEL = 0.05  # of all claims on a page together
 ENOUGH = 8  # samples more than variants, from which a slope is taken
-STEADY = 0.01  # deviation of what samples may follow that shows no slope
+STEADY = 0.03  # deviation of what samples may follow that shows no slope
 
 
 @dataclass(frozen=True)
