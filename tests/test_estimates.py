@@ -62,13 +62,24 @@ def test_a_95_percent_interval_covers_the_truth(case: str, variants: int) -> Non
 
 
 def follow(
-    random: np.random.Generator, slope: float, correlation: float, variants: int = 3
+    random: np.random.Generator,
+    slope: float,
+    correlation: float,
+    *,
+    variants: int = 3,
+    varies: float = 0.1,
+    apart: float = 0.0,
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Trials that follow something that goes up and down by 10 %, and what it was beside each."""
-    x = trials(random, variants, TRIALS, correlation=correlation) * 0.1
+    """Trials that follow something that goes up and down by 10 %, and what it was beside each.
+
+    For the first variant it was ``apart`` from the others.
+    """
+    x = trials(random, variants, TRIALS, correlation=correlation) * varies
+    x[0] += apart
     x -= x.mean()
     y = TRUE * np.exp(slope * x + SPREAD * trials(random, *x.shape, correlation=correlation))
-    return ({str(i): v.tolist() for i, v in enumerate(z)} for z in (y, x))
+    samples, beside = ({str(i): v.tolist() for i, v in enumerate(z)} for z in (y, x))
+    return samples, beside
 
 
 @pytest.mark.parametrize("slope", [0, 0.2, 1])
@@ -106,12 +117,7 @@ def test_a_variant_that_was_tried_at_another_time_is_covered_too(correlation: fl
     random = np.random.default_rng(8)
     covered = []
     for _ in range(SIMULATIONS):
-        x = trials(random, 3, TRIALS, correlation=correlation) * 0.05
-        x[0] += 0.1
-        x -= x.mean()
-        y = 0.2 * x + SPREAD * trials(random, *x.shape, correlation=correlation)
-        beside = {str(i): v.tolist() for i, v in enumerate(x)}
-        samples = {str(i): (TRUE * np.exp(v)).tolist() for i, v in enumerate(y)}
+        samples, beside = follow(random, 0.2, correlation, varies=0.05, apart=0.1)
         covered.append(not excludes(together(samples, beside)["0"], TRUE))
     assert np.mean(covered) >= 0.92
 

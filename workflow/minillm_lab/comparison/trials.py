@@ -70,17 +70,21 @@ def by_state(results: dict[str, Result], baseline: str) -> list[InState]:
             before, after = next(of_trials)
             if before is not None and before == after:
                 found[before].setdefault(name, []).append(trial)
-    kinds = {name: kind(result) for name, result in results.items()}
+    groups = alike(results)
     return [
-        figures(state, {n: combined(bs) for n, bs in of_state.items()}, baseline, kinds)
+        figures(state, {n: combined(bs) for n, bs in of_state.items()}, baseline, groups)
         for state, of_state in zip(states, found, strict=True)
         if of_state
     ]
 
 
-def kind(result: Result) -> tuple[str, str, int]:
-    """What variants have in common whose ratios to the baseline scatter alike."""
-    return result.runtime["name"], result.runtime["backend"], result.runtime["threads"]
+def alike(results: dict[str, Result]) -> list[list[str]]:
+    """The variants whose ratios to the baseline scatter alike, since they compute alike."""
+    found: dict[tuple[str, str, int], list[str]] = {}
+    for name, result in results.items():
+        how = result.runtime
+        found.setdefault((how["name"], how["backend"], how["threads"]), []).append(name)
+    return [*found.values()]
 
 
 def usable(result: Result) -> list[TrialSample]:
@@ -115,23 +119,20 @@ def combined(blocks: list[TrialSample]) -> list[Trial]:
 
 
 def figures(
-    state: State,
-    trials: dict[str, list[Trial]],
-    baseline: str,
-    kinds: dict[str, tuple[str, str, int]],
+    state: State, trials: dict[str, list[Trial]], baseline: str, groups: list[list[str]]
 ) -> InState:
-    """Every metric's ratios and speeds in one state."""
+    """Every metric's ratios and speeds in one state; ``groups`` are variants that scatter alike."""
     ratios: Estimates = {}
     speeds: Estimates = {}
     mean = fmean(t.balance for ts in trials.values() for t in ts)
     apart = {n: [t.balance - mean for t in ts] for n, ts in trials.items()}
-    alike = [[n for n in trials if kinds[n] == k] for k in dict.fromkeys(map(kinds.get, trials))]
-    few = [n for names in alike if sum(len(trials[n]) - 1 for n in names) < FEW for n in names]
+    tried = [[n for n in names if n in trials] for names in groups]
+    enough = [names for names in tried if sum(len(trials[n]) - 1 for n in names) >= FEW]
     for metric in METRICS:
         samples = {n: [t.ratios[metric] for t in ts] for n, ts in trials.items()}
         found = estimates.together(samples)
-        for names in alike:
-            found |= estimates.together({n: samples[n] for n in names if n not in few}, apart)
+        for names in enough:
+            found |= estimates.together({n: samples[n] for n in names}, apart)
         every = [t.baseline_speeds[metric] for ts in trials.values() for t in ts]
         base = estimates.together({baseline: every})[baseline]
         ratios[metric] = {baseline: Estimate(1.0, None, len(every), 0.0), **found}

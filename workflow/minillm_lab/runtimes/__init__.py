@@ -263,10 +263,10 @@ def importing() -> Iterator[None]:
         gc.enable()
 
 
+@importing()
 def open_runtime(name: str) -> Runtime:
     """A runtime by its name; this imports its library."""
-    with importing():
-        runtime: Runtime = import_module(MODULES[name]).RUNTIME()
+    runtime: Runtime = import_module(MODULES[name]).RUNTIME()
     return runtime
 
 

@@ -54,13 +54,9 @@ class Transformers:
         self.device = "cpu"
         self.library: str | None = None  # the one that computes with quantized weights
 
+    @importing()
     def prepare(self, weights: Path, options: Options) -> None:
         torch.zeros(1, device=detect_device(options.device))  # starts the GPU's driver
-        with importing():
-            self._import(weights)
-
-    def _import(self, weights: Path) -> None:
-        """Import all that computes with these weights."""
         try:
             config = AutoConfig.from_pretrained(
                 weights, local_files_only=True, trust_remote_code=False
