@@ -36,6 +36,10 @@ def installed(library: str) -> bool:
         return False
 
 
+# Thousands of processes start here: each would compile the lab anew where Python may keep nothing.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 MISSING = [library for library in OF_LIBRARIES if not installed(library)]
 collect_ignore_glob = [tests for library in MISSING for tests in OF_LIBRARIES[library]]
 
