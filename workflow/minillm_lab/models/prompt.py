@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from minillm_lab.header import LONGEST_TEMPLATE
@@ -32,6 +31,8 @@ LONGEST_PROMPT = 1 << 18  # characters of the longest text that a template may m
 
 def from_folder(folder: Path, question: str) -> dict[str, Any]:
     """The prompt by the tokenizer of a folder of safetensors."""
+    from transformers import AutoTokenizer  # seconds, and a GGUF file needs none of it
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
