@@ -215,7 +215,8 @@ def test_odd_names_paths_and_prompts_just_work(tmp_path: Path, tiny_gguf: Path) 
     (scratch := tmp_path / "scratch $(touch CANARY) 'é'").mkdir()
     lab.config = tiny_config(
         Path(weights), prompt=question, scratch=str(scratch), results="r;$(touch+CANARY)'&é/x",
-        readme="my page $(touch CANARY) 'é'.md", rounds=1, repetitions=1, warmups=0, context=256,
+        readme="my page $(touch CANARY) 'é'.md", context=256,
+        rounds=1, trials=1, repetitions=1, warmups=0,
         variants={"f16": {"runtime": "llama.cpp", "quantization": "F16"}},
     )  # fmt: skip
     lab.write_config()

@@ -18,7 +18,7 @@ FP16 = {"runtime": "transformers", "dtype": "float16"}
 Q4_K_M = {"runtime": "llama.cpp", "quantization": "Q4_K_M"}
 DRAWN = {"tables": 1, "charts": 1, "pages": 1, "readme": 1}
 LONG = {"long_contexts": [256, 64], "long_text": "long.txt"}
-ONCE = {"rounds": 1, "repetitions": 1, "warmups": 0}
+ONCE = {"rounds": 1, "trials": 1, "repetitions": 1, "warmups": 0}
 
 
 @pytest.fixture(scope="module")

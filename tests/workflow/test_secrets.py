@@ -16,7 +16,7 @@ def test_a_token_is_written_nowhere(tmp_path: Path, tiny_gguf: Path) -> None:
     with Hub() as hub:
         hub.publish("acme/tiny", {FILE: tiny_gguf.read_bytes()})
         gguf = {"repository": "acme/tiny", "revision": COMMIT, "files": {"F16": {"file": FILE}}}
-        config = tiny_config(tiny_gguf, rounds=1, repetitions=1, warmups=0)
+        config = tiny_config(tiny_gguf, rounds=1, trials=1, repetitions=1, warmups=0)
         config["models"] = {"tiny": {"hub": {"gguf": gguf}}}
         env = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": CANARY}
         lab = Lab(tmp_path / "lab", config, env)
