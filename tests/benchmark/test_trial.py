@@ -265,15 +265,19 @@ def test_no_process_outlives_the_one_that_conducts(
     assert not (tmp_path / "trial.json").exists()
 
 
-@pytest.mark.parametrize("layers", [None, 1], ids=["", "gpu_layers, which a CPU leaves"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"gpu_layers": 1}, {"device": "gpu", "gpu_layers": 0}],
+    ids=["", "gpu_layers, which a CPU leaves", "no layer on the GPU"],
+)
 def test_two_models_that_do_not_fit_together_are_no_trial_and_no_error(
-    layers: int | None, tmp_path: Path
+    settings: dict[str, Any], tmp_path: Path
 ) -> None:
     weights = [tmp_path / f"{name}.gguf" for name in ("big", "bigger")]
     for path in weights:
         with path.open("wb") as file:
             file.truncate(int(0.6 * limits.memory_limit()))  # without a block on the disk
-    done = start(tmp_path, weights, gpu_layers=layers)
+    done = start(tmp_path, weights, **settings)
     assert done.returncode == 0, done.stderr
     found = read_trial(tmp_path / "trial.json")
     assert isinstance(found, NoTrial) and (found.variant, found.baseline) == ("v", "b")
@@ -285,17 +289,19 @@ def test_two_models_that_do_not_fit_together_are_no_trial_and_no_error(
 def test_models_that_do_not_fit_into_the_gpu_together_are_no_trial(
     twins: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """All layers of a model of two are three: its output is one too."""
     smi = tmp_path / "nvidia-smi"
     smi.write_text('#!/bin/sh\ncase "$*" in *=memory.total*) echo 0; esac\n')  # MiB
     smi.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    done = start(tmp_path, twins, device="gpu")
-    found = read_trial(tmp_path / "trial.json")
-    assert isinstance(found, NoTrial), done.stderr
-    assert "v and b do not fit into the GPU's memory together" in found.reason
+    for layers in (None, 3, 99):
+        done = start(tmp_path, twins, device="gpu", gpu_layers=layers)
+        found = read_trial(tmp_path / "trial.json")
+        assert isinstance(found, NoTrial), done.stderr
+        assert "v and b do not fit into the GPU's memory together" in found.reason
     parts = tmp_path / "parts"
     parts.mkdir()
-    done = start(parts, twins, device="gpu", gpu_layers=1)
+    done = start(parts, twins, device="gpu", gpu_layers=2)
     assert isinstance(read_trial(parts / "trial.json"), Trial), done.stderr
 
 

@@ -10,6 +10,7 @@ which other programs ran is repeated.
 import argparse
 import json
 import math
+import re
 import signal
 import sys
 import tempfile
@@ -26,6 +27,7 @@ import psutil
 
 from minillm_lab.benchmark import machine
 from minillm_lab.benchmark.yardsticks import yardsticks
+from minillm_lab.header import read_gguf
 from minillm_lab.jobs.command import log, progress, run, say
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.limits import memory_limit
@@ -202,24 +204,37 @@ def threads_of(settings: list[dict[str, Any]]) -> tuple[int, int]:
 def fits_twice(sides: dict[str, tuple[Path, dict[str, Any]]]) -> str | None:
     """Why the two models do not fit into memory together, the machine's or its GPUs'; else None.
 
-    Only weights count. A model whose layers a variant distributes by ``gpu_layers`` counts nowhere,
-    nor does one on a GPU that nvidia-smi does not know.
+    Only weights count. A model of which both memories hold a part counts nowhere, nor does one on a
+    GPU that nvidia-smi does not know.
     """
     sizes: dict[str, dict[str, int]] = {"cpu": {}, "gpu": {}}
     for name, (weights, settings) in sides.items():
-        if settings["device"] == "cpu" or settings.get("gpu_layers") is None:
-            size = size_in(weights, settings.get("dtype", "float16"))
-            sizes[settings["device"]][name] = size
+        if held := held_by(weights, settings):
+            sizes[held][name] = size_in(weights, settings.get("dtype", "float16"))
     room = {"memory": (sizes["cpu"], memory_limit())}
     if len(sizes["gpu"]) == 2 and (gpus := machine.accelerator_memory("total")):
         room["the GPU's memory"] = sizes["gpu"], sum(gpus)
-    for kind, (held, there) in room.items():
-        if (needed := SPARE * sum(held.values())) > there:
+    for kind, (models, there) in room.items():
+        if (needed := SPARE * sum(models.values())) > there:
             return (
-                f"{' and '.join(held)} do not fit into {kind} together: they need"
+                f"{' and '.join(models)} do not fit into {kind} together: they need"
                 f" {needed / 1e6:.0f} MB of the {there / 1e6:.0f} MB there are"
             )
     return None
+
+
+def held_by(weights: Path, settings: dict[str, Any]) -> str | None:
+    """Whose memory holds the weights, ``cpu`` or ``gpu``; None if each holds some layers.
+
+    Besides the layers of its tensors' names, a model has one for its output.
+    """
+    offered = settings.get("gpu_layers")
+    if settings["device"] == "cpu" or offered == 0:
+        return "cpu"
+    if offered is None:
+        return "gpu"
+    named = (re.match(r"blk\.(\d+)\.", tensor.name) for tensor in read_gguf(weights).tensors)
+    return "gpu" if offered > 1 + max((int(m[1]) for m in named if m), default=0) else None
 
 
 def measure_trial(
