@@ -305,6 +305,18 @@ def test_models_that_do_not_fit_into_the_gpu_together_are_no_trial(
     assert isinstance(read_trial(parts / "trial.json"), Trial), done.stderr
 
 
+@pytest.mark.parametrize("layers", [(1, 1), (2, 0), (0, 99)], ids=["parts", "a part", "apart"])
+def test_models_that_no_memory_holds_both_of_are_tried(
+    layers: tuple[int, int], twins: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "memory_limit", lambda: 1)
+    sides = {
+        name: (weights, {"device": "gpu", "gpu_layers": offered})
+        for name, weights, offered in zip("vb", twins, layers, strict=True)
+    }
+    assert trial.fits_twice(sides) is None
+
+
 CALM, OTHER = STEADY, Reading(compute_flops=1.3e11, memory_bytes_per_second=5e10)
 
 

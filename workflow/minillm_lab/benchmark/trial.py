@@ -204,8 +204,8 @@ def threads_of(settings: list[dict[str, Any]]) -> tuple[int, int]:
 def fits_twice(sides: dict[str, tuple[Path, dict[str, Any]]]) -> str | None:
     """Why the two models do not fit into memory together, the machine's or its GPUs'; else None.
 
-    Only weights count. A model of which both memories hold a part counts nowhere, nor does one on a
-    GPU that nvidia-smi does not know.
+    Only weights count, and only where one memory holds both. A model of which both memories hold a
+    part counts nowhere, nor does one on a GPU that nvidia-smi does not know.
     """
     sizes: dict[str, dict[str, int]] = {"cpu": {}, "gpu": {}}
     for name, (weights, settings) in sides.items():
@@ -215,7 +215,7 @@ def fits_twice(sides: dict[str, tuple[Path, dict[str, Any]]]) -> str | None:
     if len(sizes["gpu"]) == 2 and (gpus := machine.accelerator_memory("total")):
         room["the GPU's memory"] = sizes["gpu"], sum(gpus)
     for kind, (models, there) in room.items():
-        if (needed := SPARE * sum(models.values())) > there:
+        if len(models) == 2 and (needed := SPARE * sum(models.values())) > there:
             return (
                 f"{' and '.join(models)} do not fit into {kind} together: they need"
                 f" {needed / 1e6:.0f} MB of the {there / 1e6:.0f} MB there are"
@@ -233,7 +233,7 @@ def held_by(weights: Path, settings: dict[str, Any]) -> str | None:
         return "cpu"
     if offered is None:
         return "gpu"
-    named = (re.match(r"blk\.(\d+)\.", tensor.name) for tensor in read_gguf(weights).tensors)
+    named = (re.search(r"blk\.(\d+)\.", tensor.name) for tensor in read_gguf(weights).tensors)
     return "gpu" if offered > 1 + max((int(m[1]) for m in named if m), default=0) else None
 
 
