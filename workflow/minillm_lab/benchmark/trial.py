@@ -207,20 +207,22 @@ def fits_twice(sides: dict[str, tuple[Path, dict[str, Any]]]) -> str | None:
     Only weights count, and only where one memory holds both. A model of which both memories hold a
     part counts nowhere, nor does one on a GPU that nvidia-smi does not know.
     """
-    sizes: dict[str, dict[str, int]] = {"cpu": {}, "gpu": {}}
-    for name, (weights, settings) in sides.items():
-        if held := held_by(weights, settings):
-            sizes[held][name] = size_in(weights, settings.get("dtype", "float16"))
-    room = {"memory": (sizes["cpu"], memory_limit())}
-    if len(sizes["gpu"]) == 2 and (gpus := machine.accelerator_memory("total")):
-        room["the GPU's memory"] = sizes["gpu"], sum(gpus)
-    for kind, (models, there) in room.items():
-        if len(models) == 2 and (needed := SPARE * sum(models.values())) > there:
-            return (
-                f"{' and '.join(models)} do not fit into {kind} together: they need"
-                f" {needed / 1e6:.0f} MB of the {there / 1e6:.0f} MB there are"
-            )
-    return None
+    held = {held_by(*side) for side in sides.values()}
+    if held == {"cpu"}:
+        kind, there = "memory", memory_limit()
+    elif held == {"gpu"} and (gpus := machine.accelerator_memory("total")):
+        kind, there = "the GPU's memory", sum(gpus)
+    else:
+        return None
+    sizes = (
+        size_in(weights, settings.get("dtype", "float16")) for weights, settings in sides.values()
+    )
+    if (needed := SPARE * sum(sizes)) <= there:
+        return None
+    return (
+        f"{' and '.join(sides)} do not fit into {kind} together: they need"
+        f" {needed / 1e6:.0f} MB of the {there / 1e6:.0f} MB there are"
+    )
 
 
 def held_by(weights: Path, settings: dict[str, Any]) -> str | None:
