@@ -310,6 +310,7 @@ def test_models_that_no_memory_holds_both_of_are_tried(
     layers: tuple[int, int], twins: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trial, "memory_limit", lambda: 1)
+    monkeypatch.setattr(machine, "accelerator_memory", lambda _: [1])
     sides = {
         name: (weights, {"device": "gpu", "gpu_layers": offered})
         for name, weights, offered in zip("vb", twins, layers, strict=True)
