@@ -37,7 +37,27 @@ def test_it_gives_speeds_and_ratios_with_the_trials_own_interval(tmp_path: Path)
     assert rows["q4"][0].startswith("20.0 (×2.00, ")
     assert rows["q8"][0].startswith("5.00 (×0.50, ")
     assert rows["fp16"][:2] == ["10.0", "10.0"]
-    assert rows["fp16"][2:] == rows["q4"][2:] == ["1.00", "0.00"]
+    assert rows["fp16"][2:] == ["1.00", "0.00", "–"]
+    assert rows["q4"][2:] == ["1.00", "0.00", "170 · 32.0"]
+
+
+def test_speeds_agree_with_their_ratios_though_the_machine_was_slower_in_one_trial(
+    tmp_path: Path,
+) -> None:
+    slow = made_up_trial("q8", 0.05, levels=(2.97, 3.0, 3.03))
+    rows = told(tmp_path, q4=made_up_trial("q4", 0.025), q8=slow)
+    decode = {name: row[0].split(",")[0] for name, row in rows.items()}
+    assert decode == {"fp16": "6.67", "q4": "26.7 (×4.00", "q8": "13.3 (×2.00"}
+
+
+def test_a_prompt_that_another_tokenizer_cuts_otherwise_counts_its_own_tokens(
+    tmp_path: Path,
+) -> None:
+    trial = made_up_trial("other", 0.1)
+    longer = trial.variant.model_copy(update={"prompt_tokens": 20})
+    rows = told(tmp_path, other=trial.model_copy(update={"variant": longer}))
+    assert rows["other"][0].startswith("10.0 (×1.00, ")
+    assert rows["other"][1].startswith("20.0 (×2.00, ")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ Its intervals come from the slices of one trial: they hold for that moment alone
 """
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 
@@ -17,50 +18,65 @@ from minillm_lab.jobs.files import write_text
 from minillm_lab.records import Round, Trial, read_record
 from minillm_lab.wording import number
 
-HEADER = ["", "Decode ↑, t/s", "Prefill ↑, t/s", "Load, warm cache ↓, s", "Memory after load ↓, MB"]
+SPEEDS = {"Decode": "decode", "Prefill": "prefill"}
+HEADER = ["", *(f"{name} ↑, t/s" for name in SPEEDS)]
+HEADER += ["Load, warm cache ↓, s", "Memory after load ↓, MB", "Machine, GF/s · GB/s"]
 
 
 def ratio(trial: Trial, what: str) -> Estimate:
     """Speed over the baseline's, with an interval from the trial's own cycles."""
-    sides = ((getattr(b.variant, what), getattr(b.baseline, what)) for b in trial.blocks)
+    sides = (
+        (getattr(b.variant, f"{what}_seconds"), getattr(b.baseline, f"{what}_seconds"))
+        for b in trial.blocks
+    )
     pairs = [pair for ours, theirs in sides for pair in zip(ours, theirs, strict=True)]
-    return estimates.of_rounds([[theirs / ours] for ours, theirs in pairs])
+    is_prompt = what == "prefill"  # of another tokenizer it has another number of tokens
+    tokens = trial.variant.prompt_tokens / trial.baseline.prompt_tokens if is_prompt else 1.0
+    return estimates.of_rounds([[tokens * theirs / ours] for ours, theirs in pairs])
 
 
-def median_of(trial: Trial, metric: str, baseline: bool = False) -> float:
-    """The variant's speed in a trial, or the baseline's."""
-    blocks = samples_of(trial)
-    return median((b.baseline_speeds if baseline else b.speeds)[metric] for b in blocks)
+def of_baseline(trials: Iterable[Trial], what: str) -> float:
+    """The baseline's speed: the median over trials of the median over a trial's blocks."""
+    metric = f"{what}_tokens_per_second"
+    return median(median(b.baseline_speeds[metric] for b in samples_of(t)) for t in trials)
 
 
-def speed(trial: Trial | None, what: str, metric: str) -> str:
-    """A speed, its ratio to the baseline with its interval; – without a trial."""
-    if trial is None:
-        return "–"
+def speed(trial: Trial, what: str, baseline: float) -> str:
+    """The baseline's speed times the ratio, and the ratio with its interval."""
     found = ratio(trial, what)
-    text = f"{number(median_of(trial, metric))} (×{number(found.value)}"
+    text = f"{number(baseline * found.value)} (×{number(found.value)}"
     return text + (f", {number(found.ci95[0])} to {number(found.ci95[1])})" if found.ci95 else ")")
+
+
+def machine_in(trial: Trial) -> str:
+    """What the yardsticks read during a trial: operations and bytes per second, in billions."""
+    readings = [trial.blocks[0].before, *(b.after for b in trial.blocks)]
+    compute = median(r.compute_flops for r in readings)
+    memory = median(r.memory_bytes_per_second for r in readings)
+    return f"{number(compute / 1e9)} · {number(memory / 1e9)}"
 
 
 def table(rounds: list[Round], trials: dict[str, Trial], baseline: str) -> str:
     """The table as Markdown."""
+    base = {what: of_baseline(trials.values(), what) for what in SPEEDS.values() if trials}
     rows = []
     for r in rounds:
         trial = trials.get(r.variant)
-        cells = [
-            speed(trial, "decode_seconds", "decode_tokens_per_second"),
-            speed(trial, "prefill_seconds", "prefill_tokens_per_second"),
-        ]
-        if r.variant == baseline and trials:
-            first = next(iter(trials.values()))
-            names = [f"{what}_tokens_per_second" for what in ("decode", "prefill")]
-            cells = [number(median_of(first, name, baseline=True)) for name in names]
+        if trial:
+            speeds = [speed(trial, what, of_it) for what, of_it in base.items()]
+        elif r.variant == baseline and trials:
+            speeds = [*map(number, base.values())]
+        else:
+            speeds = ["–"] * len(SPEEDS)
         loaded = "–" if r.load_warm_seconds is None else number(r.load_warm_seconds)
-        rows.append([r.variant, *cells, loaded, number(r.memory_after_load.resident / 1e6)])
+        memory = number(r.memory_after_load.resident / 1e6)
+        rows.append([r.variant, *speeds, loaded, memory, machine_in(trial) if trial else "–"])
     drawn = tabulate(rows, headers=HEADER, tablefmt="github", disable_numparse=True)
     return (
-        "Provisional: one round and one trial of each variant; in brackets, the ratio to"
-        f" `{baseline}` and its interval within that trial.\n\n{drawn}"
+        "Provisional: one round and one trial of each variant. In brackets, the ratio to"
+        f" `{baseline}` and its interval within that trial; a speed is the baseline's, over all"
+        " these trials, times the ratio. The last column is what the yardsticks read during the"
+        f" trial: in another state of the machine, the ratio is another.\n\n{drawn}"
     )
 
 
