@@ -13,10 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.jobs.watcher import talking
-from minillm_lab.records import Reading
+
+if TYPE_CHECKING:
+    from minillm_lab.records import Reading
 
 ROWS = 192  # of each square matrix; three in float32 are 442 kB and stay in a core's cache
 READ_BYTES = 256 << 20  # of memory in all, several times a processor's last cache
@@ -30,18 +33,20 @@ ONE_THREAD = (
 
 
 @contextmanager
-def yardsticks(threads: int) -> Iterator[Callable[[], Reading]]:
+def yardsticks(threads: int) -> Iterator[Callable[[], "Reading"]]:
     """A function that reads both yardsticks in 0.2 s, as often as it is called.
 
     It reads in a process of its own, which sleeps between readings, so that its memory and threads
     are not in the caller's figures. Raises LabError if it cannot read.
     """
+    from minillm_lab.records import Reading  # which the process that reads need not import
+
     command = [sys.executable, "-m", "minillm_lab.benchmark.yardsticks", "--threads", str(threads)]
     process = talking(command, env=os.environ | dict.fromkeys(ONE_THREAD, "1"))
     assert process.stdin and process.stdout
     commands, readings = process.stdin, process.stdout
 
-    def read() -> Reading:
+    def read() -> "Reading":
         try:
             print("read", file=commands)
             return Reading.model_validate_json(readings.readline())
@@ -57,7 +62,7 @@ def yardsticks(threads: int) -> Iterator[Callable[[], Reading]]:
         process.communicate()
 
 
-def read_once(threads: int) -> Reading:
+def read_once(threads: int) -> "Reading":
     """Both yardsticks now, by a process that ends afterwards and frees its memory."""
     with yardsticks(threads) as read:
         return read()
