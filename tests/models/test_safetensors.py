@@ -32,17 +32,17 @@ def test_the_weights_keep_their_type_and_range(
 def test_the_header_is_read_once(
     tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read: list[str] = []
-    reader = gguf.GGUFReader
+    read: list[Path] = []
+    reader, init = gguf.GGUFReader, gguf.GGUFReader.__init__
 
-    def counted(path: str) -> gguf.GGUFReader:
-        read.append(path)
-        return reader(path)
+    def counted(self: gguf.GGUFReader, path: Path) -> None:
+        read.append(Path(path))
+        init(self, path)
 
-    monkeypatch.setattr(gguf, "GGUFReader", counted)
+    monkeypatch.setattr(gguf.GGUFReader, "__init__", counted)
     write_safetensors(tiny_gguf, tmp_path / "out")
-    assert read == [str(tiny_gguf)]
-    assert gguf.GGUFReader is counted
+    assert read == [tiny_gguf]
+    assert gguf.GGUFReader is reader
 
 
 def with_a_large_weight(file: Path, bits: int) -> None:

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import gguf as gguf_package
+import numpy as np
 import torch
 import transformers
 from safetensors import SafetensorError
@@ -21,6 +23,18 @@ from minillm_lab.jobs.files import check_space, written_whole
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 
 
+class Reader(gguf_package.GGUFReader):  # type: ignore[misc] # which has no types
+    """A reader of plain arrays, whose slices, one for each word, take less time than a map's."""
+
+    @property
+    def data(self) -> Any:
+        return self.plain
+
+    @data.setter
+    def data(self, mapped: Any) -> None:
+        self.plain = np.asarray(mapped)
+
+
 @contextmanager
 def read_once() -> Iterator[None]:
     """Let Transformers read a GGUF's header once.
@@ -28,7 +42,7 @@ def read_once() -> Iterator[None]:
     It makes a reader, which takes seconds for a vocabulary, for the config, the weights and the
     tokenizer each, and the map of all tensors' names for each module anew.
     """
-    reader, names = cache(gguf_package.GGUFReader), cache(gguf_package.get_tensor_name_map)
+    reader, names = cache(Reader), cache(gguf_package.get_tensor_name_map)
     with (
         patch.object(gguf_package, "GGUFReader", reader),
         patch.object(gguf_package, "get_tensor_name_map", names),
