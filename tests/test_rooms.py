@@ -11,8 +11,8 @@ from conftest import ROOT
 PACKAGE = ROOT / "workflow/minillm_lab"
 FROM_THE_TOP = [
     "__main__", "commands", "report", "comparison", "benchmark", "recipes", "quality", "models",
-    "runtimes", "experiment", "result", "recipe", "records", "header", "estimates", "wording",
-    "jobs", "__init__",
+    "runtimes", "experiment", "result", "recipe", "records", "header", "ggml", "estimates",
+    "wording", "jobs", "__init__",
 ]  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

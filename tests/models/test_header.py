@@ -2,12 +2,15 @@
 
 import json
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import broken_gguf
 import pytest
 
+from conftest import ROOT
 from minillm_lab.experiment.sources import SAFETENSORS_FILES, Model
 from minillm_lab.header import LONGEST_TEMPLATE, read_gguf, read_header
 from minillm_lab.jobs.errors import LabError
@@ -220,3 +223,18 @@ def test_a_part_that_is_missing_is_named(index: object, said: str, tmp_path: Pat
 def test_pickles_alone_are_no_weights(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     assert "holds no *.safetensors" in refused_folder(tmp_path, tmp_path / "out")
+
+
+def test_what_converts_mistrals_tokenizers_is_not_loaded_and_can_be(tiny_gguf: Path) -> None:
+    """It would cost each job that reads a header 0.4 s; Transformers loads it where it needs it."""
+    program = f"""
+import sys
+from pathlib import Path
+from minillm_lab.header import read_gguf
+assert read_gguf(Path({str(tiny_gguf)!r})).type == "F16"
+assert "gguf.vocab" in sys.modules and "mistral_common" not in sys.modules
+import mistral_common
+"""
+    env = {"PYTHONPATH": str(ROOT / "workflow")}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

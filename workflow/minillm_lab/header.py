@@ -85,7 +85,7 @@ class Header:
 
         Without quantized tensors it is the type of most weights, whatever the file says.
         """
-        from gguf.constants import LlamaFileType
+        from minillm_lab.ggml import LlamaFileType
 
         if any(tensor.type not in UNQUANTIZED_TENSORS for tensor in self.tensors):
             known = self.file_type in list(LlamaFileType)
@@ -314,7 +314,7 @@ def _skip_value(cursor: _Cursor, key: str, kind: int) -> None:
 
 
 def _tensor(cursor: _Cursor) -> Tensor:
-    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+    from minillm_lab.ggml import GGML_QUANT_SIZES, GGMLQuantizationType
 
     name = cursor.text("a tensor's name", LONGEST_TENSOR_NAME)
     dimensions = cursor.number("I")

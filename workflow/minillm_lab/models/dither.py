@@ -80,8 +80,7 @@ def steps(blocks: NDArray[np.uint8], type_: str) -> NDArray[np.float32]:
 
 def dequantized(blocks: NDArray[np.uint8], type_: str) -> NDArray[np.float32]:
     """The weights of blocks of bytes, shape (blocks, weights in each)."""
-    from gguf import GGMLQuantizationType
-    from gguf.quants import dequantize
+    from minillm_lab.ggml import GGMLQuantizationType, dequantize
 
     row = blocks.reshape(1, -1)  # the package goes through rows one by one
     weights: NDArray[np.float32] = dequantize(row, GGMLQuantizationType[type_])
@@ -89,7 +88,7 @@ def dequantized(blocks: NDArray[np.uint8], type_: str) -> NDArray[np.float32]:
 
 
 def block_bytes(type_: str) -> int:
-    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+    from minillm_lab.ggml import GGML_QUANT_SIZES, GGMLQuantizationType
 
     size: int = GGML_QUANT_SIZES[GGMLQuantizationType[type_]][1]
     return size

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gguf
 import llama_cpp
 import numpy as np
 from llama_cpp._ggml import libggml
 from numpy.typing import NDArray
 
+from minillm_lab.ggml import gguf
 from minillm_lab.header import read_header
 from minillm_lab.jobs.command import progress, run, say
 from minillm_lab.jobs.errors import LabError

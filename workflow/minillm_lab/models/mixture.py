@@ -7,8 +7,7 @@ small tensors as they are, and takes another type where a row does not divide in
 import re
 from collections.abc import Container, Mapping
 
-from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
-
+from minillm_lab.ggml import GGML_QUANT_SIZES, GGMLQuantizationType
 from minillm_lab.header import Header
 from minillm_lab.jobs.errors import LabError
 

@@ -79,7 +79,7 @@ def size_of(form: str, found: Found) -> float:
 
 def bytes_in(type_: str, width: int) -> float:
     """Bytes of a weight in a type, or in what stands for it where rows are no whole blocks."""
-    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+    from minillm_lab.ggml import GGML_QUANT_SIZES, GGMLQuantizationType
 
     block, size = GGML_QUANT_SIZES[GGMLQuantizationType[type_]]
     if block == 256 and width % block:  # as llama.cpp's quantizer falls back

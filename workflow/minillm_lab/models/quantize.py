@@ -17,9 +17,9 @@ from typing import Any
 
 import llama_cpp
 import numpy as np
-from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
+from minillm_lab.ggml import GGML_QUANT_SIZES, GGMLQuantizationType
 from minillm_lab.header import Header, read_gguf
 from minillm_lab.jobs.command import run, say
 from minillm_lab.jobs.errors import LabError

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import gguf as gguf_package
 import numpy as np
 import torch
 import transformers
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+from minillm_lab.ggml import gguf as gguf_package
 from minillm_lab.header import read_header
 from minillm_lab.jobs.command import run, say
 from minillm_lab.jobs.errors import LabError, first_line

@@ -12,10 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
-from gguf.quants import dequantize
 from numpy.typing import NDArray
 
+from minillm_lab.ggml import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
 from minillm_lab.header import Tensor, parse_header
 from minillm_lab.jobs.files import gguf_files
 from minillm_lab.models.mixture import NEEDS_MATRIX, NEVER_WITHOUT_MATRIX

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
+from minillm_lab.ggml import GGML_QUANT_SIZES, GGMLQuantizationType
 from minillm_lab.header import Header
 from minillm_lab.jobs.command import progress, run, say
 from minillm_lab.jobs.errors import LabError
