@@ -39,7 +39,8 @@ def test_code_cannot_be_left(text: str, shown: str) -> None:
 @pytest.mark.parametrize(
     "value, shown",
     [(1234.5, "1234"), (131.46, "131"), (39.04, "39.0"), (0.1281, "0.13"), (0.00213, "0.0021"),
-     (0.00999, "0.0100"), (0, "0.00"), (99.96, "100")],
+     (0.00999, "0.0100"), (0, "0.00"), (99.96, "100"), (9.996, "10.0"), (999.6, "1000"),
+     (0.5346, "0.53"), (0.99547, "1.00")],
 )  # fmt: skip
 def test_a_number_has_its_significant_digits_and_only_nothing_reads_0(
     value: float, shown: str

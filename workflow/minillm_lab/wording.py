@@ -57,10 +57,9 @@ def number(value: float) -> str:
     """
     if 0 < value < 0.01:
         return f"{value:.{1 - floor(log10(value))}f}"
-    value = float(f"{value:.3g}") if value < 1000 else value
-    if value >= 100:
-        return f"{value:.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    rounded = float(f"{value:.3g}")  # tells the digits alone: 0.5346 rounded twice is 0.54
+    digits = 0 if rounded >= 100 else 1 if rounded >= 10 else 2
+    return f"{value:.{digits}f}"
 
 
 def times(ratio: Interval) -> str:
