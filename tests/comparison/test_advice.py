@@ -401,6 +401,20 @@ def test_nothing_fits_says_which_limit_fails_by_how_much_and_what_is_nearest() -
     assert "`big` out: memory 800 MB is over the 360 MB asked for by 122 %" in text
 
 
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        (Limits(memory=3.9995e8), "memory 400 MB is over the 399.9 MB asked for"),
+        (Limits(memory=4e8), "meets the 400 MB asked for by its value, but it may be 408 MB"),
+        (Limits(memory=4.0799e8), "the 407.99 MB asked for by its value, but it may be 408 MB"),
+    ],
+)
+def test_a_figure_and_its_limit_have_the_digits_that_tell_them_apart(
+    limits: Limits, said: str
+) -> None:
+    assert said in advice(ALL, limits)
+
+
 def test_a_dominated_variant_is_never_taken_nor_runner_up() -> None:
     worse = variant("worse", 39, 5e8, 0.002, size=2 * 10**8)
     choice = choose(named(worse, MID, BIG), Limits())

@@ -57,31 +57,40 @@ def interval(metric: Metric, speed: bool) -> tuple[float, float] | None:
     return min(*found, value / (1 + RESOLUTION)), max(*found, value * (1 + RESOLUTION))
 
 
+def apart(value: float, limit: float) -> tuple[str, str]:
+    """A figure and its limit, with as many digits as it takes to tell them apart."""
+    texts = number(value), number(limit)
+    for digits in range(4, 9):
+        if texts[0] != texts[1] or value == limit:
+            break
+        texts = f"{value:.{digits}g}", f"{limit:.{digits}g}"
+    return texts
+
+
 def limit_check(name: str, unit: str, measured: Metric | None, limit: float) -> Check:
     """A figure compared with its limit: a least speed (``unit`` t/s), or most bytes (MB)."""
     if measured is None or measured.value is None or measured.value <= 0:
         return Check(UNKNOWN, inf, f"its {name} was not measured, so it cannot be judged")
     speed = unit == "t/s"
-
-    def shown(value: float) -> str:
-        return f"{number(value if speed else value / 1e6)} {unit}"
-
+    scale = 1.0 if speed else 1e-6
     ratio_ = measured.value / max(limit, 1e-9)
     beyond = -log(ratio_) if speed else log(ratio_)
     ends = interval(measured, speed)
     low, high = ends or (measured.value, measured.value)
     worst_is_within = low >= limit if speed else high <= limit
-    said, asked = f"{name} {shown(measured.value)}", f"the {shown(limit)} asked for"
+    is_, wanted = apart(scale * measured.value, scale * limit)
+    said, asked = f"{name} {is_} {unit}", f"the {wanted} {unit} asked for"
     if beyond > 0:
-        how_far = f" by {100 * abs(1 - ratio_):.0f} %" if limit else ""
+        how_far = f" by {100 * abs(1 - ratio_):.0f} %" if limit and abs(1 - ratio_) > 0.005 else ""
         relation = "is short of" if speed else "is over"
         return Check(FAILED, beyond, f"{said} {relation} {asked}{how_far}")
     if ends is None:
         text = f"{said} meets {asked}, but one measurement gives no interval"
         return Check(BY_VALUE, beyond, text)
     if not worst_is_within:
-        end = shown(low if speed else high)
-        text = f"{said} meets {asked} by its value, but it may be {end}"
+        end, wanted = apart(scale * (low if speed else high), scale * limit)
+        asked = f"the {wanted} {unit} asked for"
+        text = f"{said} meets {asked} by its value, but it may be {end} {unit}"
         return Check(BY_VALUE, beyond, text)
     return Check(SAFE, beyond, f"{said} meets {asked}")
 
