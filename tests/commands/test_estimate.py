@@ -107,3 +107,12 @@ def test_rounds_that_disagree_are_said() -> None:
         if "per_second" in name:
             metric.samples[0] = [speed / 3 for speed in metric.samples[0]]
     assert "The rounds disagree" in described(disturbed, 100, 100, False)
+
+
+def test_two_rounds_that_differ_a_little_are_too_few_and_do_not_disagree() -> None:
+    result = known()
+    result.protocol["rounds"] = 2
+    for metric in result.metrics.values():
+        metric.samples = [[1.1 * x for x in metric.samples[0]], *metric.samples[1:2]]
+    said = described(result, 100, 100, False)
+    assert "Two rounds give a wide interval" in said and "disagree" not in said

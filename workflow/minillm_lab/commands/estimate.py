@@ -159,14 +159,23 @@ def described(result: Result, prompt_tokens: int, answer_tokens: int, cold: bool
     if found.whole.ci95 is None:
         lines.append("- No interval: one round was measured.")
     elif found.whole.ci95[1] > WIDE * found.whole.value:
-        lines.append("- The rounds disagree: measure again, or more rounds, on a quiet machine.")
+        rounds = result.protocol["rounds"]
+        lines.append(
+            "- Two rounds give a wide interval wherever they differ by a few percent: measure more"
+            " (`--config rounds=5`)."
+            if rounds == 2
+            else "- The rounds disagree: measure again, or more rounds, on a quiet machine."
+        )
     if prompt_tokens + answer_tokens > found.measured_to + TOKENS_AT_DEPTH:
         lines.append(
             f"- Speeds were measured up to {found.measured_to} tokens of context. Beyond that this"
             " is"
             " an extrapolation, whose error the interval does not include."
         )
-    lines.append("- The interval holds for the time of the measurement; the machine itself drifts.")
+    lines.append(
+        "- It comes from rounds, over all states of the machine, while the table's speeds are of"
+        " trials in one; it holds for the time of the measurement, and the machine itself drifts."
+    )
     return "\n".join(lines)
 
 
