@@ -57,12 +57,18 @@ def paragraphs(text: str) -> Markup:
     return Markup("\n").join(found)
 
 
-def measured_cell(name: str, metric: Metric | QualityMetric | None, text: str) -> dict[str, str]:
-    """A cell of the summary: the text, the JSON's own value to sort by, the interval."""
+def measured_cell(
+    name: str, metric: Metric | QualityMetric | None, text: str, scale: float = 1.0
+) -> dict[str, str]:
+    """A cell of the summary: the text, the JSON's own value to sort by, the interval.
+
+    The interval is in the column's unit, which is ``scale`` times the JSON's.
+    """
     value = "" if metric is None or metric.value is None else repr(metric.value)
     interval = "measured once: no interval"
     if metric and metric.ci95:
-        interval = f"95 % from {metric.ci95[0]:.4g} to {metric.ci95[1]:.4g} {metric.unit}"
+        low, high = (scale * end for end in metric.ci95)
+        interval = f"95 % from {low:.4g} to {high:.4g}"
     return {"metric": name, "value": value, "text": text, "interval": interval}
 
 
@@ -77,7 +83,8 @@ def deciding(comparison: Comparison) -> dict[str, Callable[[str], dict[str, str]
     def measured(metric: str, unit: str) -> Callable[[str], dict[str, str]]:
         def cell(name: str) -> dict[str, str]:
             value, ratio = results[name].metrics[metric], comparison.ratios[name].get(metric)
-            return measured_cell(metric, value, table.shown(value, ratio, unit))
+            shown = table.shown(value, ratio, unit)
+            return measured_cell(metric, value, shown, table.SCALES[unit])
 
         return cell
 
@@ -134,10 +141,12 @@ def summary(comparison: Comparison) -> dict[str, Any]:
         found.append(counted_cell("bits_per_weight", bits, f"{bits:.2f}"))
         for name, (_, unit) in speed.items():
             metric = result.metrics.get(name)
-            found.append(measured_cell(name, metric, table.shown(metric, None, unit)))
+            shown = table.shown(metric, None, unit)
+            found.append(measured_cell(name, metric, shown, table.SCALES[unit]))
         for name, (_, factor, digits) in quality.items():
             measured = (result.quality or {}).get(name)
-            found.append(measured_cell(name, measured, quality_plain(measured, factor, digits)))
+            shown = quality_plain(measured, factor, digits)
+            found.append(measured_cell(name, measured, shown, factor))
         return found
 
     return {
