@@ -88,6 +88,16 @@ def test_the_picture_shows_the_figures_of_the_json(eight: Comparison) -> None:
     assert [n for n, r in shown.items() if r["baseline"]] == ["fp16"]
 
 
+def test_speeds_over_lengths_are_all_of_rounds() -> None:
+    result = made_up("q8_0", decode=around(30))
+    for metric, speed in {"_at_10": 20.0, "_at_512": 15.0}.items():
+        of_rounds = result.metrics["decode_tokens_per_second"].model_copy(update={"value": speed})
+        result.metrics[f"decode_tokens_per_second{metric}"] = of_rounds
+    found = [r for r in drawn(compared(result, made_up("fp16")), "lengths") if "length" in r]
+    speeds = {r["length"]: r["value"] for r in found if r["variant"] == "q8_0"}
+    assert speeds == {10: 20.0, 512: 15.0}
+
+
 def test_what_means_nothing_is_marked_and_not_on_the_front(eight: Comparison) -> None:
     broken = eight.model_copy(deep=True)
     broken.results["q8_0"].output.flaw = "it repeats one token"

@@ -90,9 +90,8 @@ def metrics_of(rounds: list[Round]) -> dict[str, Metric]:
         held = [[float(d.memory.resident)] for d in at]
         samples[f"memory_bytes_at_{tokens}"] = ("B", held)
     prompt = rounds[0].prompt_tokens  # trials measure at this length too; these are the rounds' own
-    for phase in ("prefill", "decode"):
-        of_answers = samples[f"{phase}_tokens_per_second"]
-        samples.setdefault(f"{phase}_tokens_per_second_at_{prompt}", of_answers)
+    for name in ("prefill_tokens_per_second", "decode_tokens_per_second", "first_token_seconds"):
+        samples.setdefault(f"{name}_at_{prompt}", samples[name])
     found = {}
     for name, (unit, by_round) in samples.items():
         if not any(by_round):

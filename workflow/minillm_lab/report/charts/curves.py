@@ -30,9 +30,9 @@ def lengths(comparison: Comparison, names: list[str], width: int) -> alt.TopLeve
         rows = []
         for name in names:
             result = comparison.results[name]
-            at = {f"{metric}_at_{tokens}": tokens for tokens in depths(result)}
-            at[metric] = result.protocol["prompt_tokens"]
-            for each, tokens in sorted(at.items(), key=lambda item: item[1]):
+            lengths = sorted({result.protocol["prompt_tokens"], *depths(result)})
+            for tokens in lengths:  # all of rounds: trials are of one state, and have one length
+                each = f"{metric}_at_{tokens}"
                 rows += rows_of(comparison, [name], each, factor, length=tokens)
         if rows:
             panels.append((rows, "Prompt, tokens", f"{title}, {unit}", unit))

@@ -247,7 +247,9 @@ def labels(found: list[Point], best: list[Point], x: Axis, y: Axis) -> list[alt.
             leaders.append(
                 {"x": p.speed, "y": y.held(p.loss), "x2": x.value(end_x), "y2": y.value(end_y)}
             )
-    drawn = alt.Chart(alt.Data(values=leaders)).mark_rule(style="quiet", strokeWidth=1)
+    drawn = alt.Chart(alt.Data(values=leaders)).mark_rule(
+        style="quiet", strokeWidth=1, strokeDash=[1, 3]
+    )  # dotted, as no interval is
     text = alt.Chart(alt.Data(values=named)).mark_text(
         style="label", fontSize=FONT, align="center", baseline="middle"
     )
