@@ -82,7 +82,8 @@ def test_the_model_card_holds_the_files_the_figures_and_the_command() -> None:
 def test_the_model_card_of_two_models_says_whose_each_file_is() -> None:
     small, large = made_up("a"), made_up("b")
     small.model.name, large.model.name = "small", "large"
-    card = model_card(compared(small, large).results, "snakemake --cores 1")
+    found = compared(small, large)
+    card = model_card(found.results, found)
     assert "| `small: m, llama.cpp`" in card and "| `large: m, llama.cpp`" in card
 
 

@@ -1,19 +1,24 @@
 """The page from trials: figures of each state, one story in every cell, nothing made up."""
 
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from builders import STEADY, around, by_round, compared, made_up, trial, with_trials
 from minillm_lab import estimates
+from minillm_lab.commands.export import model_card
 from minillm_lab.comparison.compare import compare
 from minillm_lab.comparison.group import group_of
 from minillm_lab.comparison.shapes import Comparison
 from minillm_lab.comparison.trials import METRICS
 from minillm_lab.records import Reading
 from minillm_lab.report import table, tables
+from minillm_lab.report.front import front
 from minillm_lab.report.learnings import learnings
+from minillm_lab.report.legend import legend
 from minillm_lab.report.readme import details
 from minillm_lab.report.recommendation import recommendation
 from minillm_lab.result import Metric, Result
@@ -88,6 +93,27 @@ def test_two_states_have_a_table_each_and_a_sentence_together() -> None:
     assert "in 2" in line and "170 GF/s" in line and "133 GF/s" in line
     assert "32.0 GB/s" in line and "50.0 GB/s" in line
     assert "(trials: q8 4, q4 4)" in second.replace("\n", " ")
+
+
+def test_every_page_says_whose_state_its_speeds_are_and_what_the_advice_is_worth_in_the_other() -> (
+    None
+):
+    found = in_two_states()
+    page = front(found, Path("README.md"), with_picture=False)
+    share = f"{found.states['aaaaaaaaaaaa'][0].share:.0%}".replace("%", " %")
+    whose = f"are of state A, in which the machine was most of the time ({share} of the readings)"
+    assert whose in page and "[RESULTS.md](RESULTS.md) has those of the others" in page
+    assert "ratios on this page are of state A (trials: q8 6, q4 6)" in details(found)
+    for text in (page, details(found)):
+        (line,) = [line for line in text.splitlines() if "Why: " in line]
+        (told,) = re.findall(
+            r"In the machine's state B it decodes ×(\S+) .* as fast as `fp16`", line
+        )
+        assert float(told) == pytest.approx(40 / 16, rel=0.03) and "tied" not in line
+    card = model_card(found.results, found)
+    assert f"the machine was most of the time ({share} of the readings): 170 GF/s" in card
+    one = compared(measured("fp16", 10), measured("q8", 20))
+    assert "state" not in front(one, Path("README.md"), with_picture=False)
 
 
 def test_nothing_is_averaged_across_states() -> None:
@@ -340,6 +366,14 @@ def test_speeds_at_other_prompt_lengths_have_no_ratio() -> None:
     shown = cells(tables.markdown(found))
     assert shown["Decode, prompt of 512", "q8"] == "10.0"
     assert f"{DECODE}_at_512" not in found.ratios["q8"]
+    assert "that is named come from rounds." in legend(found)
+    few = Metric(value=10.0, unit="t/s", ci95=None, n=2, samples=[[9.0], [11.0]])
+    for result in results:
+        result.metrics[f"{DECODE}_at_512"] = few
+        result.protocol["rounds"] = 2
+    few.samples[0][0] = 9.5
+    results[1].metrics[f"{DECODE}_at_512"] = few.model_copy(update={"samples": [[11.0], [9.0]]})
+    assert "come from rounds: with 2 rounds, a factor of two" in legend(compared(*results))
 
 
 def test_pages_of_equal_variants_claim_a_difference_in_one_of_twenty_at_most() -> None:
@@ -363,6 +397,17 @@ def test_how_much_of_the_memorys_speed_decoding_takes_is_shown() -> None:
     assert 11 <= first <= 14 and 48 <= second <= 52  # of 32 GB/s
     (sentence,) = [line for line in learnings(found) if line.startswith("Memory as a limit")]
     assert sentence.index("`q8`") < sentence.index("`fp16`") and "16.0 GB/s" in sentence
+
+
+def test_how_near_memory_is_as_a_limit_is_told_of_each_state() -> None:
+    found = in_two_states()
+    for result in found.results.values():
+        result.model.read_bytes = 10**9
+    (sentence,) = [line for line in learnings(found) if line.startswith("Memory as a limit")]
+    shares = [int(s) for s in re.findall(r"(\d+) %", sentence)]
+    expected = [100 * x for x in (30 / 32, 40 / 50, 10 / 32, 16 / 50)]  # of GB/s, in A and in B
+    assert shares == pytest.approx(expected, rel=0.05)
+    assert sentence.count("% in state B") == 2
 
 
 def test_a_model_that_caches_may_hold_is_not_held_against_memory() -> None:

@@ -55,8 +55,8 @@ def test_the_memory_of_a_gpu_is_told_wherever_memory_is() -> None:
     assert [cell.strip() for cell in row.split("|")[2:-1]] == ["310", "**155** (×0.50)", "–"]
     page = front(found, Path("README.md"), with_picture=False)
     assert MEMORY in page
-    assert "decodes 1000 tokens per second (×2.00), takes up to" in page
-    assert "MB of memory and 155 MB on the GPU" in page
+    assert "decodes 1000 tokens per second (×2.00), takes" in page
+    assert "MB of memory at its peak and 155 MB on the GPU" in page
 
 
 def test_where_all_compute_on_the_cpu_no_gpu_is_named() -> None:

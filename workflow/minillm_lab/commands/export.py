@@ -24,7 +24,7 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.recipe import Recipe
 from minillm_lab.records import TOKENS_AT_DEPTH
 from minillm_lab.report import quality
-from minillm_lab.report.legend import by_imatrix, mixtures, recipes, warned
+from minillm_lab.report.legend import by_imatrix, described, mixtures, recipes, warned
 from minillm_lab.report.table import chosen_settings
 from minillm_lab.result import Metric, Result, depths, quantized_in
 from minillm_lab.wording import as_code, inert, number, visible
@@ -43,7 +43,7 @@ EXAMPLES = (
 FLASH_ATTENTION = {"disabled": 0, "off": 0, "enabled": 1, "on": 1}
 
 
-def model_card(results: dict[str, Result], command: str) -> str:
+def model_card(results: dict[str, Result], comparison: Comparison) -> str:
     """A table of one machine's model files, and how they were measured, as Markdown."""
     header = ["File", "Size, MB", "Bits per weight"]
     header += ["KL divergence ↓, nats", "Same top token ↑, %", "Perplexity ↓, × the reference's"]
@@ -61,10 +61,16 @@ def model_card(results: dict[str, Result], command: str) -> str:
         "Medians, with 95 % intervals where they are in brackets; memory is the process's most."
         " KL divergence, same top token and perplexity are taken against"
         f" {compared_with(results)}.",
-        f"Command: {as_code(command)}, on"
+        f"Command: {as_code(comparison.command)}, on"
         f" {inert(max(r.measured_at for r in results.values())[:10])},"
         " with minillm-lab.",
     ]
+    if len(states := comparison.states.get(m["fingerprint"], [])) > 1:
+        share = f"{states[0].share:.0%}".replace("%", " %")
+        notes.append(
+            f"Speeds are of the state in which the machine was most of the time ({share} of the"
+            f" readings): {described(states[0])}."
+        )
     notes += [*by_imatrix(results), *mixtures(results), *recipes(results)]
     notes += quality.legend(results)
     for text, names in warned(results).items():
@@ -243,7 +249,7 @@ def text_of(
         return json.dumps(publish(comparison).model_dump(mode="json"), ensure_ascii=False)
     results = folder.of_one_machine(comparison.results, asked)
     if format_ == "model-card":
-        return model_card(results, comparison.command)
+        return model_card(results, comparison)
     if format_ == "recipe":
         return recipe_text(results, variant)
     rows = [json.dumps(row, allow_nan=False) for row in llama_bench(results)]

@@ -10,6 +10,7 @@ from minillm_lab.comparison.group import group_of
 from minillm_lab.comparison.limits import DEFAULT_LOSS, Limits, default_limits
 from minillm_lab.jobs.limits import memory_available
 from minillm_lab.quality.verdict import LEVELS
+from minillm_lab.report.legend import states_in_short
 from minillm_lab.report.recommendation import advice
 from minillm_lab.wording import as_code, number
 
@@ -85,4 +86,5 @@ def main(arguments: argparse.Namespace) -> None:
     measured = next(iter(results.values())).machine["fingerprint"]
     other = "" if measured == here else f", which is not this machine ({as_code(here)})"
     lines.append(f"Measured on machine {as_code(measured)}{other}.")
+    lines += filter(None, [states_in_short(comparison, "the page has those of the others")])
     print("\n".join(lines))

@@ -20,13 +20,16 @@ def bytes_per_token(result: Result) -> float | None:
     return read * 8 * held / result.model.bits_per_weight if read and held else read
 
 
-def read_share(comparison: Comparison, result: Result) -> float | None:
+def read_share(comparison: Comparison, result: Result, state: int = 0) -> float | None:
     """The bytes that decoding reads per second over those of the yardstick in the same state.
 
-    None if that is not known, or if the weights are so small that caches may hold them.
+    ``state`` is its number, 0 being the most frequent. None if the share is not known, or if the
+    weights are so small that caches may hold them.
     """
-    states = comparison.states.get(result.machine["fingerprint"])
-    decode, read = result.metrics[DECODE].value, bytes_per_token(result)
+    states = comparison.states.get(result.machine["fingerprint"], [])[state:]
+    metrics = states[0].metrics.get(result.variant, {}) if state and states else result.metrics
+    decode = metrics[DECODE].value if DECODE in metrics else None
+    read = bytes_per_token(result)
     if (
         not states
         or not decode

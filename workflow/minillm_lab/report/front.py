@@ -14,7 +14,7 @@ from minillm_lab.comparison.shapes import Comparison
 from minillm_lab.quality.verdict import verdict
 from minillm_lab.report import picture, quality
 from minillm_lab.report.learnings import most_important
-from minillm_lab.report.legend import failed_lines
+from minillm_lab.report.legend import failed_lines, states_in_short
 from minillm_lab.report.page import details_of
 from minillm_lab.report.recommendation import recommendation
 from minillm_lab.report.table import (
@@ -67,8 +67,9 @@ def front(
         f"×: the ratio to `{comparison.baseline}`; ≈: tied with it. **Bold**: best, or tied with"
         " the best.",
         unranked_line(comparison),
-        f"Intervals, warnings, all figures and answers: [{details}]({details}). Other limits:"
-        " `minillm-lab pick`.",
+        states_in_short(comparison, f"[{details}]({details}) has those of the others"),
+        f"More figures, warnings and answers: [{details}]({details}); every interval:"
+        " `comparison.csv` among the results. Other limits: `minillm-lab pick`.",
     ]
     parts.append(" ".join(filter(None, legend)))
     parts += ["\n".join(failed_lines(comparison))] if comparison.failed else []

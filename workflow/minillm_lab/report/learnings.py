@@ -1,5 +1,7 @@
 """Key learnings: sentences computed from the figures, each supported by their intervals."""
 
+from string import ascii_uppercase
+
 from minillm_lab.benchmark.collect import UNPACKED
 from minillm_lab.comparison.advice import faster, memory_of, speed_of
 from minillm_lab.comparison.bound import bytes_per_token, read_share
@@ -186,12 +188,18 @@ def limited(comparison: Comparison) -> list[str]:
         result = comparison.results[name]
         read = bytes_per_token(result) or 0
         rate = read * (result.metrics["decode_tokens_per_second"].value or 0)
-        parts.append((f"`{name}`", f"{number(rate / 1e9)} GB/s", f"{100 * known[name]:.0f} %"))
+        share = f"{100 * known[name]:.0f} %"
+        others = "".join(
+            f", {100 * of_other:.0f} % in state {letter}"
+            for number_, letter in enumerate(ascii_uppercase[1:], 1)
+            if (of_other := read_share(comparison, result, number_))
+        )
+        parts.append((f"`{name}`", f"{number(rate / 1e9)} GB/s", share, others))
     near, far = parts
     return [
         f"Memory as a limit: decoding a token reads the weights once. {near[0]} does so at"
-        f" {near[1]}, {near[2]} of what the memory yardstick reads here;"
-        f" {far[0]} at {far[1]}, {far[2]}."
+        f" {near[1]}, {near[2]} of what the memory yardstick reads{near[3] or ' here'};"
+        f" {far[0]} at {far[1]}, {far[2]}{far[3]}."
     ]
 
 

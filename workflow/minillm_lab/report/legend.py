@@ -8,7 +8,15 @@ from minillm_lab.comparison.shapes import Comparison, Precision, StateFigures
 from minillm_lab.estimates import LEVEL
 from minillm_lab.recipe import Recipe
 from minillm_lab.report import quality
-from minillm_lab.report.table import ROWS, drawn, shown, unranked_line
+from minillm_lab.report.table import (
+    ROWS,
+    by_chance,
+    depth_rows,
+    drawn,
+    shown,
+    unranked,
+    unranked_line,
+)
 from minillm_lab.result import Result, depths
 from minillm_lab.wording import as_code, inert, number, without_folders
 
@@ -40,10 +48,12 @@ def legend(comparison: Comparison) -> str:
 
 
 def rounds_line(comparison: Comparison) -> str:
-    """Which speeds come from rounds, whatever the states of the machine were."""
+    """Which speeds come from rounds, whatever the states of the machine were, and their worth."""
     several = any(len(states) > 1 for states in comparison.states.values())
     text = "Prefill and decode at a prompt length that is named come from rounds"
-    return text + (", over all states of the machine." if several else ".")
+    text += ", over all states of the machine" if several else ""
+    found = unranked(comparison, [*depth_rows(comparison.results)])
+    return text + (f": {by_chance(comparison, found)}." if any(found.values()) else ".")
 
 
 def state_lines(comparison: Comparison) -> list[str]:
@@ -62,11 +72,31 @@ def state_lines(comparison: Comparison) -> list[str]:
                 for letter, state in zip(ascii_uppercase, states, strict=False)
             ).replace("%", " %")
             lines.append(
-                f"- States{on}: the machine was in {len(states)} ({listed}). Speeds and ratios in"
-                " the table are of state A, but for those from rounds, and hold for this machine in"
-                " that state during this run; figures of the others stand below."
+                f"- States{on}: the machine was in {len(states)} ({listed}). Speeds and ratios on"
+                f" this page are of state A (trials: {counted(states[0])}), but for those from"
+                " rounds, and hold for this machine in that state during this run; figures of the"
+                " others stand below."
             )
     return lines
+
+
+def states_in_short(comparison: Comparison, others: str) -> str:
+    """The state that speeds are of; empty where no machine was in two.
+
+    ``others`` says where the other states' figures are.
+    """
+    several = [states for states in comparison.states.values() if len(states) > 1]
+    if not several:
+        return ""
+    share = f"{several[0][0].share:.0%}".replace("%", " %")
+    which = f"the machine was most of the time ({share} of the readings)"
+    which = which if len(comparison.states) == 1 else "each machine was most of the time"
+    return f"Speeds and their ratios are of state A, in which {which}; {others}."
+
+
+def counted(state: StateFigures) -> str:
+    """The trials of each variant in a state."""
+    return ", ".join(f"{name} {trials}" for name, trials in state.trials.items())
 
 
 def described(state: StateFigures) -> str:
@@ -98,8 +128,7 @@ def other_states(comparison: Comparison) -> list[str]:
                         for n in names
                     )
                     body.append([f"{label.format(tokens=tokens)}, {unit}", *cells])
-            counted = ", ".join(f"{n} {state.trials.get(n, 0)}" for n in names if n in state.trials)
-            parts += ["", f"**State {letter}**{on} (trials: {counted})", "", drawn(body)]
+            parts += ["", f"**State {letter}**{on} (trials: {counted(state)})", "", drawn(body)]
     return parts
 
 

@@ -1,5 +1,7 @@
 """Which variant to take, in words: comparison/advice.py takes it."""
 
+from string import ascii_uppercase
+
 from minillm_lab.comparison.advice import Choice, choose
 from minillm_lab.comparison.group import Group, by_machine, group_of
 from minillm_lab.comparison.limits import (
@@ -12,10 +14,11 @@ from minillm_lab.comparison.limits import (
     taken_on_gpu,
 )
 from minillm_lab.comparison.shapes import Comparison
+from minillm_lab.estimates import quotient
 from minillm_lab.quality.verdict import verdict
 from minillm_lab.report import quality
 from minillm_lab.result import Result
-from minillm_lab.wording import as_code, inert, number
+from minillm_lab.wording import as_code, inert, number, times
 
 
 def in_short(name: str, result: Result) -> str:
@@ -28,7 +31,7 @@ def in_short(name: str, result: Result) -> str:
     if speed.ci95:
         text += f" ({number(speed.ci95[0])} to {number(speed.ci95[1])})"
     if memory.value is not None:
-        text += f", takes {number(memory.value / 1e6)} MB of memory at most"
+        text += f", takes {number(memory.value / 1e6)} MB of memory at its peak"
     text += f", {number(result.model.size / 1e6)} MB file"
     if taken := taken_on_gpu(result):
         text += f", and {number(taken / 1e6)} MB on the accelerator"
@@ -47,7 +50,7 @@ def advice(group: Group, limits: Limits) -> str:
             lines += [f"- Nearest: {in_short(choice.nearest, results[choice.nearest])}"]
     else:
         lines = [f"**Take {in_short(choice.taken, results[choice.taken])}.**", ""]
-        lines += [f"- Why: {choice.why}."]
+        lines += [f"- Why: {choice.why}.{in_other_states(group, choice)}"]
         if choice.runner_up:
             lines += [f"- Runner-up: {in_short(choice.runner_up, results[choice.runner_up])}"]
         lines += between(choice, results)
@@ -64,6 +67,21 @@ def advice(group: Group, limits: Limits) -> str:
     return "\n".join(lines)
 
 
+def in_other_states(group: Group, choice: Choice) -> str:
+    """How fast the taken variant decodes beside the runner-up in the machine's other states."""
+    over, said = choice.runner_up or group.baseline, ""
+    for letter, state in zip(ascii_uppercase[1:], group.states[1:], strict=False):
+        ratios = state.ratios[SPEED]
+        if choice.taken in ratios and over in ratios and choice.taken != over:
+            found = quotient(ratios[choice.taken], ratios[over])
+            p = found.p()
+            untold = ", which was not tested" if p is None else ", which is tied with 1"
+            told = "" if p is not None and group.claims(p) else untold
+            pace = f"{times(found)} as fast as {as_code(over)}"
+            said += f" In the machine's state {letter} it decodes {pace}{told}."
+    return said
+
+
 def between(choice: Choice, results: dict[str, Result]) -> list[str]:
     """What to take of each model but the one chosen, and how the models compare."""
     return [
@@ -78,7 +96,8 @@ def recommendation(comparison: Comparison) -> str:
     lines = []
     for fingerprint, results in groups.items():
         limits = default_limits(results)
-        choice = choose(group_of(comparison, results), limits)
+        group = group_of(comparison, results)
+        choice = choose(group, limits)
         where = f" on {as_code(fingerprint)}" if len(groups) > 1 else ""
         limit = f" with at most {limits.loss} loss" if limits.loss else ", quality not measured"
         if choice.taken is None:
@@ -90,7 +109,7 @@ def recommendation(comparison: Comparison) -> str:
         if any(c.outcome == FAILED for c in choice.checks[choice.taken]):
             limit = ""  # another model's reference set it; what it lost itself is said below
         text = f"**Recommended{where}**{limit}: {in_brief(comparison, choice.taken)}."
-        text += f" Why: {choice.why}."
+        text += f" Why: {choice.why}.{in_other_states(group, choice)}"
         doubts = [c.text for c in choice.checks[choice.taken] if c.outcome != SAFE]
         text += f" But: {'; '.join(doubts)}." if doubts else ""
         if choice.runner_up:
@@ -108,7 +127,7 @@ def in_brief(comparison: Comparison, name: str) -> str:
     said = [] if speed is None else [f"decodes {number(speed)} tokens per second"]
     if said and ratio and ratio.ci95 and not ratio.tie:
         said[0] += f" (×{number(ratio.value)})"
-    said += [] if memory is None else [f"takes up to {number(memory / 1e6)} MB of memory"]
+    said += [] if memory is None else [f"takes {number(memory / 1e6)} MB of memory at its peak"]
     if taken := taken_on_gpu(result):
         said.append(f"{number(taken / 1e6)} MB on the GPU")
     listed = " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)

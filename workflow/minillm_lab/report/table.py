@@ -1,5 +1,7 @@
 """The rows and cells of the long table."""
 
+from collections.abc import Sequence
+
 from tabulate import tabulate
 
 from minillm_lab.comparison.bound import read_share
@@ -48,15 +50,15 @@ def holds(result: Result) -> str:
     return f"⚠ {text}" if result.model.share_of_named_type < 0.5 else text
 
 
-def unranked(comparison: Comparison) -> dict[str, set[str]]:
-    """By load, the variants of machines where its rounds are too few to rank any.
+def unranked(comparison: Comparison, metrics: Sequence[str] = LOADS) -> dict[str, set[str]]:
+    """By metric of rounds, the variants of machines where these are too few to rank any.
 
-    There, loads that differ by ``TOLD_APART`` would be tied with the best: nobody reads that so.
+    There, figures that differ by ``TOLD_APART`` would be tied with the best: nobody reads that so.
     """
     level = max(comparison.cutoff, LEVEL / max(comparison.claims, 1))
-    found: dict[str, set[str]] = {metric: set() for metric in LOADS}
+    found: dict[str, set[str]] = {metric: set() for metric in metrics}
     for results in by_machine(comparison.results).values():
-        for metric in LOADS:
+        for metric in metrics:
             values = {n: v for n, r in results.items() if (v := value_of(r, metric)) is not None}
             if len(values) < 2:
                 continue
@@ -72,12 +74,17 @@ def unranked_line(comparison: Comparison) -> str:
     """Which loads are not ranked, and why; empty where all are."""
     found = unranked(comparison)
     names = [n for n, m in (("cold", LOADS[0]), ("warm", LOADS[1])) if found[m]]
-    rounds = {comparison.results[n].protocol["rounds"] for of in found.values() for n in of}
     if not names:
         return ""
     which = "Loads" if len(names) == 2 else f"{names[0].capitalize()} loads"
+    return f"{which} are not ranked: {by_chance(comparison, found)}."
+
+
+def by_chance(comparison: Comparison, found: dict[str, set[str]]) -> str:
+    """How little the rounds of what is not ranked tell."""
+    rounds = {comparison.results[n].protocol["rounds"] for of in found.values() for n in of}
     counted = "one round" if rounds == {1} else f"{min(rounds)} rounds"
-    return f"{which} are not ranked: with {counted}, a factor of two between them may be chance."
+    return f"with {counted}, a factor of two between them may be chance"
 
 
 def cell(comparison: Comparison, variant: str, metric: str, unit: str, ranked: bool = True) -> str:
