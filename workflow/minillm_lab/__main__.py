@@ -35,7 +35,7 @@ def command_line(asked: str | None = None) -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Write an experiment, or read the results of one; this program measures nothing itself."""
+    """Write an experiment, or read the results of one; this program runs no model itself."""
     parser = command_line(*sys.argv[1:2])
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     try:
