@@ -280,6 +280,10 @@ def titles(
         ]
     if loss == MEMORY:
         lines = ["Quality was not measured: memory takes its place; bars: 95 % intervals"]
+    states = comparison.states.get(comparison.results[names[0]].machine["fingerprint"], [])
+    if len(states) > 1:
+        share = f"{states[0].share:.0%}".replace("%", " %")
+        lines.append(f"Speeds in state A of the machine, {share} of the readings")
     left_out = [n for n in names if n not in {p.name for p in found}]
     if left_out:
         lines.append(f"Not drawn, since a figure is missing: {', '.join(left_out)}")
