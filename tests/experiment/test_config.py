@@ -23,6 +23,8 @@ BAD = {
     "a typo": ("variants.q4_k_m.quantisation", "Q4_K_M", "did you mean 'quantization'"),
     "a typo on top": ("promt", "x", "did you mean 'prompt'"),
     "an unknown type": ("variants.q4_k_m.quantization", "Q4_K_XXL", "'Q4_K_XXL' is not one of"),
+    "a misspelt type": ("variants.q4_k_m.quantization", "q4_km", "; did you mean 'Q4_K_M'?"),
+    "a misspelt runtime": ("variants.q4_k_m.runtime", "llamacpp", "; did you mean 'llama.cpp'?"),
     "an unknown runtime": ("variants.q4_k_m.runtime", "vllm", "'vllm' is not one of"),
     "a reference in a runtime that gives none": (
         "quality.reference",

@@ -1,6 +1,7 @@
 """Messages about a config: pydantic's errors in plain words."""
 
 import difflib
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def described(origin: str, error: Any, allowed: list[str]) -> str:
                 key, value = f"{key}.runtime", context["tag"]
                 runtimes = [tag for tag in expected.split(", ") if " " not in tag]
                 expected = ", ".join(runtimes)  # not what stands in place of a runtime
-            text = f"{shown(value)} is not one of {expected}"
+            text = f"{shown(value)} is not one of {expected}{nearest(value, expected)}"
         case "union_tag_not_found":
             text = "runtime is missing; add it, such as 'transformers' or 'llama.cpp'"
         case "string_pattern_mismatch":
@@ -42,6 +43,13 @@ def described(origin: str, error: Any, allowed: list[str]) -> str:
         case _:
             text = f"{error['msg'][0].lower()}{error['msg'][1:]} (found {shown(error['input'])})"
     return f"{origin}: {key}: {text}" if key else f"{origin}: {text}"
+
+
+def nearest(value: Any, expected: str) -> str:
+    """The quoted one of ``expected`` that a value comes near, whatever its case, as a question."""
+    names = {name.lower(): name for name in re.findall(r"'([^']*)'", expected)}
+    close = difflib.get_close_matches(str(value).lower(), names, n=1, cutoff=0.8)
+    return f"; did you mean {names[close[0]]!r}?" if close else ""
 
 
 def shown(value: Any) -> str:
