@@ -15,7 +15,7 @@ from minillm_lab.comparison.group import group_of
 from minillm_lab.comparison.shapes import Comparison
 from minillm_lab.comparison.trials import METRICS
 from minillm_lab.records import Reading
-from minillm_lab.report import table, tables
+from minillm_lab.report import pages, table, tables
 from minillm_lab.report.charts.catalogue import chart
 from minillm_lab.report.front import front
 from minillm_lab.report.learnings import learnings
@@ -111,6 +111,8 @@ def test_every_page_says_whose_state_its_speeds_are_and_what_the_advice_is_worth
             r"In the machine's state B it decodes ×(\S+) .* as fast as `fp16`", line
         )
         assert float(told) == pytest.approx(40 / 16, rel=0.03) and "tied" not in line
+    for context in (pages.opening(found), pages.summary(found)):
+        assert whose in context["states"]
     subtitle = chart("tradeoff", found).to_dict()["title"]["subtitle"]
     assert f"Speeds in state A of the machine, {share} of the readings" in subtitle
     card = model_card(found.results, found)

@@ -35,6 +35,8 @@ from minillm_lab.report.recommendation import recommendation
 from minillm_lab.result import Metric, Result
 from minillm_lab.wording import number
 
+OTHERS = "RESULTS.md beside the page has those of the others"
+
 
 def marked(text: str) -> Markup:
     """A sentence of the Markdown pages: code and bold, and what a backslash keeps from being it."""
@@ -160,6 +162,7 @@ def summary(comparison: Comparison) -> dict[str, Any]:
             ]
             for machine, group in by_machine(results).items()
         },
+        "states": legend.states_in_short(comparison, OTHERS),
         "learnings": learnings(comparison),
         "warnings": legend.warned(results),
     }
@@ -176,6 +179,7 @@ def opening(comparison: Comparison) -> dict[str, Any]:
             machine: {n: [cell(n)["text"] for cell in columns.values()] for n in group}
             for machine, group in by_machine(comparison.results).items()
         },
+        "states": legend.states_in_short(comparison, OTHERS),
         "learnings": most_important(comparison, count=3),
     }
 
