@@ -115,4 +115,11 @@ def test_two_rounds_that_differ_a_little_are_too_few_and_do_not_disagree() -> No
     for metric in result.metrics.values():
         metric.samples = [[1.1 * x for x in metric.samples[0]], *metric.samples[1:2]]
     said = described(result, 100, 100, False)
-    assert "Two rounds give a wide interval" in said and "disagree" not in said
+    assert "The interval is wide since 2 rounds are few" in said and "disagree" not in said
+    for metric in result.metrics.values():
+        metric.samples = [[x / 2 for x in metric.samples[0]], *metric.samples[1:]]
+    assert "The rounds disagree" in described(result, 100, 100, False)
+    assert "from trials" not in said
+    decode = result.metrics["decode_tokens_per_second"]
+    result.metrics["decode_tokens_per_second"] = decode.model_copy(update={"value": 99.0})
+    assert "and the table's speeds from trials." in described(result, 100, 100, False)

@@ -404,15 +404,22 @@ def test_nothing_fits_says_which_limit_fails_by_how_much_and_what_is_nearest() -
 @pytest.mark.parametrize(
     ("limits", "said"),
     [
-        (Limits(memory=3.9995e8), "memory 400 MB is over the 399.9 MB asked for"),
-        (Limits(memory=4e8), "meets the 400 MB asked for by its value, but it may be 408 MB"),
-        (Limits(memory=4.0799e8), "the 407.99 MB asked for by its value, but it may be 408 MB"),
+        (Limits(memory=3.9995e8), "`mid` out: memory 400.0 MB is over the 399.9 MB asked for\n"),
+        (Limits(memory=4.005e8), "400.0 MB meets the 400.5 MB asked for by its value, but it may"),
+        (Limits(memory=4.0799e8), "the 407.99 MB asked for by its value, but it may be 408.00 MB"),
+        (Limits(speed=40.3), "decode speed 40.0 t/s is short of the 40.3 t/s asked for by 1 %"),
     ],
 )
 def test_a_figure_and_its_limit_have_the_digits_that_tell_them_apart(
     limits: Limits, said: str
 ) -> None:
-    assert said in advice(ALL, limits)
+    assert said in advice(ALL, limits) + "\n"
+
+
+def test_sizes_of_gigabytes_have_no_exponent() -> None:
+    large = named(variant("large", 40, 12345.1e6))
+    said = advice(large, Limits(memory=12344.9e6))
+    assert "memory 12345.1 MB is over the 12344.9 MB asked for" in said
 
 
 def test_a_dominated_variant_is_never_taken_nor_runner_up() -> None:

@@ -19,7 +19,7 @@ from minillm_lab.report import pages, table, tables
 from minillm_lab.report.charts.catalogue import chart
 from minillm_lab.report.front import front
 from minillm_lab.report.learnings import learnings
-from minillm_lab.report.legend import legend
+from minillm_lab.report.legend import legend, states_in_short
 from minillm_lab.report.readme import details
 from minillm_lab.report.recommendation import recommendation
 from minillm_lab.result import Metric, Result
@@ -102,23 +102,60 @@ def test_every_page_says_whose_state_its_speeds_are_and_what_the_advice_is_worth
     found = in_two_states()
     page = front(found, Path("README.md"), with_picture=False)
     share = f"{found.states['aaaaaaaaaaaa'][0].share:.0%}".replace("%", " %")
-    whose = f"are of state A, in which the machine was most of the time ({share} of the readings)"
+    first = f"the most frequent with trials ({share} of the readings)"
+    whose = f"Speeds are of state A of the machine, {first}"
     assert whose in page and "[RESULTS.md](RESULTS.md) has those of the others" in page
     assert "ratios on this page are of state A (trials: q8 6, q4 6)" in details(found)
     for text in (page, details(found)):
         (line,) = [line for line in text.splitlines() if "Why: " in line]
-        (told,) = re.findall(
-            r"In the machine's state B it decodes ×(\S+) .* as fast as `fp16`", line
-        )
-        assert float(told) == pytest.approx(40 / 16, rel=0.03) and "tied" not in line
+        (told,) = re.findall(r"state B it decodes ×(\S+) \([^)]*\) as fast as `fp16`\.", line)
+        assert float(told) == pytest.approx(40 / 16, rel=0.03)
     for context in (pages.opening(found), pages.summary(found)):
         assert whose in context["states"]
     subtitle = chart("tradeoff", found).to_dict()["title"]["subtitle"]
     assert f"Speeds in state A of the machine, {share} of the readings" in subtitle
     card = model_card(found.results, found)
-    assert f"the machine was most of the time ({share} of the readings): 170 GF/s" in card
+    assert f"Speeds are of one state of the machine, {first}: 170 GF/s" in card
     one = compared(measured("fp16", 10), measured("q8", 20))
-    assert "state" not in front(one, Path("README.md"), with_picture=False)
+    page = front(one, Path("README.md"), with_picture=False)
+    assert "state" not in page + model_card(one.results, one)
+
+
+def slower_and_faster(of_q8: float, its_memory: float = 3e8) -> Comparison:
+    """``q4`` is fastest in state A and no better than ``fp16`` in B, where ``q8`` is so fast."""
+    speeds = {"fp16": (10.0, 10.0), "q8": (15.0, of_q8), "q4": (20.0, 10.0)}
+    results = with_trials([measured(name, of_a) for name, (of_a, _) in speeds.items()], "fp16")
+    for result, memory in zip(results.values(), (4e8, its_memory, 2e8), strict=True):
+        peak = result.metrics["memory_peak_bytes"]
+        result.metrics["memory_peak_bytes"] = peak.model_copy(update={"value": memory})
+    for name in ("q8", "q4"):
+        pairs = [by_round(measured(n, speeds[n][1], rounds=4)) for n in (name, "fp16")]
+        results[name].trials += [
+            trial(7 + i, *both, before=OTHER) for i, both in enumerate(zip(*pairs, strict=True))
+        ]
+    return compare(results, "fp16", "snakemake --cores 1")
+
+
+def test_advice_tells_a_tie_and_who_is_faster_in_another_state() -> None:
+    tied, beaten = (recommendation(slower_and_faster(q8)) for q8 in (10.0, 15.0))
+    for text in (tied, beaten):
+        assert "**`q4`**" in text and re.search(r"state B it decodes ×\S+ \(.*\) as fast as", text)
+        assert ", a tie" in text
+    assert "`q8` decodes" not in tied
+    assert re.search(r"; `q8` decodes ×1\.[45]\d \(.*\) as fast as `q4`\.", beaten)
+    beside = recommendation(slower_and_faster(15.0, its_memory=1e8))  # it is the runner-up
+    assert re.search(r"state B it decodes ×0\.6\d \(.*\) as fast as `q8`\. Runner-up", beside)
+
+
+def test_of_several_machines_each_has_its_own_state_a() -> None:
+    found = in_two_states()
+    (states,) = found.states.values()
+    found.states |= {"bbbbbbbbbbbb": states[:1]}
+    assert "of state A of their machine, its most frequent with trials;" in states_in_short(
+        found, "others"
+    )
+    assert "state A of the machine, " in states_in_short(found, "others", "aaaaaaaaaaaa")
+    assert not states_in_short(found, "others", "bbbbbbbbbbbb")
 
 
 def test_nothing_is_averaged_across_states() -> None:
@@ -378,7 +415,8 @@ def test_speeds_at_other_prompt_lengths_have_no_ratio() -> None:
         result.protocol["rounds"] = 2
     few.samples[0][0] = 9.5
     results[1].metrics[f"{DECODE}_at_512"] = few.model_copy(update={"samples": [[11.0], [9.0]]})
-    assert "come from rounds: with 2 rounds, a factor of two" in legend(compared(*results))
+    told = "with 2 rounds, no test tells a factor of two between two variants from chance"
+    assert f"that is named come from rounds: {told}." in legend(compared(*results))
 
 
 def test_pages_of_equal_variants_claim_a_difference_in_one_of_twenty_at_most() -> None:

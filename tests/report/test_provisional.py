@@ -50,6 +50,14 @@ def test_speeds_agree_with_their_ratios_though_the_machine_was_slower_in_one_tri
     assert decode == {"fp16": "6.67", "q4": "26.7 (×4.00", "q8": "13.3 (×2.00"}
 
 
+def test_a_machine_that_changed_during_a_trial_shows_how_far(tmp_path: Path) -> None:
+    trial = made_up_trial("q4", 0.05)
+    later = trial.blocks[1].after.model_copy(update={"memory_bytes_per_second": 5e10})
+    blocks = [trial.blocks[0], trial.blocks[1].model_copy(update={"after": later})]
+    rows = told(tmp_path, q4=trial.model_copy(update={"blocks": blocks}))
+    assert rows["q4"][4] == "170 · 32.0 to 50.0"
+
+
 def test_a_prompt_that_another_tokenizer_cuts_otherwise_counts_its_own_tokens(
     tmp_path: Path,
 ) -> None:

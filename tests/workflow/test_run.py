@@ -56,7 +56,11 @@ def test_one_variant_and_nothing_of_the_others(story: Story) -> None:
     of_it = {"q4_k_m.json", "rounds/q4_k_m.1.json", "trials/q4_k_m.1.json"}
     of_the_model = {"models/tiny.Q4_K_M+imatrix.json", "prompts/tiny.json"}
     assert story.one_variant == of_it | of_the_model
-    assert story.lab.json("results/q4_k_m.json")["variant"] == "q4_k_m"
+    result = story.lab.json("results/q4_k_m.json")
+    assert result["variant"] == "q4_k_m"
+    lengths = [result["protocol"]["prompt_tokens"], *story.lab.config["depths"]]
+    for metric in ("prefill_tokens_per_second", "decode_tokens_per_second", "first_token_seconds"):
+        assert {f"{metric}_at_{n}" for n in lengths} <= result["metrics"].keys()
 
 
 def test_everything_and_then_nothing_to_do(story: Story) -> None:

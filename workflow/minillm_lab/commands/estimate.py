@@ -18,6 +18,7 @@ from scipy.optimize import nnls
 
 from minillm_lab import estimates
 from minillm_lab.commands import folder
+from minillm_lab.comparison.group import of_rounds
 from minillm_lab.estimates import Estimate
 from minillm_lab.jobs.errors import LabError
 from minillm_lab.records import TOKENS_AT_DEPTH
@@ -26,6 +27,7 @@ from minillm_lab.wording import as_code, number
 
 FARTHEST = 4  # times the longest context measured; beyond that no fit is used
 WIDE = 1.5  # times the value; an interval that reaches so far shows that a round was disturbed
+DISAGREE = 1.3  # times the fastest round
 CACHE_STEP = {"llama.cpp": 256}  # cells that attention works on at once, filled or not
 EXAMPLES = (
     "minillm-lab estimate q8_0 --prompt-tokens 1000 --answer-tokens 500",
@@ -43,6 +45,7 @@ class Answer:
     load: Estimate | None
     whole: Estimate
     measured_to: int  # tokens of the longest context at which speeds were measured
+    apart: float  # the slowest round's time of the whole over the fastest's
 
 
 def curve(points: Sequence[Point], powers: Sequence[int]) -> dict[int, float]:
@@ -127,14 +130,14 @@ def estimate(result: Result, prompt_tokens: int, answer_tokens: int, cold: bool 
     rounds = result.protocol["rounds"]
     parts = [seconds(result, r, prompt_tokens, answer_tokens) for r in range(rounds)]
     loads = [load.value or 0.0 if cold else 0.0] * rounds
+    wholes = [sum(part) + load for part, load in zip(parts, loads, strict=True)]
     return Answer(
         prompt=estimates.of_rounds([[read] for read, _ in parts]),
         answer=estimates.of_rounds([[written] for _, written in parts]),
         load=estimates.of_rounds(load.samples) if cold else None,
-        whole=estimates.of_rounds(
-            [[sum(part) + load] for part, load in zip(parts, loads, strict=True)]
-        ),
+        whole=estimates.of_rounds([[whole] for whole in wholes]),
         measured_to=measured_to,
+        apart=max(wholes) / min(wholes),
     )
 
 
@@ -159,12 +162,11 @@ def described(result: Result, prompt_tokens: int, answer_tokens: int, cold: bool
     if found.whole.ci95 is None:
         lines.append("- No interval: one round was measured.")
     elif found.whole.ci95[1] > WIDE * found.whole.value:
-        rounds = result.protocol["rounds"]
         lines.append(
-            "- Two rounds give a wide interval wherever they differ by a few percent: measure more"
-            " (`--config rounds=5`)."
-            if rounds == 2
-            else "- The rounds disagree: measure again, or more rounds, on a quiet machine."
+            "- The rounds disagree: measure again, or more rounds, on a quiet machine."
+            if found.apart > DISAGREE
+            else f"- The interval is wide since {result.protocol['rounds']} rounds are few: measure"
+            " more (`--config rounds=5`)."
         )
     if prompt_tokens + answer_tokens > found.measured_to + TOKENS_AT_DEPTH:
         lines.append(
@@ -172,9 +174,12 @@ def described(result: Result, prompt_tokens: int, answer_tokens: int, cold: bool
             " is"
             " an extrapolation, whose error the interval does not include."
         )
+    ours = of_rounds(result, "decode_tokens_per_second").value
+    tried = ours != result.metrics["decode_tokens_per_second"].value
+    other = ", and the table's speeds from trials" if tried else ""
     lines.append(
-        "- It comes from rounds, over all states of the machine, while the table's speeds are of"
-        " trials in one; it holds for the time of the measurement, and the machine itself drifts."
+        f"- The estimate comes from rounds{other}. It holds for the time of the measurement; the"
+        " machine itself drifts."
     )
     return "\n".join(lines)
 

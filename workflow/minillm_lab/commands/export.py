@@ -24,7 +24,14 @@ from minillm_lab.jobs.errors import LabError
 from minillm_lab.recipe import Recipe
 from minillm_lab.records import TOKENS_AT_DEPTH
 from minillm_lab.report import quality
-from minillm_lab.report.legend import by_imatrix, described, mixtures, recipes, warned
+from minillm_lab.report.legend import (
+    by_imatrix,
+    described,
+    mixtures,
+    most_frequent,
+    recipes,
+    warned,
+)
 from minillm_lab.report.table import chosen_settings
 from minillm_lab.result import Metric, Result, depths, quantized_in
 from minillm_lab.wording import as_code, inert, number, visible
@@ -66,10 +73,9 @@ def model_card(results: dict[str, Result], comparison: Comparison) -> str:
         " with minillm-lab.",
     ]
     if len(states := comparison.states.get(m["fingerprint"], [])) > 1:
-        share = f"{states[0].share:.0%}".replace("%", " %")
         notes.append(
-            f"Speeds are of the state in which the machine was most of the time ({share} of the"
-            f" readings): {described(states[0])}."
+            f"Speeds are of one state of the machine, {most_frequent(states[0])}:"
+            f" {described(states[0])}."
         )
     notes += [*by_imatrix(results), *mixtures(results), *recipes(results)]
     notes += quality.legend(results)

@@ -86,5 +86,7 @@ def main(arguments: argparse.Namespace) -> None:
     measured = next(iter(results.values())).machine["fingerprint"]
     other = "" if measured == here else f", which is not this machine ({as_code(here)})"
     lines.append(f"Measured on machine {as_code(measured)}{other}.")
-    lines += filter(None, [states_in_short(comparison, "the page has those of the others")])
+    lines += filter(
+        None, [states_in_short(comparison, "the page has those of the others", measured)]
+    )
     print("\n".join(lines))

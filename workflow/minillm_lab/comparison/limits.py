@@ -57,14 +57,20 @@ def interval(metric: Metric, speed: bool) -> tuple[float, float] | None:
     return min(*found, value / (1 + RESOLUTION)), max(*found, value * (1 + RESOLUTION))
 
 
-def apart(value: float, limit: float) -> tuple[str, str]:
-    """A figure and its limit, with as many digits as it takes to tell them apart."""
-    texts = number(value), number(limit)
-    for digits in range(4, 9):
-        if texts[0] != texts[1] or value == limit:
+def apart(limit: float, *figures: float) -> list[str]:
+    """A limit, as it was asked for, and figures, with the decimals that tell them from it."""
+    every, texts = [limit, *figures], list[str]()
+    for decimals in range(7):
+        texts = [max(number(x), f"{x:.{decimals}f}", key=places) for x in every]
+        as_asked = abs(float(texts[0]) - limit) <= 5e-4 * abs(limit)
+        if as_asked and len({*texts}) == len({*every}):
             break
-        texts = f"{value:.{digits}g}", f"{limit:.{digits}g}"
     return texts
+
+
+def places(text: str) -> int:
+    """The number of decimals of a written number."""
+    return len(text.partition(".")[2])
 
 
 def limit_check(name: str, unit: str, measured: Metric | None, limit: float) -> Check:
@@ -78,7 +84,8 @@ def limit_check(name: str, unit: str, measured: Metric | None, limit: float) -> 
     ends = interval(measured, speed)
     low, high = ends or (measured.value, measured.value)
     worst_is_within = low >= limit if speed else high <= limit
-    is_, wanted = apart(scale * measured.value, scale * limit)
+    end = low if speed else high
+    wanted, is_, may_be = apart(*(scale * x for x in (limit, measured.value, end)))
     said, asked = f"{name} {is_} {unit}", f"the {wanted} {unit} asked for"
     if beyond > 0:
         how_far = f" by {100 * abs(1 - ratio_):.0f} %" if limit and abs(1 - ratio_) > 0.005 else ""
@@ -88,9 +95,7 @@ def limit_check(name: str, unit: str, measured: Metric | None, limit: float) -> 
         text = f"{said} meets {asked}, but one measurement gives no interval"
         return Check(BY_VALUE, beyond, text)
     if not worst_is_within:
-        end, wanted = apart(scale * (low if speed else high), scale * limit)
-        asked = f"the {wanted} {unit} asked for"
-        text = f"{said} meets {asked} by its value, but it may be {end} {unit}"
+        text = f"{said} meets {asked} by its value, but it may be {may_be} {unit}"
         return Check(BY_VALUE, beyond, text)
     return Check(SAFE, beyond, f"{said} meets {asked}")
 

@@ -192,6 +192,7 @@ def limited(comparison: Comparison) -> list[str]:
         others = "".join(
             f", {100 * of_other:.0f} % in state {letter}"
             for number_, letter in enumerate(ascii_uppercase[1:], 1)
+            if len(comparison.states) == 1  # a letter is one machine's
             if (of_other := read_share(comparison, result, number_))
         )
         parts.append((f"`{name}`", f"{number(rate / 1e9)} GB/s", share, others))

@@ -20,7 +20,7 @@ from minillm_lab.report.table import (
 from minillm_lab.result import Result, depths
 from minillm_lab.wording import as_code, inert, number, without_folders
 
-UNSTEADY = 1.25  # the high end of nine tenths of a yardstick's readings over the low end
+UNSTEADY = 1.25  # high readings of a yardstick over low ones
 
 
 def legend(comparison: Comparison) -> str:
@@ -72,26 +72,32 @@ def state_lines(comparison: Comparison) -> list[str]:
                 for letter, state in zip(ascii_uppercase, states, strict=False)
             ).replace("%", " %")
             lines.append(
-                f"- States{on}: the machine was in {len(states)} ({listed}). Speeds and ratios on"
-                f" this page are of state A (trials: {counted(states[0])}), but for those from"
-                " rounds, and hold for this machine in that state during this run; figures of the"
-                " others stand below."
+                f"- States{on}: trials found the machine in {len(states)} ({listed}). Speeds and"
+                f" ratios on this page are of state A (trials: {counted(states[0])}), but for those"
+                " from rounds, and hold for this machine in that state during this run; figures of"
+                " the others stand below."
             )
     return lines
 
 
-def states_in_short(comparison: Comparison, others: str) -> str:
+def states_in_short(comparison: Comparison, others: str, machine: str | None = None) -> str:
     """The state that speeds are of; empty where no machine was in two.
 
-    ``others`` says where the other states' figures are.
+    ``others`` says where the other states' figures are. With ``machine`` (a fingerprint), of that
+    machine alone.
     """
-    several = [states for states in comparison.states.values() if len(states) > 1]
+    every = [s for name, s in comparison.states.items() if machine in (None, name)]
+    several = [states for states in every if len(states) > 1]
     if not several:
         return ""
-    share = f"{several[0][0].share:.0%}".replace("%", " %")
-    which = f"the machine was most of the time ({share} of the readings)"
-    which = which if len(comparison.states) == 1 else "each machine was most of the time"
-    return f"Speeds and their ratios are of state A, in which {which}; {others}."
+    which = f"of the machine, {most_frequent(several[0][0])}"
+    which = which if len(every) == 1 else "of their machine, its most frequent with trials"
+    return f"Speeds are of state A {which}; {others}."
+
+
+def most_frequent(state: StateFigures) -> str:
+    """What the first state is among a machine's."""
+    return f"the most frequent with trials ({state.share:.0%} of the readings)".replace("%", " %")
 
 
 def counted(state: StateFigures) -> str:

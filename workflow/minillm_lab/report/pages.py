@@ -69,8 +69,9 @@ def measured_cell(
     value = "" if metric is None or metric.value is None else repr(metric.value)
     interval = "measured once: no interval"
     if metric and metric.ci95:
-        low, high = (scale * end for end in metric.ci95)
-        interval = f"95 % from {low:.4g} to {high:.4g}"
+        ends = (scale * end for end in metric.ci95)
+        low, high = (f"{end:.4g}" if abs(end) < 1000 else f"{end:.0f}" for end in ends)
+        interval = f"95 % from {low} to {high}"
     return {"metric": name, "value": value, "text": text, "interval": interval}
 
 

@@ -16,6 +16,7 @@ from minillm_lab.estimates import Estimate
 from minillm_lab.jobs.command import run, say
 from minillm_lab.jobs.files import write_text
 from minillm_lab.records import Round, Trial, read_record
+from minillm_lab.report.legend import UNSTEADY
 from minillm_lab.wording import number
 
 SPEEDS = {"Decode": "decode", "Prefill": "prefill"}
@@ -49,11 +50,19 @@ def speed(trial: Trial, what: str, baseline: float) -> str:
 
 
 def machine_in(trial: Trial) -> str:
-    """What the yardsticks read during a trial: operations and bytes per second, in billions."""
+    """What the yardsticks read during a trial: operations and bytes per second, in billions.
+
+    Where a reading is a quarter above another, how far they went.
+    """
     readings = [trial.blocks[0].before, *(b.after for b in trial.blocks)]
-    compute = median(r.compute_flops for r in readings)
-    memory = median(r.memory_bytes_per_second for r in readings)
-    return f"{number(compute / 1e9)} · {number(memory / 1e9)}"
+
+    def told(values: list[float]) -> str:
+        low, high = (number(end / 1e9) for end in (min(values), max(values)))
+        steady = max(values) < UNSTEADY * min(values)
+        return number(median(values) / 1e9) if steady else f"{low} to {high}"
+
+    compute = told([r.compute_flops for r in readings])
+    return f"{compute} · {told([r.memory_bytes_per_second for r in readings])}"
 
 
 def table(rounds: list[Round], trials: dict[str, Trial], baseline: str) -> str:

@@ -68,17 +68,28 @@ def advice(group: Group, limits: Limits) -> str:
 
 
 def in_other_states(group: Group, choice: Choice) -> str:
-    """How fast the taken variant decodes beside the runner-up in the machine's other states."""
-    over, said = choice.runner_up or group.baseline, ""
+    """What becomes of the taken variant's decode speed in the machine's other states.
+
+    It is set beside the runner-up's, or the baseline's, and beside that of each variant within the
+    limits that is measurably faster there.
+    """
+    taken, said = choice.taken, ""
+    within = {n for n, checks in choice.checks.items() if all(c.outcome < FAILED for c in checks)}
     for letter, state in zip(ascii_uppercase[1:], group.states[1:], strict=False):
-        ratios = state.ratios[SPEED]
-        if choice.taken in ratios and over in ratios and choice.taken != over:
-            found = quotient(ratios[choice.taken], ratios[over])
+        ratios = {n: e for n, e in state.ratios[SPEED].items() if n in group.results}
+        if taken is None or taken not in ratios:
+            continue
+        parts, over = [], choice.runner_up or group.baseline
+        if over in ratios and over != taken:
+            found = quotient(ratios[taken], ratios[over])
             p = found.p()
-            untold = ", which was not tested" if p is None else ", which is tied with 1"
-            told = "" if p is not None and group.claims(p) else untold
-            pace = f"{times(found)} as fast as {as_code(over)}"
-            said += f" In the machine's state {letter} it decodes {pace}{told}."
+            told = ", untested" if p is None else "" if group.claims(p) else ", a tie"
+            parts.append(f"it decodes {times(found)} as fast as {as_code(over)}{told}")
+        for name in sorted(within & ratios.keys() - {taken, over if parts else taken}):
+            found = quotient(ratios[name], ratios[taken])
+            if (p := found.p()) is not None and group.claims(p) and found.value > 1:
+                parts.append(f"{as_code(name)} decodes {times(found)} as fast as {as_code(taken)}")
+        said += f" In the machine's state {letter} {'; '.join(parts)}." if parts else ""
     return said
 
 

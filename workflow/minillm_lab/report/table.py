@@ -83,8 +83,10 @@ def unranked_line(comparison: Comparison) -> str:
 def by_chance(comparison: Comparison, found: dict[str, set[str]]) -> str:
     """How little the rounds of what is not ranked tell."""
     rounds = {comparison.results[n].protocol["rounds"] for of in found.values() for n in of}
-    counted = "one round" if rounds == {1} else f"{min(rounds)} rounds"
-    return f"with {counted}, a factor of two between them may be chance"
+    fewest, most = min(rounds), max(rounds)
+    counted = f"{most} rounds" if fewest == most else f"{fewest} to {most} rounds"
+    counted = "one round" if most == 1 else counted
+    return f"with {counted}, no test tells a factor of two between two variants from chance"
 
 
 def cell(comparison: Comparison, variant: str, metric: str, unit: str, ranked: bool = True) -> str:
