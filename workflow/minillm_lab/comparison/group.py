@@ -75,7 +75,7 @@ class Group:
 
     @property
     def main(self) -> InState | None:
-        """The state in which the machine was most of the time; None if there was no trial."""
+        """The most frequent state in which there were trials; None if there was no trial."""
         return self.states[0] if self.states else None
 
     def _ratios(self, metric: str) -> dict[str, Estimate]:

@@ -16,9 +16,9 @@ from minillm_lab.estimates import Estimate
 from minillm_lab.jobs.command import run, say
 from minillm_lab.jobs.files import write_text
 from minillm_lab.records import Round, Trial, read_record
-from minillm_lab.report.legend import UNSTEADY
 from minillm_lab.wording import number
 
+UNSTEADY = 1.25  # the highest reading of a yardstick over the lowest
 SPEEDS = {"Decode": "decode", "Prefill": "prefill"}
 HEADER = ["", *(f"{name} ↑, t/s" for name in SPEEDS)]
 HEADER += ["Load, warm cache ↓, s", "Memory after load ↓, MB", "Machine, GF/s · GB/s"]
