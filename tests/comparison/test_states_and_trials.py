@@ -147,6 +147,17 @@ def test_advice_tells_a_tie_and_who_is_faster_in_another_state() -> None:
     assert re.search(r"state B it decodes ×0\.6\d \(.*\) as fast as `q8`\. Runner-up", beside)
 
 
+def test_an_unsteady_machine_is_said_beside_every_speed() -> None:
+    found = compared(measured("fp16", 10), measured("q8", 20))
+    assert not states_in_short(found, "others")
+    ((state,),) = found.states.values()
+    state.compute_range, state.memory_range = (1.6e11, 1.7e11), (3e10, 5e10)
+    told = (
+        "The machine was unsteady: nine of ten readings within 160 to 170 GF/s, 30.0 to 50.0 GB/s."
+    )
+    assert told in front(found, Path("README.md"), with_picture=False)
+
+
 def test_of_several_machines_each_has_its_own_state_a() -> None:
     found = in_two_states()
     (states,) = found.states.values()

@@ -81,18 +81,20 @@ def state_lines(comparison: Comparison) -> list[str]:
 
 
 def states_in_short(comparison: Comparison, others: str, machine: str | None = None) -> str:
-    """The state that speeds are of; empty where no machine was in two.
+    """The state that speeds are of, and how steady it was; empty where it was one and steady.
 
-    ``others`` says where the other states' figures are. With ``machine`` (a fingerprint), of that
+    ``others`` says where other states' figures are. With ``machine`` (a fingerprint), of that
     machine alone.
     """
-    every = [s for name, s in comparison.states.items() if machine in (None, name)]
-    several = [states for states in every if len(states) > 1]
-    if not several:
-        return ""
-    which = f"of the machine, {most_frequent(several[0][0])}"
-    which = which if len(every) == 1 else "of their machine, its most frequent with trials"
-    return f"Speeds are of state A {which}; {others}."
+    every = [s for name, s in comparison.states.items() if s and machine in (None, name)]
+    several, told = [states for states in every if len(states) > 1], []
+    if several:
+        which = f"of the machine, {most_frequent(several[0][0])}"
+        which = which if len(every) == 1 else "of their machine, its most frequent with trials"
+        told.append(f"Speeds are of state A {which}; {others}.")
+    if len(every) == 1 and (ranges := unsteady(every[0][0])):
+        told.append(f"The machine was unsteady{' in it' if several else ''}: {ranges}.")
+    return " ".join(told)
 
 
 def most_frequent(state: StateFigures) -> str:
@@ -111,11 +113,17 @@ def described(state: StateFigures) -> str:
         f"{number(state.compute_flops / 1e9)} GF/s in cache,"
         f" {number(state.memory_bytes_per_second / 1e9)} GB/s from memory"
     )
+    ranges = unsteady(state)
+    return f"{text}, but unsteady: {ranges}" if ranges else text
+
+
+def unsteady(state: StateFigures) -> str:
+    """How far the yardsticks went up and down in a state; empty where that is not far."""
     ranges = [r for r in (state.compute_range, state.memory_range) if r]
     if all(high < UNSTEADY * low for low, high in ranges):
-        return text
+        return ""
     within = [" to ".join(number(end / 1e9) for end in ends) for ends in ranges]
-    return f"{text}, but unsteady: nine of ten readings within {within[0]} GF/s, {within[1]} GB/s"
+    return f"nine of ten readings within {within[0]} GF/s, {within[1]} GB/s"
 
 
 def other_states(comparison: Comparison) -> list[str]:
