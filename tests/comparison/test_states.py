@@ -37,6 +37,47 @@ def test_one_state_is_found_as_one(noise, count: int) -> None:  # type: ignore[n
     assert one >= 0.99 * SIMULATIONS
 
 
+def wandering(random: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """Levels that follow the one before (correlation 0.9), with deviations of 12 and 10 %."""
+    steps = random.standard_normal((count, 2)) * [0.12, 0.10]
+    for i in range(1, count):
+        steps[i] = 0.9 * steps[i - 1] + np.sqrt(1 - 0.9**2) * steps[i]
+    return steps
+
+
+WIDE_NOISE = {
+    "normal, 10 and 8 %": (
+        lambda random, count: random.standard_normal((count, 2)) * [0.1, 0.08],
+        99,
+    ),
+    "even, over 50 and 30 %": (lambda random, count: random.random((count, 2)) * [0.5, 0.3], 90),
+    "wandering": (wandering, 95),
+}
+
+
+@pytest.mark.parametrize(("noise", "least"), WIDE_NOISE.values(), ids=WIDE_NOISE.keys())
+def test_a_wide_state_without_a_gap_stays_one(noise, least: int) -> None:  # type: ignore[no-untyped-def]
+    random = np.random.default_rng(4)
+    found = [find_states(readings(FAST * np.exp(noise(random, 170))))[0] for _ in range(100)]
+    assert sum(len(states) == 1 for states in found) >= least
+
+
+def test_two_states_that_a_few_readings_join_are_two() -> None:
+    """As on a machine whose memory read 29 to 35 GB/s and 42 to 52, and in nine of 170 between."""
+    random, two = np.random.default_rng(5), 0
+    for _ in range(SIMULATIONS):
+        memory = [0.06 * random.standard_normal(81), 0.3 + 0.06 * random.standard_normal(80)]
+        memory += [0.3 * random.random(9)]
+        logs = np.c_[0.08 * random.standard_normal(170), np.concatenate(memory)]
+        states, labels = find_states(readings(FAST * np.exp(logs)))
+        two += len(states) == 2
+        if len(states) == 2:
+            ends = sorted(state.memory_bytes_per_second / FAST[1] for state in states)
+            assert ends == pytest.approx([1.0, np.exp(0.3)], rel=0.04)
+            assert Counter(labels)[None] <= 17
+    assert two >= 0.85 * SIMULATIONS
+
+
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.7])
 def test_two_states_are_found_and_each_reading_is_in_its_own(share: float) -> None:
     random = np.random.default_rng(1)

@@ -7,6 +7,10 @@ change, and an average over such states describes none of them. The rule that fi
 - A reading is common if enough readings are near it: a twentieth of all, and at least ``FEWEST``.
 - Common readings that are near each other, directly or through others, make one state; readings
   near one of them belong to it.
+- A wide state, where nine of ten readings of a yardstick differ by more than a quarter, may be two
+  that a few readings join. If it falls into parts where a reading is common only with a tenth of
+  the state's readings near it (or three twentieths), the parts are the states, provided that each
+  holds a quarter of them, together nine tenths, and their medians differ by ``APART``.
 - The rest belong to no state: the machine was changing between states, or was disturbed.
 
 This is DBSCAN (Ester et al. 1996) on the logarithms of both yardsticks, with the larger difference
@@ -28,6 +32,9 @@ from minillm_lab.records import Reading
 NEAR = 0.08  # of a yardstick's logarithm
 FEWEST = 4  # readings, itself included
 SHARE = 0.05  # of all readings
+WIDE = 1.25  # the high end of nine tenths of a yardstick's readings over the low end
+CLOSER = (0.1, 0.15)  # shares of a wide state's readings
+APART = 0.14  # between logarithms of medians: 15 %
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ def find_states(readings: Sequence[Reading]) -> tuple[list[State], list[int | No
         labels = clusters(np.log(values), NEAR, enough)
         if any(label is not None for label in labels):
             break
+    labels = in_parts(np.log(values), labels)
     numbers = sorted(
         {label for label in labels if label is not None}, key=lambda n: (-labels.count(n), n)
     )
@@ -63,6 +71,31 @@ def find_states(readings: Sequence[Reading]) -> tuple[list[State], list[int | No
         ranges = [(a, b) for a, b in zip(low, high, strict=True)]
         states.append(State(compute, memory, ranges[0], ranges[1], len(own) / len(values)))
     return states, [None if label is None else numbers.index(label) for label in labels]
+
+
+def in_parts(points: NDArray[np.float64], labels: list[int | None]) -> list[int | None]:
+    """The labels, with numbers of their own for the parts of wide states that fall apart."""
+    found = list(labels)
+    for number in {*labels} - {None}:
+        own = np.flatnonzero([label == number for label in labels])
+        low, high = np.percentile(points[own], (5, 95), axis=0)
+        if (high - low).max() < np.log(WIDE):
+            continue
+        for share in CLOSER:
+            closer = clusters(points[own], NEAR, max(FEWEST, share * len(own)))
+            parts = [own[[n == part for n in closer]] for part in {*closer} - {None}]
+            parts = [part for part in parts if len(part) >= len(own) / 4]
+            centres = [np.median(points[part], axis=0) for part in parts]
+            apart = [np.abs(a - b).max() for a, b in combinations(centres, 2)]
+            if apart and min(apart) >= APART and sum(map(len, parts)) >= 0.9 * len(own):
+                for i in own.tolist():
+                    found[i] = None
+                for part in parts:
+                    new = max(n for n in [*labels, *found] if n is not None) + 1
+                    for i in part.tolist():
+                        found[i] = new
+                break
+    return found
 
 
 def clusters(points: NDArray[np.float64], near: float, enough: float) -> list[int | None]:
