@@ -62,6 +62,11 @@ def number(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
+def percent(share: float) -> str:
+    """A share in whole percent: 55 %."""
+    return f"{100 * share:.0f} %"
+
+
 def times(ratio: Interval) -> str:
     """A ratio with its interval: ×2.90 (2.71 to 3.08)."""
     interval = f" ({number(ratio.ci95[0])} to {number(ratio.ci95[1])})" if ratio.ci95 else ""

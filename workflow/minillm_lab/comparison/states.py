@@ -19,7 +19,7 @@ as the distance.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,12 +53,12 @@ def find_states(readings: Sequence[Reading]) -> tuple[list[State], list[int | No
     if not readings:
         return [], []
     values = np.array([[r.compute_flops, r.memory_bytes_per_second] for r in readings])
-    labels: list[int | None] = []
+    points, labels = np.log(values), list[int | None]()
     for enough in (max(FEWEST, SHARE * len(values)), 2, 1):  # fewer if no reading has that many
-        labels = clusters(np.log(values), NEAR, enough)
+        labels = clusters(points, NEAR, enough)
         if any(label is not None for label in labels):
             break
-    labels = in_parts(np.log(values), labels)
+    labels = in_parts(points, labels)
     numbers = sorted(
         {label for label in labels if label is not None}, key=lambda n: (-labels.count(n), n)
     )
@@ -75,27 +75,32 @@ def find_states(readings: Sequence[Reading]) -> tuple[list[State], list[int | No
 
 def in_parts(points: NDArray[np.float64], labels: list[int | None]) -> list[int | None]:
     """The labels, with numbers of their own for the parts of wide states that fall apart."""
-    found = list(labels)
+    found, new = list(labels), count(len(labels))
     for number in {*labels} - {None}:
         own = np.flatnonzero([label == number for label in labels])
-        low, high = np.percentile(points[own], (5, 95), axis=0)
-        if (high - low).max() < np.log(WIDE):
-            continue
-        for share in CLOSER:
-            closer = clusters(points[own], NEAR, max(FEWEST, share * len(own)))
-            parts = [own[[n == part for n in closer]] for part in {*closer} - {None}]
-            parts = [part for part in parts if len(part) >= len(own) / 4]
-            centres = [np.median(points[part], axis=0) for part in parts]
-            apart = [np.abs(a - b).max() for a, b in combinations(centres, 2)]
-            if apart and min(apart) >= APART and sum(map(len, parts)) >= 0.9 * len(own):
-                for i in own.tolist():
-                    found[i] = None
-                for part in parts:
-                    new = max(n for n in [*labels, *found] if n is not None) + 1
-                    for i in part.tolist():
-                        found[i] = new
-                break
+        if parts := parts_of(points[own]):
+            for i in own.tolist():
+                found[i] = None
+            for part, label in zip(parts, new, strict=False):
+                for i in own[part].tolist():
+                    found[i] = label
     return found
+
+
+def parts_of(points: NDArray[np.float64]) -> list[NDArray[np.intp]]:
+    """Which points of a wide state are in each of its parts; none if it does not fall apart."""
+    low, high = np.percentile(points, (5, 95), axis=0)
+    if (high - low).max() < np.log(WIDE):
+        return []
+    for share in CLOSER:
+        closer = clusters(points, NEAR, max(FEWEST, share * len(points)))
+        parts = [np.flatnonzero([n == part for n in closer]) for part in {*closer} - {None}]
+        parts = [part for part in parts if len(part) >= len(points) / 4]
+        centres = [np.median(points[part], axis=0) for part in parts]
+        apart = [np.abs(a - b).max() for a, b in combinations(centres, 2)]
+        if apart and min(apart) >= APART and sum(map(len, parts)) >= 0.9 * len(points):
+            return parts
+    return []
 
 
 def clusters(points: NDArray[np.float64], near: float, enough: float) -> list[int | None]:

@@ -5,6 +5,7 @@ from string import ascii_uppercase
 
 from minillm_lab.comparison.group import by_machine
 from minillm_lab.comparison.shapes import Comparison, Precision, StateFigures
+from minillm_lab.comparison.states import WIDE
 from minillm_lab.estimates import LEVEL
 from minillm_lab.recipe import Recipe
 from minillm_lab.report import quality
@@ -18,9 +19,7 @@ from minillm_lab.report.table import (
     unranked_line,
 )
 from minillm_lab.result import Result, depths
-from minillm_lab.wording import as_code, inert, number, without_folders
-
-UNSTEADY = 1.25  # high readings of a yardstick over low ones
+from minillm_lab.wording import as_code, inert, number, percent, without_folders
 
 
 def legend(comparison: Comparison) -> str:
@@ -68,9 +67,9 @@ def state_lines(comparison: Comparison) -> list[str]:
             )
         elif states:
             listed = "; ".join(
-                f"{letter}, {state.share:.0%} of the readings: {described(state)}"
+                f"{letter}, {percent(state.share)} of the readings: {described(state)}"
                 for letter, state in zip(ascii_uppercase, states, strict=False)
-            ).replace("%", " %")
+            )
             lines.append(
                 f"- States{on}: trials found the machine in {len(states)} ({listed}). Speeds and"
                 f" ratios on this page are of state A (trials: {counted(states[0])}), but for those"
@@ -99,7 +98,7 @@ def states_in_short(comparison: Comparison, others: str, machine: str | None = N
 
 def most_frequent(state: StateFigures) -> str:
     """What the first state is among a machine's."""
-    return f"the most frequent with trials ({state.share:.0%} of the readings)".replace("%", " %")
+    return f"the most frequent with trials ({percent(state.share)} of the readings)"
 
 
 def counted(state: StateFigures) -> str:
@@ -120,7 +119,7 @@ def described(state: StateFigures) -> str:
 def unsteady(state: StateFigures) -> str:
     """How far the yardsticks went up and down in a state; empty where that is not far."""
     ranges = [r for r in (state.compute_range, state.memory_range) if r]
-    if all(high < UNSTEADY * low for low, high in ranges):
+    if all(high < WIDE * low for low, high in ranges):
         return ""
     within = [" to ".join(number(end / 1e9) for end in ends) for ends in ranges]
     return f"nine of ten readings within {within[0]} GF/s, {within[1]} GB/s"

@@ -13,7 +13,7 @@ from minillm_lab.comparison.shapes import Comparison, Ratio
 from minillm_lab.estimates import LEVEL
 from minillm_lab.report import quality
 from minillm_lab.result import Metric, Result, depths
-from minillm_lab.wording import inert, number
+from minillm_lab.wording import inert, number, percent
 
 MOST_COLUMNS = 6
 TOLD_APART = 2.0  # loads are ranked where the page would claim a difference of this factor
@@ -46,7 +46,7 @@ SETTINGS = {  # as a config names them: label, words for their values
 def holds(result: Result) -> str:
     """What the file holds, largest shares first; flagged where its named type is not most of it."""
     types = {t: s for t, s in result.model.tensor_types.items() if s >= 0.005}
-    text = ", ".join(f"{share:.0%} {type_}".replace("%", " %") for type_, share in types.items())
+    text = ", ".join(f"{percent(share)} {type_}" for type_, share in types.items())
     return f"⚠ {text}" if result.model.share_of_named_type < 0.5 else text
 
 
@@ -141,7 +141,7 @@ def rows(comparison: Comparison, machine: str | None = None) -> list[list[str]]:
         body.append(
             [
                 "Memory read rate in decoding, of the yardstick's",
-                *(f"{s:.0%}".replace("%", " %") if s else "–" for s in shares),
+                *(percent(s) if s else "–" for s in shares),
             ]
         )
     return body + quality.rows(results)

@@ -32,7 +32,7 @@ from minillm_lab.report.picture import (
     what_is_lost,
 )
 from minillm_lab.result import quantized_in
-from minillm_lab.wording import number
+from minillm_lab.wording import number, percent
 
 HEIGHT = 180
 LARGEST = 450  # area of the largest marker, square pixels
@@ -282,7 +282,7 @@ def titles(
         lines = ["Quality was not measured: memory takes its place; bars: 95 % intervals"]
     states = comparison.states.get(comparison.results[names[0]].machine["fingerprint"], [])
     if len(states) > 1:
-        share = f"{states[0].share:.0%}".replace("%", " %")
+        share = percent(states[0].share)
         lines.append(f"Speeds in state A of the machine, {share} of the readings")
     left_out = [n for n in names if n not in {p.name for p in found}]
     if left_out:
